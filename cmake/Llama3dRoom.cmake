@@ -1,0 +1,22 @@
+# One library a room of the house. A room sees only the rooms it links, and what those link.
+#
+#   llama3d_room(NAME SOURCES file... [LINKS target...] [PRIVATE_LINKS target...])
+
+function(llama3d_set_warnings target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${LLAMA3D_WARNINGS_AS_ERRORS}>:-Werror>)
+endfunction()
+
+function(llama3d_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  set(target llama3d_${name})
+  add_library(${target} STATIC ${ROOM_SOURCES})
+  add_library(llama3d::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name})
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_include_directories(${target} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/llama3d>)
+  target_link_libraries(${target} PUBLIC ${ROOM_LINKS} PRIVATE ${ROOM_PRIVATE_LINKS})
+  llama3d_set_warnings(${target})
+  set_property(GLOBAL APPEND PROPERTY LLAMA3D_ROOMS ${target})
+endfunction()

@@ -1,0 +1,65 @@
+#pragma once
+// Token files: what `llama3d tokenize` writes and training reads. HDF5:
+//   /tokens    (n) uint32       all documents, one after the other
+//   /documents (d + 1) uint64   where each document begins, and n
+//   /loss_mask (n) uint8        optional: 1 where the token is a target
+//   attributes: format "llama3d tokens", version, tokenizer, vocabulary_size, created_by
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace llama3d {
+
+struct TokenFileInfo {
+  std::string tokenizer;  ///< name or file name of the tokenizer
+  std::int64_t vocabulary_size = 0;
+  std::string created_by;  ///< program, version and command line
+  bool has_loss_mask = false;
+};
+
+/// Writes `path`.partial and renames it at finish(): a file with its final name is complete.
+class TokenFileWriter {
+ public:
+  /// Throws DataError when the file can't be created.
+  TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info);
+  ~TokenFileWriter();
+  /// Appends one document. `loss_mask` has a value a token when info.has_loss_mask, else is empty.
+  /// Throws DataError for a token that is not below vocabulary_size, or when the disk is full.
+  void append_document(std::span<const std::uint32_t> tokens, std::span<const std::uint8_t> loss_mask = {});
+  std::int64_t tokens() const;
+  std::int64_t documents() const;
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Reads by hyperslab; holds only /documents in memory.
+class TokenFileReader {
+ public:
+  /// Throws DataError, naming file and reason: missing, truncated, not HDF5, not a token file, inconsistent.
+  explicit TokenFileReader(const std::filesystem::path& path);
+  ~TokenFileReader();
+  TokenFileReader(TokenFileReader&&) noexcept;
+
+  const TokenFileInfo& info() const;
+  const std::filesystem::path& path() const;
+  std::int64_t tokens() const;
+  /// Document offsets, d + 1 of them, ascending, first 0, last tokens().
+  const std::vector<std::uint64_t>& documents() const;
+  /// Tokens [begin, begin + out.size()). Throws DataError for a token that is not below vocabulary_size.
+  void read(std::int64_t begin, std::span<std::uint32_t> out) const;
+  /// The loss mask of the same range; all ones when the file has none.
+  void read_loss_mask(std::int64_t begin, std::span<std::uint8_t> out) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace llama3d

@@ -1,0 +1,130 @@
+#pragma once
+// Collectives and transfers of tensors between the ranks of a group.
+//
+// Semantics, the same for every implementation (MPI here, NCCL in cuda/, one rank, recording):
+//  - Operations are asynchronous: they start after the work queued on the `stream` argument so far, and return a
+//    Work. Work::wait(stream) orders that stream's later work after the operation; until then nothing may touch
+//    the tensors, and they must stay alive. Every Work must be waited for, once.
+//  - All ranks of a group call the same operations in the same order with the same sizes and labels. Transfers
+//    (exchange) only match between the two ranks concerned, in order for each pair and direction.
+//  - Ranks are those of the group. Counts are elements. fp32, bf16, fp64 and int32; sums of bf16 round at each
+//    addition. The order of additions depends on sizes and group only: the same call twice gives the same bits.
+//  - In place: all_reduce and broadcast always; all_gather when `in` is the caller's own slice of `out`;
+//    reduce_scatter when `out` is the caller's own slice of `in` (the other slices are then undefined).
+//  - A group of one moves nothing, but copies where in and out differ.
+//  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError.
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "compute/device.hpp"
+#include "compute/tensor.hpp"
+
+namespace llama3d {
+
+/// Name of a communication, for timings, traffic counts and the watchdog. Always one of mpi/labels.hpp.
+struct Label {
+  std::string_view name;
+  bool operator==(const Label&) const = default;
+  auto operator<=>(const Label&) const = default;
+};
+
+/// What one label did on this rank.
+struct LabelRecord {
+  std::int64_t calls = 0;
+  /// Bytes this rank sends, by the ring algorithms' minimum for a group of n: all_gather (n-1)/n of the output,
+  /// reduce_scatter (n-1)/n of the input, all_reduce twice that of the tensor, broadcast (n-1)/n of the tensor,
+  /// a transfer the bytes sent.
+  std::int64_t bytes = 0;
+  /// Seconds the host was held by starting and waiting.
+  double seconds = 0;
+};
+
+/// Traffic of a rank by label; shared by its communicators. What a rank is doing right now is here too, so that a
+/// report of a hang can name it.
+class CommunicationLog {
+ public:
+  void add(Label label, std::int64_t bytes, double seconds);
+  void add_wait(Label label, double seconds);
+  const std::map<Label, LabelRecord>& records() const { return records_; }
+  LabelRecord record(Label label) const;
+  void clear() { records_.clear(); }
+
+ private:
+  std::map<Label, LabelRecord> records_;
+};
+
+/// An operation under way.
+class Work {
+ public:
+  virtual ~Work() = default;
+  virtual void wait(Stream& stream) = 0;
+};
+using WorkHandle = std::unique_ptr<Work>;
+
+enum class ReduceOperation { sum, max };
+
+/// One side of a point-to-point transfer.
+struct Transfer {
+  enum class Direction { send, receive };
+  Direction direction = Direction::send;
+  Tensor tensor;
+  int peer = 0;
+};
+
+class Communicator {
+ public:
+  /// `log` must outlive the communicator.
+  Communicator(int rank, int size, CommunicationLog& log) : rank_(rank), size_(size), log_(&log) {}
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  /// inout tensor = reduction over the group.
+  WorkHandle all_reduce(const Tensor& tensor, ReduceOperation operation, Label label, Stream& stream);
+  /// out = concatenation of every rank's `in` in rank order; out has size() times in's elements.
+  WorkHandle all_gather(const Tensor& in, const Tensor& out, Label label, Stream& stream);
+  /// out = this rank's 1/size() of the sum over the group of `in`; in has size() times out's elements.
+  WorkHandle reduce_scatter(const Tensor& in, const Tensor& out, Label label, Stream& stream);
+  /// Every rank's tensor becomes root's.
+  WorkHandle broadcast(const Tensor& tensor, int root, Label label, Stream& stream);
+  /// Starts all transfers together, so that none waits for another of the same call.
+  WorkHandle exchange(std::span<const Transfer> transfers, Label label, Stream& stream);
+
+ protected:
+  virtual WorkHandle do_all_reduce(const Tensor& tensor, ReduceOperation operation, Stream& stream) = 0;
+  virtual WorkHandle do_all_gather(const Tensor& in, const Tensor& out, Stream& stream) = 0;
+  virtual WorkHandle do_reduce_scatter(const Tensor& in, const Tensor& out, Stream& stream) = 0;
+  virtual WorkHandle do_broadcast(const Tensor& tensor, int root, Stream& stream) = 0;
+  virtual WorkHandle do_exchange(std::span<const Transfer> transfers, Stream& stream) = 0;
+
+ private:
+  /// Counts the operation and makes its wait count too.
+  WorkHandle logged(WorkHandle work, Label label, std::int64_t bytes,
+                    std::chrono::steady_clock::time_point begin);
+
+  int rank_;
+  int size_;
+  CommunicationLog* log_;
+};
+
+/// The communicators of one rank of the grid.
+struct GridCommunicators {
+  CommunicationLog log;
+  std::unique_ptr<Communicator> world, tp, dp;
+  /// The pipeline's two directions are separate channels, so that activations going down never queue behind
+  /// gradients coming up.
+  std::unique_ptr<Communicator> pp_forward, pp_backward;
+  /// First and last stage of this tp and dp coordinate, for tied embeddings; empty elsewhere or when pp is 1.
+  std::unique_ptr<Communicator> embedding;
+};
+
+}  // namespace llama3d

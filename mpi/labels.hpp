@@ -1,0 +1,29 @@
+#pragma once
+// Every communication of a training step, by name.
+
+#include "mpi/communicator.hpp"
+
+namespace llama3d::labels {
+
+// Tensor parallel, over the tp group.
+inline constexpr Label tp_all_gather_input{"tp.all_gather.input"};        ///< norm output into a column-parallel product
+inline constexpr Label tp_reduce_scatter_output{"tp.reduce_scatter.output"};  ///< row-parallel product's partial sums
+inline constexpr Label tp_all_gather_gradient{"tp.all_gather.gradient"};  ///< gradient into a row-parallel product
+inline constexpr Label tp_reduce_scatter_gradient{"tp.reduce_scatter.gradient"};  ///< partial input gradients
+inline constexpr Label tp_embedding{"tp.embedding"};                      ///< partial embeddings and their gradients
+inline constexpr Label tp_loss{"tp.loss"};                                ///< softmax statistics of vocabulary shards
+inline constexpr Label tp_norm_gradients{"tp.norm_gradients"};            ///< norm weights' partial gradients
+
+// Pipeline parallel, point to point.
+inline constexpr Label pp_activation{"pp.activation"};  ///< residual stream to the next stage
+inline constexpr Label pp_gradient{"pp.gradient"};      ///< its gradient to the previous stage
+inline constexpr Label pp_tied_embedding{"pp.tied_embedding"};  ///< gradients of a weight on two stages
+
+// Data parallel, over the dp group.
+inline constexpr Label dp_reduce_gradients{"dp.reduce_scatter.gradients"};
+inline constexpr Label dp_gather_parameters{"dp.all_gather.parameters"};
+
+// The whole world.
+inline constexpr Label world_totals{"world.totals"};  ///< loss, targets and squared gradient norm
+
+}  // namespace llama3d::labels

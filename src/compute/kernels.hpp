@@ -1,0 +1,181 @@
+#pragma once
+// The arithmetic of a Llama 3 training step, as operations coarse enough to fuse. HostKernels (compute/host/) is
+// the reference; every other implementation is held against it by tests/compute/.
+//
+// Conventions, for every operation:
+//  - Tensors are contiguous and row-major. T is the number of token rows of the call (any number, 0 included),
+//    C the hidden size, F the local feed-forward size, V the local vocabulary rows, Hq and Hkv the local query
+//    and key-value heads, D the head size. All sizes are the local shard's; nothing here communicates.
+//  - "compute" is the dtype of activations and parameters, fp32 or bf16, the same for all such tensors of a
+//    call; "gradient" is the dtype of accumulated parameter gradients, fp32 or bf16. Arithmetic inside an
+//    operation is fp32; results round once, to nearest even, unless stated.
+//  - Outputs are overwritten whole unless called inout; inputs and outputs may alias only where stated.
+//  - Work is queued on `stream`; tensors must stay alive until the stream passed it. Nothing synchronizes or
+//    allocates, scratch space excepted, which is given once by set_workspace.
+//  - Wrong shapes, dtypes or aliasing are a ContractViolation.
+
+#include <cstdint>
+
+#include "compute/device.hpp"
+#include "compute/tensor.hpp"
+
+namespace llama3d {
+
+/// Heads of the local shard.
+struct AttentionShape {
+  std::int64_t query_heads = 0;      ///< Hq, a multiple of Hkv
+  std::int64_t key_value_heads = 0;  ///< Hkv
+  std::int64_t head_dim = 0;         ///< D, even
+  /// Columns of a fused row: Hq query heads, then Hkv key heads, then Hkv value heads.
+  std::int64_t fused_columns() const { return (query_heads + 2 * key_value_heads) * head_dim; }
+  std::int64_t output_columns() const { return query_heads * head_dim; }
+};
+
+/// Who sees whom: row t attends to rows [start[t], t], and is seen by rows [t, end[t]). Rows of one document are
+/// contiguous. A batch of B sequences of S tokens has start[t] = t / S * S. `position` is the rotary position.
+struct DocumentRows {
+  Tensor start;     ///< (T) int32
+  Tensor end;       ///< (T) int32
+  Tensor position;  ///< (T) int32
+};
+
+/// The sizes that decide how much scratch space an implementation needs.
+struct WorkspaceRequest {
+  DType compute = DType::fp32;
+  DType gradient = DType::fp32;
+  std::int64_t tokens = 0;             ///< most rows of any activation
+  std::int64_t hidden = 0;             ///< C
+  std::int64_t largest_features = 0;   ///< widest activation or weight row
+  std::int64_t largest_weight = 0;     ///< most elements of one weight (fused ones count as one)
+  AttentionShape attention;
+};
+
+/// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's form.
+struct AdamWStep {
+  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
+  std::int64_t step = 1;            ///< 1 for the first update; corrects the bias of the moments
+  std::uint64_t rounding_seed = 0;  ///< key of stochastic rounding where a state is bf16
+  std::int64_t first_element = 0;   ///< index of the first element in the whole parameter arena, for rounding
+};
+
+class Kernels {
+ public:
+  virtual ~Kernels() = default;
+
+  /// Bytes of scratch space for calls within these sizes.
+  virtual std::size_t workspace_bytes(const WorkspaceRequest& request) const = 0;
+  /// Scratch space for all later calls: `workspace` is (bytes / 4) fp32, alive as long as the kernels are used.
+  virtual void set_workspace(const Tensor& workspace) = 0;
+
+  // --- data movement -------------------------------------------------------------------------------------
+
+  virtual void fill_zero(const Tensor& out, Stream& stream) = 0;
+  /// out = in, converted to out's dtype; same element count. fp32, bf16.
+  virtual void copy(const Tensor& in, const Tensor& out, Stream& stream) = 0;
+  /// out = a + b, elementwise, compute dtype; out may alias either.
+  virtual void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) = 0;
+  /// Normal deviates of `standard_deviation` in a block of a global (., global_columns) matrix: the block's
+  /// element (i, j) depends only on `key` and the global index (first_row + i) * global_columns + first_column + j.
+  /// Philox4x32-10 block index/4, Box-Muller on its word pairs. out: (rows, columns) fp32 or bf16.
+  virtual void fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
+                           std::int64_t first_column, std::int64_t global_columns, float standard_deviation,
+                           Stream& stream) = 0;
+
+  // --- matrix products -----------------------------------------------------------------------------------
+
+  /// y = x w^T.  x: (T, K), w: (N, K), y: (T, N), all compute.
+  virtual void linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) = 0;
+  /// dx = dy w.  dy: (T, N), w: (N, K), dx: (T, K), all compute.
+  virtual void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) = 0;
+  /// inout dw += dy^T x.  dy: (T, N), x: (T, K) compute; dw: (N, K) gradient.
+  virtual void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream& stream) = 0;
+
+  // --- RMSNorm (Zhang & Sennrich, 2019) ------------------------------------------------------------------
+
+  /// y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + epsilon).  x, y: (T, C), w: (C) compute; rstd: (T) fp32.
+  /// x * rstd is rounded to the compute dtype before the product with w, as Hugging Face does.
+  virtual void rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
+                                const Tensor& rstd, Stream& stream) = 0;
+  /// sum = residual + delta (rounded), then y, rstd as rms_norm_forward(sum): bit-equal to the two steps.
+  /// sum may alias residual or delta.
+  virtual void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w, float epsilon,
+                                    const Tensor& sum, const Tensor& y, const Tensor& rstd, Stream& stream) = 0;
+  /// dx = dresidual + d(norm)/dx, inout dw += d(norm)/dw.  dy, x, dx: (T, C) compute; rstd: (T) fp32;
+  /// dw: (C) gradient. dresidual: (T, C) compute, the gradient that reaches x around the norm, or empty for
+  /// zero; dx may alias dresidual or dy.
+  virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                                 const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
+                                 Stream& stream) = 0;
+
+  // --- rotary position embedding (Su et al., 2021), Hugging Face's pairing (i, i + D/2) --------------------
+
+  /// Rotates the query and key heads of inout qkv: (T, fused_columns) compute by documents.position.
+  /// table: (P, D) fp32, row p = cos of D/2 angles, then sin; positions must be below P.
+  virtual void rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
+                            const AttentionShape& shape, Stream& stream) = 0;
+  /// The inverse rotation of inout dqkv: the gradient of rope_forward.
+  virtual void rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
+                             const AttentionShape& shape, Stream& stream) = 0;
+
+  // --- attention: causal within documents, grouped-query ---------------------------------------------------
+
+  /// out = softmax(scale q k^T) v, scale = 1 / sqrt(D).  qkv: (T, fused_columns), out: (T, Hq D) compute;
+  /// lse: (Hq, T) fp32, log of the sum of exponentials. Never holds T x T scores (Dao et al., 2022).
+  virtual void attention_forward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
+                                 const Tensor& out, const Tensor& lse, Stream& stream) = 0;
+  /// dqkv: (T, fused_columns) compute, from dout: (T, Hq D) and the forward's tensors.
+  virtual void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
+                                  const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv,
+                                  Stream& stream) = 0;
+
+  // --- SwiGLU (Shazeer, 2020) ------------------------------------------------------------------------------
+
+  /// h = silu(gate) * up.  gate_up: (T, 2F) compute, a row is F gates then F ups; h: (T, F) compute.
+  virtual void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) = 0;
+  /// dgate_up: (T, 2F) from dh: (T, F); may alias gate_up.
+  virtual void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
+                               Stream& stream) = 0;
+
+  // --- embedding and loss over a vocabulary shard [first_id, first_id + V) ---------------------------------
+
+  /// out[t] = table[ids[t] - first_id], or zero when the id is not in the shard.
+  /// ids: (T) int32; table: (V, C), out: (T, C) compute.
+  virtual void embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
+                                 const Tensor& out, Stream& stream) = 0;
+  /// inout dtable[ids[t] - first_id] += dout[t].  dout: (T, C) compute; dtable: (V, C) gradient.
+  virtual void embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
+                                  const Tensor& dtable, Stream& stream) = 0;
+
+  /// What a shard knows of each row's softmax. statistics: (T, 3) fp32 = largest logit, sum of
+  /// exp(logit - largest), logit of the target or 0 when it is not in the shard. Only the first `columns`
+  /// logits of a row exist; the rest is padding. logits: (T, V) compute; targets: (T) int32, global ids.
+  /// With no existing column: largest = -infinity, sum = 0.
+  virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                        std::int64_t columns, const Tensor& statistics, Stream& stream) = 0;
+  /// Joins the statistics of all shards, (shards, T, 3) fp32: losses (T) fp32 gets each row's loss, and
+  /// inout totals (2) fp64 gains the sum of the losses and the number of rows. A target below 0 is no target:
+  /// its row's loss is 0 and it does not count.
+  /// When `gradient`, inout logits becomes d(sum of losses)/d(logits), padding 0.
+  virtual void cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                    std::int64_t columns, const Tensor& statistics, bool gradient,
+                                    const Tensor& losses, const Tensor& totals, Stream& stream) = 0;
+
+  // --- optimizer -------------------------------------------------------------------------------------------
+
+  /// inout sum (1) fp64 += sum of in^2.  in: (n) gradient.
+  virtual void squared_norm(const Tensor& in, const Tensor& sum, Stream& stream) = 0;
+  /// From the totals of a step, (3) fp64 = squared norm of the summed gradients, sum of losses, number of
+  /// targets: scale (1) fp32 = what turns summed gradients into clipped means,
+  ///   1 / targets * min(1, max_norm / (norm + 1e-6)),  norm = sqrt(squared norm) / targets,
+  /// or 0 when norm or loss is not finite or there is no target: adamw then leaves everything as it is.
+  /// max_norm <= 0 does not clip. report (2) fp32 = mean loss, norm before clipping.
+  virtual void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
+                              Stream& stream) = 0;
+  /// Updates n parameters unless *scale is 0. parameter: (n) compute; master: (n) fp32 weights of which parameter
+  /// is the rounded copy, or empty; gradient: (n) gradient; exp_avg, exp_avg_sq: (n) fp32 or bf16; scale: (1) fp32.
+  /// bf16 moments, and bf16 parameters without a master, round stochastically.
+  virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master, const Tensor& gradient,
+                     const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) = 0;
+};
+
+}  // namespace llama3d
