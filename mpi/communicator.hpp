@@ -2,19 +2,20 @@
 // Collectives and transfers of tensors between the ranks of a group.
 //
 // Semantics, the same for every implementation (MPI here, NCCL in cuda/, one rank, recording):
-//  - Operations are asynchronous: they start after the work queued on the `stream` argument so far, and return a
-//    Work. Work::wait(stream) orders that stream's later work after the operation; until then nothing may touch
-//    the tensors, and they must stay alive. Every Work must be waited for, once.
-//  - All ranks of a group call the same operations in the same order with the same sizes and labels. Transfers
-//    (exchange) only match between the two ranks concerned, in order for each pair and direction.
-//  - Ranks are those of the group. Counts are elements. fp32, bf16, fp64 and int32; sums of bf16 round at each
-//    addition. The order of additions depends on sizes and group only: the same call twice gives the same bits.
+//  - Operations are asynchronous: they start after the work queued on the `stream` argument so far, and
+//    return a Work. Work::wait(stream) orders that stream's later work after the operation; until then
+//    nothing may touch the tensors, and they must stay alive. Every Work must be waited for, once.
+//  - All ranks of a group call the same operations in the same order with the same sizes and labels.
+//    Transfers (exchange) only match between the two ranks concerned, in order for each pair and direction.
+//  - Ranks are those of the group. Counts are elements. fp32, bf16, fp64 and int32; sums of bf16 round at
+//    each addition. The order of additions depends on sizes and group only: the same call twice gives the
+//    same bits. The maximum of a NaN and a number is either.
 //  - In place: all_reduce and broadcast always; all_gather when `in` is the caller's own slice of `out`;
 //    reduce_scatter when `out` is the caller's own slice of `in` (the other slices are then undefined).
 //  - A group of one moves nothing, but copies where in and out differ.
 //  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError.
 
-#include <chrono>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -27,7 +28,8 @@
 
 namespace llama3d {
 
-/// Name of a communication, for timings, traffic counts and the watchdog. Always one of mpi/labels.hpp.
+/// Name of a communication, for timings, traffic counts and the watchdog. Always one of mpi/labels.hpp, whose
+/// names are string literals: they live for ever and end in a zero byte.
 struct Label {
   std::string_view name;
   bool operator==(const Label&) const = default;
@@ -37,16 +39,16 @@ struct Label {
 /// What one label did on this rank.
 struct LabelRecord {
   std::int64_t calls = 0;
-  /// Bytes this rank sends, by the ring algorithms' minimum for a group of n: all_gather (n-1)/n of the output,
-  /// reduce_scatter (n-1)/n of the input, all_reduce twice that of the tensor, broadcast (n-1)/n of the tensor,
-  /// a transfer the bytes sent.
+  /// Bytes this rank sends, by the ring algorithms' minimum for a group of n: all_gather (n-1)/n of the
+  /// output, reduce_scatter (n-1)/n of the input, all_reduce twice that of the tensor, broadcast (n-1)/n of
+  /// the tensor, a transfer the bytes sent.
   std::int64_t bytes = 0;
   /// Seconds the host was held by starting and waiting.
   double seconds = 0;
 };
 
-/// Traffic of a rank by label; shared by its communicators. What a rank is doing right now is here too, so that a
-/// report of a hang can name it.
+/// Traffic of a rank by label; shared by its communicators. What a rank is doing right now is here too, so
+/// that a report of a hang can name it.
 class CommunicationLog {
  public:
   void add(Label label, std::int64_t bytes, double seconds);
@@ -55,8 +57,16 @@ class CommunicationLog {
   LabelRecord record(Label label) const;
   void clear() { records_.clear(); }
 
+  /// The operation that holds the host now, from starting or waiting for it: `enter` and `leave` bracket it.
+  /// An operation that failed stays current. `current` is the label's name or "", from any thread or signal
+  /// handler.
+  void enter(Label label) noexcept { current_.store(label.name.data(), std::memory_order_relaxed); }
+  void leave() noexcept { current_.store("", std::memory_order_relaxed); }
+  const char* current() const noexcept { return current_.load(std::memory_order_relaxed); }
+
  private:
   std::map<Label, LabelRecord> records_;
+  std::atomic<const char*> current_{""};
 };
 
 /// An operation under way.
@@ -107,9 +117,9 @@ class Communicator {
   virtual WorkHandle do_exchange(std::span<const Transfer> transfers, Stream& stream) = 0;
 
  private:
-  /// Counts the operation and makes its wait count too.
-  WorkHandle logged(WorkHandle work, Label label, std::int64_t bytes,
-                    std::chrono::steady_clock::time_point begin);
+  /// Starts the operation, counts it and makes its wait count too.
+  template <class Start>
+  WorkHandle logged(Label label, std::int64_t bytes, Start&& start);
 
   int rank_;
   int size_;

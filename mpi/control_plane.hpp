@@ -34,8 +34,9 @@ class ControlPlane {
 /// A job of one process.
 std::unique_ptr<ControlPlane> make_local_control_plane();
 
-/// Runs `step` on every rank; when it throws an Error on any, throws the same Error on all: that of the lowest
-/// rank that failed, so that every rank tells the same story. Other exceptions count as ExitStatus::failure.
+/// Runs `step` on every rank; when it throws an Error on any, throws the same Error on all: that of the
+/// lowest rank that failed, so that every rank tells the same story. Other exceptions count as
+/// ExitStatus::failure.
 void fail_together(ControlPlane& control, const std::function<void()>& step);
 
 }  // namespace llama3d

@@ -5,6 +5,7 @@
 
 namespace llama3d::labels {
 
+// clang-format off
 // Tensor parallel, over the tp group.
 inline constexpr Label tp_all_gather_input{"tp.all_gather.input"};        ///< norm output into a column-parallel product
 inline constexpr Label tp_reduce_scatter_output{"tp.reduce_scatter.output"};  ///< row-parallel product's partial sums
@@ -25,5 +26,7 @@ inline constexpr Label dp_gather_parameters{"dp.all_gather.parameters"};
 
 // The whole world.
 inline constexpr Label world_totals{"world.totals"};  ///< loss, targets and squared gradient norm
+
+// clang-format on
 
 }  // namespace llama3d::labels

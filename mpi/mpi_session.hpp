@@ -34,8 +34,8 @@ class MpiSession {
 
 /// Communicators of a grid of one rank: no MPI needed.
 std::unique_ptr<GridCommunicators> make_local_communicators();
-/// Communicators that move nothing and only count, for `grid`'s rank: plans and tests of grids larger than the
-/// machine. Outputs are left undefined.
+/// Communicators that move nothing and only count, for `grid`'s rank: plans and tests of grids larger than
+/// the machine. Outputs are left undefined.
 std::unique_ptr<GridCommunicators> make_recording_communicators(const ProcessGrid& grid);
 
 }  // namespace llama3d

@@ -23,7 +23,8 @@ struct GridCoordinate {
   bool operator==(const GridCoordinate&) const = default;
 };
 
-/// A rank's place in the grid: world rank = (pp * DP + dp) * TP + tp, so tensor-parallel neighbours share a node.
+/// A rank's place in the grid: world rank = (pp * DP + dp) * TP + tp, so tensor-parallel neighbours share a
+/// node.
 class ProcessGrid {
  public:
   /// Throws ContractViolation unless 0 <= rank < shape.world().

@@ -64,9 +64,9 @@ class ContractViolation : public std::logic_error {
 
 /// Checks a precondition in every build type. The message is formatted only when the condition fails;
 /// the condition must have no side effects.
-#define LLAMA3D_EXPECT(condition, ...)                                                       \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]]                                                           \
-      ::llama3d::throw_contract_violation(#condition, ::fmt::format(__VA_ARGS__),            \
-                                          ::std::source_location::current());                \
+#define LLAMA3D_EXPECT(condition, ...)                                            \
+  do {                                                                            \
+    if (!(condition)) [[unlikely]]                                                \
+      ::llama3d::throw_contract_violation(#condition, ::fmt::format(__VA_ARGS__), \
+                                          ::std::source_location::current());     \
   } while (false)

@@ -7,7 +7,8 @@ namespace llama3d {
 /// Sole owner of a raw handle (an HDF5 id, a file descriptor, an MPI communicator). `Traits` names the
 /// handle type, its invalid value and how to release it; release must not throw:
 ///
-///     struct Traits { using Handle = int; static constexpr Handle invalid = -1; static void release(Handle); };
+///     struct Traits { using Handle = int; static constexpr Handle invalid = -1; static void release(Handle);
+///     };
 template <class Traits>
 class UniqueHandle {
  public:

@@ -1,6 +1,6 @@
 #pragma once
-// One block of device memory, handed out front to back. Every tensor of a run is taken from an arena by the same
-// code that, over a measuring arena, tells the memory plan how much that will be.
+// One block of device memory, handed out front to back. Every tensor of a run is taken from an arena by the
+// same code that, over a measuring arena, tells the memory plan how much that will be.
 
 #include "compute/device.hpp"
 

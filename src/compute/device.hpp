@@ -1,6 +1,6 @@
 #pragma once
-// A machine that computes: its memory, its queues of work and its kernels. Everything from `parallel` up knows
-// machines only through this interface; compute/host/ and cuda/ implement it.
+// A machine that computes: its memory, its queues of work and its kernels. Everything from `parallel` up
+// knows machines only through this interface; compute/host/ and cuda/ implement it.
 
 #include <cstddef>
 #include <memory>

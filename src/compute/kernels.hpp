@@ -1,11 +1,12 @@
 #pragma once
-// The arithmetic of a Llama 3 training step, as operations coarse enough to fuse. HostKernels (compute/host/) is
-// the reference; every other implementation is held against it by tests/compute/.
+// The arithmetic of a Llama 3 training step, as operations coarse enough to fuse. HostKernels (compute/host/)
+// is the reference; every other implementation is held against it by tests/compute/.
 //
 // Conventions, for every operation:
-//  - Tensors are contiguous and row-major. T is the number of token rows of the call (any number, 0 included),
-//    C the hidden size, F the local feed-forward size, V the local vocabulary rows, Hq and Hkv the local query
-//    and key-value heads, D the head size. All sizes are the local shard's; nothing here communicates.
+//  - Tensors are contiguous and row-major. T is the number of token rows of the call (any number, 0
+//  included),
+//    C the hidden size, F the local feed-forward size, V the local vocabulary rows, Hq and Hkv the local
+//    query and key-value heads, D the head size. All sizes are the local shard's; nothing here communicates.
 //  - "compute" is the dtype of activations and parameters, fp32 or bf16, the same for all such tensors of a
 //    call; "gradient" is the dtype of accumulated parameter gradients, fp32 or bf16. Arithmetic inside an
 //    operation is fp32; results round once, to nearest even, unless stated.
@@ -31,8 +32,9 @@ struct AttentionShape {
   std::int64_t output_columns() const { return query_heads * head_dim; }
 };
 
-/// Who sees whom: row t attends to rows [start[t], t], and is seen by rows [t, end[t]). Rows of one document are
-/// contiguous. A batch of B sequences of S tokens has start[t] = t / S * S. `position` is the rotary position.
+/// Who sees whom: row t attends to rows [start[t], t], and is seen by rows [t, end[t]). Rows of one document
+/// are contiguous. A batch of B sequences of S tokens has start[t] = t / S * S. `position` is the rotary
+/// position.
 struct DocumentRows {
   Tensor start;     ///< (T) int32
   Tensor end;       ///< (T) int32
@@ -43,14 +45,15 @@ struct DocumentRows {
 struct WorkspaceRequest {
   DType compute = DType::fp32;
   DType gradient = DType::fp32;
-  std::int64_t tokens = 0;             ///< most rows of any activation
-  std::int64_t hidden = 0;             ///< C
-  std::int64_t largest_features = 0;   ///< widest activation or weight row
-  std::int64_t largest_weight = 0;     ///< most elements of one weight (fused ones count as one)
+  std::int64_t tokens = 0;            ///< most rows of any activation
+  std::int64_t hidden = 0;            ///< C
+  std::int64_t largest_features = 0;  ///< widest activation or weight row
+  std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
   AttentionShape attention;
 };
 
-/// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's form.
+/// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's
+/// form.
 struct AdamWStep {
   float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
   std::int64_t step = 1;            ///< 1 for the first update; corrects the bias of the moments
@@ -64,7 +67,8 @@ class Kernels {
 
   /// Bytes of scratch space for calls within these sizes.
   virtual std::size_t workspace_bytes(const WorkspaceRequest& request) const = 0;
-  /// Scratch space for all later calls: `workspace` is (bytes / 4) fp32, alive as long as the kernels are used.
+  /// Scratch space for all later calls: `workspace` is (bytes / 4) fp32, alive as long as the kernels are
+  /// used.
   virtual void set_workspace(const Tensor& workspace) = 0;
 
   // --- data movement -------------------------------------------------------------------------------------
@@ -75,8 +79,9 @@ class Kernels {
   /// out = a + b, elementwise, compute dtype; out may alias either.
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) = 0;
   /// Normal deviates of `standard_deviation` in a block of a global (., global_columns) matrix: the block's
-  /// element (i, j) depends only on `key` and the global index (first_row + i) * global_columns + first_column + j.
-  /// Philox4x32-10 block index/4, Box-Muller on its word pairs. out: (rows, columns) fp32 or bf16.
+  /// element (i, j) depends only on `key` and the global index (first_row + i) * global_columns +
+  /// first_column + j. Philox4x32-10 block index/4, Box-Muller on its word pairs. out: (rows, columns) fp32
+  /// or bf16.
   virtual void fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
                            std::int64_t first_column, std::int64_t global_columns, float standard_deviation,
                            Stream& stream) = 0;
@@ -88,7 +93,8 @@ class Kernels {
   /// dx = dy w.  dy: (T, N), w: (N, K), dx: (T, K), all compute.
   virtual void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) = 0;
   /// inout dw += dy^T x.  dy: (T, N), x: (T, K) compute; dw: (N, K) gradient.
-  virtual void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream& stream) = 0;
+  virtual void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw,
+                                      Stream& stream) = 0;
 
   // --- RMSNorm (Zhang & Sennrich, 2019) ------------------------------------------------------------------
 
@@ -98,8 +104,9 @@ class Kernels {
                                 const Tensor& rstd, Stream& stream) = 0;
   /// sum = residual + delta (rounded), then y, rstd as rms_norm_forward(sum): bit-equal to the two steps.
   /// sum may alias residual or delta.
-  virtual void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w, float epsilon,
-                                    const Tensor& sum, const Tensor& y, const Tensor& rstd, Stream& stream) = 0;
+  virtual void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
+                                    float epsilon, const Tensor& sum, const Tensor& y, const Tensor& rstd,
+                                    Stream& stream) = 0;
   /// dx = dresidual + d(norm)/dx, inout dw += d(norm)/dw.  dy, x, dx: (T, C) compute; rstd: (T) fp32;
   /// dw: (C) gradient. dresidual: (T, C) compute, the gradient that reaches x around the norm, or empty for
   /// zero; dx may alias dresidual or dy.
@@ -121,12 +128,13 @@ class Kernels {
 
   /// out = softmax(scale q k^T) v, scale = 1 / sqrt(D).  qkv: (T, fused_columns), out: (T, Hq D) compute;
   /// lse: (Hq, T) fp32, log of the sum of exponentials. Never holds T x T scores (Dao et al., 2022).
-  virtual void attention_forward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
-                                 const Tensor& out, const Tensor& lse, Stream& stream) = 0;
+  virtual void attention_forward(const Tensor& qkv, const DocumentRows& documents,
+                                 const AttentionShape& shape, const Tensor& out, const Tensor& lse,
+                                 Stream& stream) = 0;
   /// dqkv: (T, fused_columns) compute, from dout: (T, Hq D) and the forward's tensors.
-  virtual void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
-                                  const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv,
-                                  Stream& stream) = 0;
+  virtual void attention_backward(const Tensor& qkv, const DocumentRows& documents,
+                                  const AttentionShape& shape, const Tensor& out, const Tensor& lse,
+                                  const Tensor& dout, const Tensor& dqkv, Stream& stream) = 0;
 
   // --- SwiGLU (Shazeer, 2020) ------------------------------------------------------------------------------
 
@@ -171,11 +179,12 @@ class Kernels {
   /// max_norm <= 0 does not clip. report (2) fp32 = mean loss, norm before clipping.
   virtual void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
                               Stream& stream) = 0;
-  /// Updates n parameters unless *scale is 0. parameter: (n) compute; master: (n) fp32 weights of which parameter
-  /// is the rounded copy, or empty; gradient: (n) gradient; exp_avg, exp_avg_sq: (n) fp32 or bf16; scale: (1) fp32.
-  /// bf16 moments, and bf16 parameters without a master, round stochastically.
-  virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master, const Tensor& gradient,
-                     const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) = 0;
+  /// Updates n parameters unless *scale is 0. parameter: (n) compute; master: (n) fp32 weights of which
+  /// parameter is the rounded copy, or empty; gradient: (n) gradient; exp_avg, exp_avg_sq: (n) fp32 or bf16;
+  /// scale: (1) fp32. bf16 moments, and bf16 parameters without a master, round stochastically.
+  virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master,
+                     const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+                     const Tensor& scale, Stream& stream) = 0;
 };
 
 }  // namespace llama3d

@@ -11,7 +11,9 @@ Shape::Shape(std::initializer_list<std::int64_t> extents) : rank_(static_cast<in
   }
 }
 
-std::int64_t Shape::elements() const { return extents_[0] * extents_[1] * extents_[2]; }
+std::int64_t Shape::elements() const {
+  return extents_[0] * extents_[1] * extents_[2];
+}
 
 std::string Shape::to_string() const {
   std::string text;

@@ -38,7 +38,7 @@ enum class Split { all, train, valid };
 struct DatasetOptions {
   std::int64_t sequence = 0;      ///< tokens a sample
   std::uint64_t seed = 0;         ///< of the shuffle
-  bool shuffle = true;
+  bool shuffle = true;            ///< of all and train; valid is always read in order
   Split split = Split::all;
   double valid_fraction = 0;      ///< share of the samples, at the end of the file, that belongs to valid
   bool separate_documents = true; ///< attention and positions restart at every document
@@ -60,6 +60,9 @@ class Dataset {
   BatchRows read(std::int64_t first, std::int64_t count, std::int64_t rows) const;
 
  private:
+  /// Where the sample with this global index begins in the file.
+  std::int64_t sample_begin(std::int64_t global) const;
+
   TokenFileReader file_;
   DatasetOptions options_;
   std::int64_t first_sample_ = 0, samples_ = 0;

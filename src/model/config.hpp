@@ -35,7 +35,8 @@ struct ModelConfig {
   double initializer_range = 0.02;
   bool operator==(const ModelConfig&) const = default;
 
-  /// All parameters, tied ones once. From the closed form, not the parameter table, so that each checks the other.
+  /// All parameters, tied ones once. From the closed form, not the parameter table, so that each checks the
+  /// other.
   std::int64_t parameters() const;
   /// Parameters of matrix products: all but the norms and the input embedding; the head counts, tied or not.
   std::int64_t matrix_parameters() const;
@@ -45,9 +46,10 @@ struct ModelConfig {
 };
 
 /// A preset's name (`llama3-8b`), a config.json, or a Hugging Face folder with one.
-/// Throws ConfigurationError for an unknown preset (with the nearest names), DataError for a missing or broken
-/// file, ConfigurationError for a model that is not Llama 3 (other architecture, biases, other activation or
-/// rope type, sizes that do not fit each other), naming the file, the key, its value and what would be right.
+/// Throws ConfigurationError for an unknown preset (with the nearest names), DataError for a missing or
+/// broken file, ConfigurationError for a model that is not Llama 3 (other architecture, biases, other
+/// activation or rope type, sizes that do not fit each other), naming the file, the key, its value and what
+/// would be right.
 ModelConfig load_model_config(const std::string& preset_or_path);
 /// From the text of a config.json. `origin` names it in errors.
 ModelConfig parse_model_config(const std::string& json, const std::string& origin);

@@ -1,5 +1,22 @@
 #pragma once
 // Pipeline schedules as data: which rank does what, in which order. Pure functions; nothing here computes.
+//
+// How a schedule is executed (the simulator proves schedules against exactly this):
+//  - A rank does its actions in order. Computations follow each other on one stream; a computation waits for
+//  its
+//    own receive and for nothing else that is received.
+//  - Sends and receives are started and not waited for. Activations and gradients have a channel each, a
+//    communicator over the stages in which the operations of a rank run one after another: a send completes
+//    only when its receive has been started, and until then whatever its rank started later on that channel
+//    waits.
+//  - A send directly followed by a receive on the same channel starts together with it, as one operation
+//    (`starts_together`). In the ring of the interleaved schedule all stages send at once; one after the
+//    other, every stage's send would wait behind another's for a receive that is never reached.
+//  - `kBuffersPerChannel` buffers a channel are enough for what is received (in use from the start of the
+//  receive
+//    to the end of its computation), and as many for what is sent (from the start of the computation that
+//    produces it to the end of the send), each used in turn: a computation that sends waits for the send
+//    before last.
 
 #include <string>
 #include <string_view>
@@ -32,7 +49,23 @@ struct Action {
   bool operator==(const Action&) const = default;
 };
 
+/// "send_activation(micro-batch 3, chunk 0)".
 std::string to_string(const Action& action);
+
+bool is_send(ActionKind kind);
+bool is_receive(ActionKind kind);
+inline bool is_compute(ActionKind kind) {
+  return !is_send(kind) && !is_receive(kind);
+}
+
+enum class Channel { activation, gradient };
+inline constexpr int kBuffersPerChannel = 2;
+
+/// The channel of a send or receive; throws ContractViolation for a computation.
+Channel channel_of(ActionKind kind);
+/// Whether `next`, the action right after `action` on its rank, is started as one operation with it: a send
+/// and a receive of one channel.
+bool starts_together(const Action& action, const Action& next);
 
 /// What a schedule is made for. Global chunk g = chunk * stages + stage holds the g-th part of the layers.
 struct PipelineShape {
@@ -40,10 +73,21 @@ struct PipelineShape {
   int chunks = 1;  ///< model chunks a stage; above 1 for interleaved only
   int micro_batches = 1;
   int global_chunks() const { return stages * chunks; }
+  int global_chunk(int stage, int chunk) const { return chunk * stages + stage; }
 };
 
-/// The actions of one rank, in order. Receives are placed before the computation they may overlap with; a compute
-/// action waits for its own receive.
+/// An action and the stage that does it.
+struct PlacedAction {
+  int stage = 0;
+  Action action;
+};
+
+/// The other end of a send or receive that `stage` does: activations go from global chunk g to g + 1,
+/// gradients from g + 1 to g. Throws ContractViolation for a computation and beyond the model's ends.
+PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action);
+
+/// The actions of one rank, in order. A receive is placed before the computation in front of the one that
+/// needs it, so that it overlaps with that; a send right after the computation that produces its tensor.
 struct RankSchedule {
   std::vector<Action> actions;
   /// Most micro-batch x chunk pairs whose forward has begun and whose last backward part has not ended: the
@@ -57,13 +101,15 @@ struct Schedule {
   std::vector<RankSchedule> ranks;  ///< one a stage
 };
 
-/// Throws ConfigurationError where the kind does not fit the shape: chunks above 1 for other than interleaved,
-/// interleaved with fewer than 2 chunks, or micro-batches not a multiple of the stages for interleaved.
+/// Throws ConfigurationError where the kind does not fit the shape: anything below 1, chunks above 1 for
+/// other than interleaved, and for interleaved fewer than 2 chunks, fewer than 2 stages (one stage has nobody
+/// to exchange with) or micro-batches that are not a multiple of the stages.
 ///  - gpipe: all forwards, then all backwards (Huang et al., 2019).
 ///  - 1f1b: warm-up of stages - 1 - stage forwards, then one forward, one backward (Narayanan et al., 2019).
 ///  - interleaved: 1f1b over several chunks a rank (Narayanan et al., 2021).
 ///  - zero_bubble: ZB-H1, backward split in two, weight parts fill the bubble at no more activation memory
 ///    than 1f1b on the first stage (Qi et al., 2023).
+/// All kinds add up the weight gradients of a chunk in the order of the micro-batches.
 Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape);
 
 }  // namespace llama3d

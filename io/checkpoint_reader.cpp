@@ -1,0 +1,270 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "io/checkpoint_file.hpp"
+#include "io/convert.hpp"
+#include "io/crc32c.hpp"
+#include "io/hdf5.hpp"
+#include "io/manifest.hpp"
+
+namespace llama3d {
+
+using namespace io;
+
+namespace {
+
+constexpr std::int64_t buffer_bytes = std::int64_t{8} << 20;
+constexpr std::size_t most_open_files = 64;
+
+// Reads and checks /manifest of checkpoint.h5.
+CheckpointManifest read_manifest(const std::filesystem::path& path) {
+  const Hdf5File file = open_file(path);
+  const std::string format = format_of(file.get());
+  if (format != checkpoint_format) {
+    throw IoError(format.empty() ? "it is HDF5, but no checkpoint" : "it is a '" + format + "' file");
+  }
+  const std::int64_t version = read_integer_attribute(file.get(), "version");
+  if (version != checkpoint_version) {
+    throw IoError(fmt::format("its version is {}, this program reads {}", version, checkpoint_version));
+  }
+  if (!has_link(file.get(), "manifest")) throw IoError("/manifest is missing");
+  const auto dataset = open_dataset(file.get(), "manifest");
+  const auto type = own_hdf5<Hdf5Type>(H5Dget_type(dataset.get()), "get the manifest's type");
+  if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0 ||
+      !extent_of(dataset.get()).empty()) {
+    throw IoError("/manifest is not a string");
+  }
+  std::string text(H5Tget_size(type.get()), '\0');
+  check_hdf5(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()),
+             "read /manifest");
+  if (crc32c(text.data(), text.size()) != read_integer_attribute(dataset.get(), "crc32c")) {
+    throw IoError("the checksum of /manifest is wrong");
+  }
+  return parse_checkpoint_manifest(text);
+}
+
+// An open rank file and where each block's elements begin in it.
+struct OpenFile {
+  FileDescriptor descriptor;
+  std::vector<std::int64_t> offsets;
+};
+
+OpenFile open_rank_file(const std::filesystem::path& path, const RankManifest& manifest) {
+  OpenFile result;
+  const Hdf5File file = open_file(path);
+  for (const Block& block : manifest.blocks) {
+    const auto dataset = open_dataset(file.get(), block_name(block));
+    const haddr_t offset = H5Dget_offset(dataset.get());
+    if (offset == HADDR_UNDEF || H5Dget_storage_size(dataset.get()) != static_cast<hsize_t>(block.bytes()) ||
+        dtype_of_dataset(dataset.get()) != block.dtype) {
+      throw IoError(block_name(block) + " is not as the manifest says");
+    }
+    result.offsets.push_back(static_cast<std::int64_t>(offset));
+  }
+  result.descriptor = open_descriptor(path, OpenMode::read);
+  return result;
+}
+
+std::uint32_t crc_of_file(int descriptor, std::int64_t offset, std::int64_t bytes,
+                          std::vector<std::byte>& buffer) {
+  std::uint32_t crc = 0;
+  while (bytes > 0) {
+    buffer.resize(static_cast<std::size_t>(std::min(bytes, buffer_bytes)));
+    read_at(descriptor, buffer.data(), buffer.size(), offset);
+    crc = crc32c(buffer.data(), buffer.size(), crc);
+    offset += static_cast<std::int64_t>(buffer.size());
+    bytes -= static_cast<std::int64_t>(buffer.size());
+  }
+  return crc;
+}
+
+// Where a rectangle's elements go: a dense row-major array.
+struct Target {
+  Rectangle rectangle;
+  std::byte* data;
+  DType dtype;
+
+  std::byte* at(std::int64_t row, std::int64_t column) const {
+    const std::int64_t element =
+        (row - rectangle.row_begin) * rectangle.columns() + (column - rectangle.column_begin);
+    return data + element * static_cast<std::int64_t>(size_of(dtype));
+  }
+};
+
+// Copies the common part of a block and the target. Rows lie apart in the block when the part is narrower:
+// then a stretch of rows is read with what lies between them, unless that would be mostly waste.
+void read_part(const OpenFile& file, std::int64_t offset, const Block& block, const Target& target,
+               std::vector<std::byte>& buffer) {
+  const Rectangle part = intersection(block.rectangle, target.rectangle);
+  const auto element = static_cast<std::int64_t>(size_of(block.dtype));
+  const std::int64_t pitch = block.rectangle.columns() * element, width = part.columns() * element;
+  const bool by_row = width < pitch && (width >= 65536 || width * 16 < pitch);
+  const std::int64_t rows_at_once = by_row ? 1 : std::max<std::int64_t>(1, buffer_bytes / pitch);
+  offset += (part.row_begin - block.rectangle.row_begin) * pitch +
+            (part.column_begin - block.rectangle.column_begin) * element;
+  const bool whole_rows = width == pitch && part.columns() == target.rectangle.columns();
+  for (std::int64_t row = part.row_begin; row < part.row_end; row += rows_at_once) {
+    const std::int64_t rows = std::min(rows_at_once, part.row_end - row);
+    const auto bytes = static_cast<std::size_t>((rows - 1) * pitch + width);
+    const std::int64_t place = offset + (row - part.row_begin) * pitch;
+    if (whole_rows && block.dtype == target.dtype) {
+      read_at(file.descriptor.get(), target.at(row, part.column_begin), bytes, place);
+      continue;
+    }
+    buffer.resize(bytes);
+    read_at(file.descriptor.get(), buffer.data(), bytes, place);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      convert_elements(buffer.data() + r * pitch, block.dtype, target.at(row + r, part.column_begin),
+                       target.dtype, static_cast<std::size_t>(part.columns()));
+    }
+  }
+}
+
+}  // namespace
+
+struct CheckpointReader::State {
+  std::filesystem::path folder;
+  CheckpointManifest manifest;
+  std::map<std::string, DatasetBlocks> blocks;
+  std::vector<DatasetInfo> datasets;
+  std::map<std::size_t, OpenFile> open_files;
+
+  [[noreturn]] void fail(const std::string& file, const std::string& reason) const {
+    throw CheckpointError(fmt::format("checkpoint {} cannot be loaded ({}: {}); use another one",
+                                      folder.string(), file, reason));
+  }
+
+  void open();
+  void check_files() const;
+  const OpenFile& file(std::size_t rank);
+};
+
+void CheckpointReader::State::open() {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    throw CheckpointError(
+        fmt::format("checkpoint {} cannot be loaded (there is no such folder); look at the "
+                    "checkpoints folder of the run",
+                    folder.string()));
+  }
+  try {
+    manifest = read_manifest(folder / "checkpoint.h5");
+    blocks = group_by_dataset(manifest.ranks);
+  } catch (const IoError& problem) {
+    fail("checkpoint.h5", problem.what());
+  }
+  for (const auto& [name, group] : blocks) datasets.push_back(group.info);
+  check_files();
+}
+
+void CheckpointReader::State::check_files() const {
+  for (const RankManifest& rank : manifest.ranks) {
+    try {
+      const std::int64_t size = size_of_file(folder / rank.file);
+      if (size != rank.bytes) throw IoError(fmt::format("it has {} bytes, not {}", size, rank.bytes));
+    } catch (const IoError& problem) {
+      fail(rank.file, problem.what());
+    }
+  }
+}
+
+const OpenFile& CheckpointReader::State::file(std::size_t rank) {
+  const auto found = open_files.find(rank);
+  if (found != open_files.end()) return found->second;
+  if (open_files.size() >= most_open_files) open_files.clear();
+  return open_files[rank] = open_rank_file(folder / manifest.ranks[rank].file, manifest.ranks[rank]);
+}
+
+CheckpointReader::CheckpointReader(const std::filesystem::path& folder) : state_(std::make_unique<State>()) {
+  state_->folder = folder;
+  state_->open();
+}
+
+CheckpointReader::~CheckpointReader() = default;
+CheckpointReader::CheckpointReader(CheckpointReader&&) noexcept = default;
+
+const std::filesystem::path& CheckpointReader::folder() const {
+  return state_->folder;
+}
+const std::string& CheckpointReader::attributes() const {
+  return state_->manifest.attributes_json;
+}
+const std::vector<DatasetInfo>& CheckpointReader::datasets() const {
+  return state_->datasets;
+}
+std::int64_t CheckpointReader::files() const {
+  return std::ssize(state_->manifest.ranks);
+}
+
+std::int64_t CheckpointReader::bytes() const {
+  std::int64_t total = 0;
+  for (const auto& rank : state_->manifest.ranks) total += rank.bytes;
+  return total;
+}
+
+const DatasetInfo* CheckpointReader::find(const std::string& dataset) const {
+  const auto found = state_->blocks.find(dataset);
+  return found == state_->blocks.end() ? nullptr : &found->second.info;
+}
+
+std::int64_t CheckpointReader::verify(int part, int parts) const {
+  LLAMA3D_EXPECT(part >= 0 && part < parts, "part {} of {}", part, parts);
+  State& s = *state_;
+  std::int64_t all = 0, before = 0, checked = 0;
+  for (const auto& rank : s.manifest.ranks) {
+    for (const auto& block : rank.blocks) all += block.bytes();
+  }
+  std::vector<std::byte> buffer;
+  for (std::size_t rank = 0; rank < s.manifest.ranks.size(); ++rank) {
+    const RankManifest& manifest = s.manifest.ranks[rank];
+    for (std::size_t index = 0; index < manifest.blocks.size(); ++index) {
+      const Block& block = manifest.blocks[index];
+      // A block belongs to the part that its first byte falls into.
+      const auto owner = static_cast<int>(static_cast<double>(before) / static_cast<double>(all) * parts);
+      before += block.bytes();
+      if (std::min(owner, parts - 1) != part) continue;
+      try {
+        const OpenFile& file = s.file(rank);
+        const auto crc = crc_of_file(file.descriptor.get(), file.offsets[index], block.bytes(), buffer);
+        if (crc != block.crc32c) throw IoError("the checksum of " + block_name(block) + " is wrong");
+      } catch (const IoError& problem) {
+        s.fail(manifest.file, problem.what());
+      }
+      checked += block.bytes();
+    }
+  }
+  return checked;
+}
+
+void CheckpointReader::read(const std::string& dataset, const Rectangle& rectangle, void* out,
+                            DType out_dtype) const {
+  State& s = *state_;
+  const auto found = s.blocks.find(dataset);
+  if (found == s.blocks.end()) {
+    s.fail("checkpoint.h5", fmt::format("there is no {}; it may be of another model", dataset));
+  }
+  if (rectangle.empty()) return;
+  const Rectangle all = whole(found->second.info.shape);
+  if (intersection(rectangle, all) != rectangle) {
+    s.fail("checkpoint.h5", fmt::format("{} is {}, so it has no part {}; it may be of another model", dataset,
+                                        to_string(all), to_string(rectangle)));
+  }
+  const Target target{rectangle, static_cast<std::byte*>(out), out_dtype};
+  std::vector<std::byte> buffer;
+  for (const auto& place : found->second.places) {
+    const RankManifest& manifest = s.manifest.ranks[place.rank];
+    const Block& block = manifest.blocks[place.block];
+    if (intersection(block.rectangle, rectangle).empty()) continue;
+    try {
+      const OpenFile& file = s.file(place.rank);
+      read_part(file, file.offsets[place.block], block, target, buffer);
+    } catch (const IoError& problem) {
+      s.fail(manifest.file, fmt::format("{}: {}", dataset, problem.what()));
+    }
+  }
+}
+
+}  // namespace llama3d

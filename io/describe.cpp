@@ -1,0 +1,204 @@
+#include "io/describe.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.hpp"
+#include "base/error.hpp"
+#include "io/checkpoint_file.hpp"
+#include "io/hdf5.hpp"
+#include "io/manifest.hpp"
+#include "io/metrics_format.hpp"
+#include "io/safetensors.hpp"
+#include "io/token_file.hpp"
+#include "io/token_format.hpp"
+
+namespace llama3d {
+namespace {
+
+using namespace io;
+
+std::string shape_as_text(const std::vector<std::int64_t>& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
+
+std::string tensor_line(const std::string& name, std::string_view dtype,
+                        const std::vector<std::int64_t>& shape) {
+  return fmt::format("  {:<60} {:<6} {}\n", name, dtype, shape_as_text(shape));
+}
+
+std::string attribute_lines(const std::vector<std::pair<std::string, std::string>>& attributes) {
+  std::string text;
+  for (const auto& [name, value] : attributes) {
+    if (name != "format" && name != "version") text += fmt::format("  {} = {}\n", name, value);
+  }
+  return text;
+}
+
+std::string describe_checkpoint(const std::filesystem::path& folder, bool verify) {
+  const CheckpointReader reader(folder);
+  std::string text = fmt::format("checkpoint {}: {} tensors in {} rank files, {}\n", folder.string(),
+                                 reader.datasets().size(), reader.files(),
+                                 format_bytes(static_cast<std::size_t>(reader.bytes())));
+  text += "attributes:\n";
+  const auto attributes = nlohmann::ordered_json::parse(reader.attributes());
+  for (const auto& [name, value] : attributes.items()) {
+    text += fmt::format("  {} = {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  text += "tensors:\n";
+  for (const DatasetInfo& info : reader.datasets())
+    text += tensor_line(info.name, name_of(info.dtype), info.shape);
+  if (verify)
+    text +=
+        fmt::format("checksums: all right ({})\n", format_bytes(static_cast<std::size_t>(reader.verify())));
+  return text;
+}
+
+// Names of all datasets below a group.
+std::vector<std::string> dataset_names(hid_t file) {
+  std::vector<std::string> names;
+  const auto collect = [](hid_t location, const char* name, const H5L_info_t*, void* out) -> herr_t {
+    const Hdf5Object object(H5Oopen(location, name, H5P_DEFAULT));
+    if (!object) return -1;
+    if (H5Iget_type(object.get()) == H5I_DATASET) {
+      static_cast<std::vector<std::string>*>(out)->emplace_back(name);
+    }
+    return 0;
+  };
+  check_hdf5(H5Lvisit(file, H5_INDEX_NAME, H5_ITER_INC, collect, &names), "list the datasets");
+  return names;
+}
+
+std::string describe_rank_file(const std::filesystem::path& path, hid_t file) {
+  const auto names = dataset_names(file);
+  std::string text = fmt::format("checkpoint file of rank {}: {} blocks, {} (part of {})\n",
+                                 read_integer_attribute(file, "rank"), names.size(),
+                                 format_bytes(static_cast<std::size_t>(size_of_file(path))),
+                                 std::filesystem::absolute(path).parent_path().filename().string());
+  for (const std::string& name : names) {
+    const auto dataset = open_dataset(file, name);
+    const auto extent = extent_of(dataset.get());
+    text += tensor_line("/" + name, name_of(dtype_of_dataset(dataset.get())), {extent.begin(), extent.end()});
+  }
+  return text;
+}
+
+std::string describe_tokens(const std::filesystem::path& path, bool verify) {
+  const TokenFileReader reader(path);
+  const TokenFileInfo& info = reader.info();
+  const auto documents = std::ssize(reader.documents()) - 1;
+  std::string text =
+      fmt::format("token file {}: {} tokens in {} documents, {}\n", path.string(), reader.tokens(), documents,
+                  format_bytes(static_cast<std::size_t>(size_of_file(path))));
+  text +=
+      fmt::format("  tokenizer = {}\n  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n",
+                  info.tokenizer, info.vocabulary_size, info.has_loss_mask ? "yes" : "no", info.created_by);
+  const std::int64_t piece = verify ? std::int64_t{token_chunk} : std::min<std::int64_t>(reader.tokens(), 16);
+  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min(piece, reader.tokens())));
+  std::vector<std::uint8_t> mask;
+  reader.read(0, tokens);
+  if (!tokens.empty()) {
+    const auto shown = std::min<std::ptrdiff_t>(16, std::ssize(tokens));
+    text += fmt::format("  first tokens: {}\n", fmt::join(tokens.begin(), tokens.begin() + shown, " "));
+  }
+  if (!verify) return text;
+  std::int64_t targets = 0;
+  for (std::int64_t begin = 0; begin < reader.tokens(); begin += piece) {
+    tokens.resize(static_cast<std::size_t>(std::min(piece, reader.tokens() - begin)));
+    mask.resize(tokens.size());
+    reader.read(begin, tokens);
+    reader.read_loss_mask(begin, mask);
+    for (const std::uint8_t value : mask) targets += value;
+  }
+  return text +
+         fmt::format("checksums: all right ({} tokens, {} of them targets)\n", reader.tokens(), targets);
+}
+
+std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
+  std::string text;
+  for (const FieldDescriptor& field : table.fields) {
+    text += fmt::format(" {}=", field.name);
+    const std::byte* at = row + field.offset;
+    if (field.type == FieldType::text) {
+      std::string value(reinterpret_cast<const char*>(at), field.bytes);
+      text += value.c_str();
+    } else if (field.type == FieldType::int64) {
+      std::int64_t value;
+      std::memcpy(&value, at, sizeof value);
+      text += fmt::format("{}", value);
+    } else {
+      double value;
+      std::memcpy(&value, at, sizeof value);
+      text += fmt::format("{:.6g}", value);
+    }
+  }
+  return text + "\n";
+}
+
+std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
+  std::string text = fmt::format("metrics file {}\n", path.string());
+  for (const TableDescriptor& table : metrics_tables()) {
+    const auto dataset = open_dataset(file, table.name);
+    const auto extent = extent_of(dataset.get());
+    if (extent.size() != 1) throw IoError("/" + table.name + " is no table");
+    text += fmt::format("/{}: {} rows\n", table.name, extent[0]);
+    std::vector<std::byte> row(table.row_bytes);
+    const auto type = row_type(table);
+    for (hsize_t i = 0; i < extent[0]; i += std::max<hsize_t>(1, extent[0] - 1)) {
+      read_range(dataset.get(), type.get(), i, 1, row.data());
+      text += fmt::format("  {}", i == 0 ? "first:" : "last: ") + row_as_text(table, row.data());
+    }
+  }
+  const auto run = own_hdf5<Hdf5Group>(H5Gopen2(file, "run", H5P_DEFAULT), "open group /run");
+  return text + "/run:\n" + attribute_lines(attributes_as_text(run.get()));
+}
+
+std::string describe_safetensors(const std::filesystem::path& path) {
+  const SafetensorsReader reader(path);
+  std::string text =
+      fmt::format("safetensors {}: {} tensors in {} files, {}\n", path.string(), reader.tensors().size(),
+                  reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
+  for (const SafetensorsTensor& tensor : reader.tensors())
+    text += tensor_line(tensor.name, tensor.dtype, tensor.shape);
+  return text;
+}
+
+std::string describe_hdf5(const std::filesystem::path& path, bool verify) {
+  const Hdf5File file = open_file(path);
+  const std::string format = format_of(file.get());
+  if (format == checkpoint_format)
+    return describe_checkpoint(std::filesystem::absolute(path).parent_path(), verify);
+  if (format == rank_file_format) return describe_rank_file(path, file.get());
+  if (format == token_file_format) return describe_tokens(path, verify);
+  if (format == metrics_file_format) return describe_metrics(path, file.get());
+  throw IoError(format.empty() ? "it is HDF5, but not one of our files"
+                               : "'" + format + "' files are unknown");
+}
+
+}  // namespace
+
+std::string describe_file(const std::filesystem::path& path, bool verify) {
+  try {
+    if (!std::filesystem::exists(path)) throw IoError("there is no such file or folder");
+    if (std::filesystem::is_directory(path)) {
+      if (std::filesystem::exists(path / "checkpoint.h5")) return describe_checkpoint(path, verify);
+      if (is_safetensors_folder(path)) return describe_safetensors(path);
+      throw IoError("the folder holds neither checkpoint.h5 nor model.safetensors");
+    }
+    if (path.extension() == ".safetensors") return describe_safetensors(path);
+    return describe_hdf5(path, verify);
+  } catch (const IoError& error) {
+    throw DataError(
+        fmt::format("{} cannot be inspected ({}); give a checkpoint, token file, metrics file or "
+                    "safetensors file",
+                    path.string(), error.what()));
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw DataError(fmt::format("{} cannot be inspected ({}); check the path", path.string(), error.what()));
+  } catch (const CheckpointError& error) {
+    throw DataError(error.what());
+  }
+}
+
+}  // namespace llama3d

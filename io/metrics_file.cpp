@@ -1,0 +1,273 @@
+#include "io/metrics_file.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "base/error.hpp"
+#include "io/hdf5.hpp"
+#include "io/metrics_format.hpp"
+
+namespace llama3d {
+
+using namespace io;
+
+namespace {
+
+// Room for a new chunk of each table and its index.
+constexpr std::int64_t reserve_step = std::int64_t{1} << 20;
+constexpr std::size_t longest_attribute = 60000;
+
+struct OpenTable {
+  Hdf5Dataset dataset;
+  hsize_t rows = 0;
+};
+
+std::int64_t step_of(const TableDescriptor& table, const std::byte* row) {
+  std::int64_t step = 0;
+  std::memcpy(&step, row + table.fields.front().offset, sizeof step);
+  return step;
+}
+
+OpenTable create_table(hid_t file, const TableDescriptor& table) {
+  const hsize_t size = 0, unlimited = H5S_UNLIMITED, chunk = table.chunk_rows;
+  const auto space = own_hdf5<Hdf5Space>(H5Screate_simple(1, &size, &unlimited), "make a dataspace");
+  const auto creation = make_properties(H5P_DATASET_CREATE);
+  check_hdf5(H5Pset_chunk(creation.get(), 1, &chunk), "set the chunk size");
+  const auto type = row_type(table);
+  OpenTable result;
+  result.dataset = own_hdf5<Hdf5Dataset>(
+      H5Dcreate2(file, table.name.c_str(), type.get(), space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
+      "create table /" + table.name);
+  for (const FieldDescriptor& field : table.fields) {
+    if (!field.unit.empty()) write_attribute(result.dataset.get(), field.name + "_unit", field.unit);
+  }
+  return result;
+}
+
+OpenTable open_table(hid_t file, const TableDescriptor& table) {
+  if (!has_link(file, table.name)) throw IoError("table /" + table.name + " is missing");
+  OpenTable result;
+  result.dataset = open_dataset(file, table.name);
+  const auto type = own_hdf5<Hdf5Type>(H5Dget_type(result.dataset.get()), "get a table's type");
+  if (H5Tequal(type.get(), row_type(table).get()) <= 0) {
+    throw IoError("table /" + table.name + " has other fields");
+  }
+  const auto extent = extent_of(result.dataset.get());
+  if (extent.size() != 1) throw IoError("/" + table.name + " is no table");
+  result.rows = extent[0];
+  return result;
+}
+
+// Keeps the rows up to `last_step`, in their order.
+void cut_table(const TableDescriptor& table, OpenTable& open, std::int64_t last_step) {
+  const auto type = row_type(table);
+  const hsize_t block = 4096;
+  std::vector<std::byte> rows;
+  hsize_t kept = 0;
+  for (hsize_t begin = 0; begin < open.rows; begin += block) {
+    const hsize_t count = std::min(block, open.rows - begin);
+    rows.resize(count * table.row_bytes);
+    read_range(open.dataset.get(), type.get(), begin, count, rows.data());
+    hsize_t good = 0;
+    for (hsize_t i = 0; i < count; ++i) {
+      const std::byte* row = rows.data() + i * table.row_bytes;
+      if (step_of(table, row) > last_step) continue;
+      if (good != i) std::memmove(rows.data() + good * table.row_bytes, row, table.row_bytes);
+      ++good;
+    }
+    if (good != count || kept != begin) write_range(open.dataset.get(), type.get(), kept, good, rows.data());
+    kept += good;
+  }
+  check_hdf5(H5Dset_extent(open.dataset.get(), &kept), "cut a table");
+  open.rows = kept;
+}
+
+}  // namespace
+
+struct MetricsFile::State {
+  std::filesystem::path path, set_aside;
+  std::string set_aside_reason;
+  Hdf5File file;
+  Hdf5Group run;
+  SpaceReserve space;
+  std::map<std::string, OpenTable> tables;
+  bool failed = false;
+
+  ~State() { close(); }
+
+  void reserve(std::int64_t bytes) { space.ensure(file_size(file.get()) + bytes + reserve_step, true); }
+  void flush() { check_hdf5(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "flush the file"); }
+  void create();
+  void resume(std::int64_t step);
+  void move_aside(const std::string& kind, const std::string& reason);
+  void close() noexcept;
+
+  template <class Action>
+  void guarded(Action&& action) {
+    const auto fail = [&](const std::string& reason) {
+      throw Error(ExitStatus::failure,
+                  fmt::format("metrics file {} cannot be written ({}); make room or check the "
+                              "file system",
+                              path.string(), reason));
+    };
+    if (failed) fail("an earlier write failed");
+    try {
+      action();
+    } catch (const Hdf5Error& error) {
+      failed = true;  // HDF5's own state is uncertain now
+      fail(error.what());
+    } catch (const IoError& error) {
+      fail(error.what());
+    } catch (const std::filesystem::filesystem_error& error) {
+      fail(error.what());
+    }
+  }
+};
+
+void MetricsFile::State::create() {
+  const auto creation = make_properties(H5P_FILE_CREATE);
+  // 1,024 chunks in one index node: it is rewritten in place, and splits (the only change of the index that a
+  // kill could tear) come only after half a million rows.
+  check_hdf5(H5Pset_istore_k(creation.get(), 512), "size the chunk index");
+  file = create_file(path, creation.get());
+  space = SpaceReserve(path);
+  reserve(0);
+  write_attribute(file.get(), "format", std::string(metrics_file_format));
+  write_attribute(file.get(), "version", metrics_file_version);
+  run = own_hdf5<Hdf5Group>(H5Gcreate2(file.get(), "run", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                            "create group /run");
+  for (const TableDescriptor& table : metrics_tables()) tables[table.name] = create_table(file.get(), table);
+  flush();
+}
+
+void MetricsFile::State::resume(std::int64_t step) {
+  file = open_file(path, true);
+  if (const std::string format = format_of(file.get()); format != metrics_file_format) {
+    throw IoError("it is no metrics file");
+  }
+  if (const auto version = read_integer_attribute(file.get(), "version"); version != metrics_file_version) {
+    throw IoError(fmt::format("its version is {}, this program writes {}", version, metrics_file_version));
+  }
+  reserve(0);
+  run = own_hdf5<Hdf5Group>(H5Gopen2(file.get(), "run", H5P_DEFAULT), "open group /run");
+  for (const TableDescriptor& table : metrics_tables()) {
+    OpenTable& open = tables[table.name] = open_table(file.get(), table);
+    cut_table(table, open, step);
+  }
+  flush();
+}
+
+void MetricsFile::State::move_aside(const std::string& kind, const std::string& reason) {
+  int number = 1;
+  do {
+    set_aside = fmt::format("{}.{}-{}", path.string(), kind, number++);
+  } while (std::filesystem::exists(std::filesystem::symlink_status(set_aside)));
+  io::rename(path, set_aside);
+  set_aside_reason = reason;
+}
+
+void MetricsFile::State::close() noexcept {
+  tables.clear();
+  run.reset();
+  if (!file) return;
+  try {
+    const std::int64_t size = file_size(file.get());
+    close_file(file);
+    space.finish(size);
+  } catch (...) {
+    // Rows were flushed one by one; what could still fail is only the trimming.
+  }
+  file.reset();
+  space = SpaceReserve();
+}
+
+MetricsFile::MetricsFile(const std::filesystem::path& path, std::optional<std::int64_t> resume_step)
+    : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.path = path;
+  s.guarded([&] {
+    if (!path.parent_path().empty()) std::filesystem::create_directories(path.parent_path());
+    if (std::filesystem::exists(path)) {
+      if (!resume_step) {
+        s.move_aside("previous", "a new run");
+      } else {
+        // A file that can't be written to, or a full disk, says nothing against the file.
+        s.space = SpaceReserve(path);
+        s.space.ensure(size_of_file(path) + reserve_step);
+        try {
+          s.resume(*resume_step);
+          return;
+        } catch (const IoError& error) {
+          const std::string reason = error.what();
+          s.close();
+          s.move_aside("damaged", reason);
+        }
+      }
+    }
+    s.create();
+  });
+}
+
+MetricsFile::~MetricsFile() = default;
+MetricsFile::MetricsFile(MetricsFile&&) noexcept = default;
+
+const std::filesystem::path& MetricsFile::set_aside() const {
+  return state_->set_aside;
+}
+const std::string& MetricsFile::set_aside_reason() const {
+  return state_->set_aside_reason;
+}
+
+void MetricsFile::append_rows(const TableDescriptor& table, const void* rows, std::size_t count) {
+  State& s = *state_;
+  const auto found = s.tables.find(table.name);
+  LLAMA3D_EXPECT(found != s.tables.end(), "metrics file {} has no table {}", s.path.string(), table.name);
+  s.guarded([&] {
+    OpenTable& open = found->second;
+    s.reserve(static_cast<std::int64_t>(count * table.row_bytes));
+    const hsize_t size = open.rows + count;
+    check_hdf5(H5Dset_extent(open.dataset.get(), &size), "grow table /" + table.name);
+    write_range(open.dataset.get(), row_type(table).get(), open.rows, count, rows);
+    s.flush();
+    open.rows = size;
+  });
+}
+
+void MetricsFile::set_run_attribute(const std::string& name, const std::string& value) {
+  state_->guarded([&] {
+    state_->reserve(0);
+    write_attribute(state_->run.get(), name, value.substr(0, longest_attribute));
+    state_->flush();
+  });
+}
+
+void MetricsFile::set_run_attribute(const std::string& name, std::int64_t value) {
+  state_->guarded([&] {
+    state_->reserve(0);
+    write_attribute(state_->run.get(), name, value);
+    state_->flush();
+  });
+}
+
+void MetricsFile::set_run_attribute(const std::string& name, double value) {
+  state_->guarded([&] {
+    state_->reserve(0);
+    write_attribute(state_->run.get(), name, value);
+    state_->flush();
+  });
+}
+
+std::int64_t MetricsFile::rows(const std::string& table) const {
+  const auto found = state_->tables.find(table);
+  LLAMA3D_EXPECT(found != state_->tables.end(), "no table {}", table);
+  return static_cast<std::int64_t>(found->second.rows);
+}
+
+void MetricsFile::sync() {
+  state_->guarded([&] { io::sync(state_->space.descriptor()); });
+}
+
+}  // namespace llama3d

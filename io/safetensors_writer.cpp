@@ -1,0 +1,124 @@
+#include <fmt/format.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "io/posix_file.hpp"
+#include "io/safetensors.hpp"
+
+namespace llama3d {
+
+using namespace io;
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+[[noreturn]] void fail(const fs::path& path, const std::string& reason) {
+  throw DataError(
+      fmt::format("safetensors file {} cannot be written ({}); make room or choose another --output",
+                  path.string(), reason));
+}
+
+}  // namespace
+
+struct SafetensorsWriter::State {
+  struct Place {
+    std::int64_t begin, bytes;
+    bool written = false;
+  };
+  fs::path path, partial;
+  FileDescriptor descriptor;
+  std::map<std::string, Place> places;
+  std::int64_t data_begin = 0, data_bytes = 0;
+  bool finished = false;
+};
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, const std::vector<SafetensorsEntry>& entries)
+    : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.path = path;
+  s.partial = path.string() + ".partial";
+  Json header = {{"__metadata__", {{"format", "pt"}}}};  // what Hugging Face's loaders look for
+  for (const SafetensorsEntry& entry : entries) {
+    LLAMA3D_EXPECT(entry.dtype == DType::fp32 || entry.dtype == DType::bf16, "{} is {}", entry.name,
+                   name_of(entry.dtype));
+    std::int64_t bytes = static_cast<std::int64_t>(size_of(entry.dtype));
+    for (const std::int64_t size : entry.shape) bytes *= size;
+    LLAMA3D_EXPECT(s.places.emplace(entry.name, State::Place{s.data_bytes, bytes}).second, "{} twice in {}",
+                   entry.name, path.string());
+    header[entry.name] = {{"dtype", entry.dtype == DType::fp32 ? "F32" : "BF16"},
+                          {"shape", entry.shape},
+                          {"data_offsets", {s.data_bytes, s.data_bytes + bytes}}};
+    s.data_bytes += bytes;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // data aligned to 8 bytes
+  const std::uint64_t size = text.size();
+  s.data_begin = static_cast<std::int64_t>(8 + size);
+  try {
+    s.descriptor = open_descriptor(s.partial, OpenMode::create);
+    write_at(s.descriptor.get(), &size, 8, 0);
+    write_at(s.descriptor.get(), text.data(), text.size(), 8);
+  } catch (const IoError& error) {
+    fail(path, error.what());
+  }
+}
+
+SafetensorsWriter::~SafetensorsWriter() {
+  if (!state_ || state_->finished) return;
+  std::error_code ignored;
+  fs::remove(state_->partial, ignored);
+}
+
+void SafetensorsWriter::write(const std::string& name, const void* data) {
+  State& s = *state_;
+  const auto found = s.places.find(name);
+  LLAMA3D_EXPECT(found != s.places.end(), "{} is not announced for {}", name, s.path.string());
+  try {
+    write_at(s.descriptor.get(), data, static_cast<std::size_t>(found->second.bytes),
+             s.data_begin + found->second.begin);
+  } catch (const IoError& error) {
+    fail(s.path, error.what());
+  }
+  found->second.written = true;
+}
+
+void SafetensorsWriter::finish() {
+  State& s = *state_;
+  for (const auto& [name, place] : s.places) {
+    LLAMA3D_EXPECT(place.written, "{} was not written to {}", name, s.path.string());
+  }
+  try {
+    sync(s.descriptor.get());
+    s.descriptor.reset();
+    io::rename(s.partial, s.path);
+    sync_directory(s.path.parent_path());
+  } catch (const IoError& error) {
+    fail(s.path, error.what());
+  }
+  s.finished = true;
+}
+
+std::int64_t SafetensorsWriter::data_bytes() const {
+  return state_->data_bytes;
+}
+
+void write_safetensors_index(const fs::path& folder, const std::map<std::string, std::string>& shard_of,
+                             std::int64_t total_bytes) {
+  const fs::path path = folder / "model.safetensors.index.json";
+  const std::string text =
+      Json{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}}.dump(2) + "\n";
+  try {
+    const fs::path partial = path.string() + ".partial";
+    write_file(partial, text.data(), text.size());
+    io::rename(partial, path);
+    sync_directory(folder);
+  } catch (const IoError& error) {
+    fail(path, error.what());
+  }
+}
+
+}  // namespace llama3d

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Trains with mpirun, on one machine or on those of a host file, and goes on where an earlier start of the same run
+# stopped. Every setting below can be given in the environment; further options of `llama3d train` follow the script's
+# name:
+#
+#   MODEL=llama3.2-1b DATA=tokens.h5 RANKS=8 TP_SIZE=4 jobs/train.sh --learning-rate 2e-4
+set -euo pipefail
+
+# --- the run ---------------------------------------------------------------------------------------------------
+: "${CONFIG:=}"                         # TOML file; the defaults below are then its own, what is set still wins
+if [[ -z $CONFIG ]]; then
+  : "${MODEL:=llama3-tiny}"             # preset, config.json or Hugging Face folder
+  : "${DATA:=runs/data/train.h5}"       # from `llama3d tokenize`
+  : "${VALID_DATA:=}"                   # token file, or empty
+  : "${OUTPUT_DIR:=runs/$(basename "$MODEL" .json)}"
+  : "${STEPS:=1000}"
+  : "${MICRO_BATCH_SIZE:=4}"            # samples of one forward pass
+  : "${GLOBAL_BATCH_SIZE:=32}"          # samples of one step, over all ranks
+  : "${SEQ_LENGTH:=128}"                # tokens of a sample
+  : "${CHECKPOINT_INTERVAL:=100}"       # steps
+  # The grid: data parallelism is RANKS / (TP_SIZE * PP_SIZE).
+  : "${TP_SIZE:=1}"                     # must divide the key-value heads; keep it inside a node
+  : "${PP_SIZE:=1}"
+  : "${PIPELINE_SCHEDULE:=1f1b}"        # gpipe, 1f1b, interleaved, zero-bubble
+  : "${DEVICE:=auto}"                   # cpu, cuda, auto
+fi
+: "${RANKS:=1}"                         # processes, one a GPU
+
+# --- the site --------------------------------------------------------------------------------------------------
+: "${LLAMA3D:=llama3d}"               # the program; build/release/bin/llama3d in a build folder
+: "${HOSTFILE:=}"                     # lines "name slots=8"; empty: this machine
+: "${RANKS_PER_NODE:=8}"              # with HOSTFILE
+: "${THREADS:=1}"                     # processor cores of a rank
+: "${MPIRUN_OPTIONS:=}"               # such as "--mca btl_tcp_if_include eth0"
+
+launch=(mpirun -np "$RANKS")
+if [[ -n $HOSTFILE ]]; then
+  launch+=(--hostfile "$HOSTFILE" --map-by "ppr:$RANKS_PER_NODE:node:PE=$THREADS" --bind-to core -x OMP_NUM_THREADS)
+else
+  launch+=(--oversubscribe --bind-to none)
+fi
+read -ra site_options <<<"$MPIRUN_OPTIONS"
+launch+=("${site_options[@]}")
+
+options=(--resume auto)
+option() { if [[ -n $2 ]]; then options+=("$1" "$2"); fi; }
+option --config "$CONFIG"
+option --model "${MODEL:-}"
+option --data "${DATA:-}"
+option --valid-data "${VALID_DATA:-}"
+option --output-dir "${OUTPUT_DIR:-}"
+option --steps "${STEPS:-}"
+option --micro-batch-size "${MICRO_BATCH_SIZE:-}"
+option --global-batch-size "${GLOBAL_BATCH_SIZE:-}"
+option --seq-length "${SEQ_LENGTH:-}"
+option --checkpoint-interval "${CHECKPOINT_INTERVAL:-}"
+option --tp-size "${TP_SIZE:-}"
+option --pp-size "${PP_SIZE:-}"
+option --pipeline-schedule "${PIPELINE_SCHEDULE:-}"
+option --device "${DEVICE:-}"
+
+# Open MPI refuses root, who in a container is all there is.
+if [[ $(id -u) -eq 0 ]]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+export OMP_NUM_THREADS=$THREADS
+exec "${launch[@]}" "$LLAMA3D" train "${options[@]}" "$@"

@@ -1,0 +1,66 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "cli/local_command.hpp"
+#include "cli/train_options.hpp"
+#include "mpi/failure.hpp"
+#include "train/evaluator.hpp"
+
+namespace llama3d {
+namespace {
+
+struct EvalCommand {
+  TrainSettings settings;
+  MachineOptions machine;
+  CommandLine line{"eval", "Loss and perplexity of a checkpoint on a token file."};
+
+  EvalCommand() {
+    settings.model.clear();
+    settings.valid_samples = 0;
+    line.add("load", settings.load, "checkpoint to evaluate");
+    line.add("data", settings.data, "token file to evaluate on");
+    line.add("samples", settings.valid_samples, "sequences to evaluate on; 0: all");
+    line.add_flag("separate-documents", settings.separate_documents,
+                  "attention and positions restart at every document");
+    add_shape_options(line, settings);
+    add_machine_options(line, machine);
+  }
+};
+
+int run(MpiSession& session, int argc, char** argv) {
+  ControlPlane& control = session.control();
+  EvalCommand command;
+  auto outcome = CommandLine::Outcome::run;
+  std::unique_ptr<Device> device;
+  fail_together(control, [&] {
+    outcome = command.line.parse(argc, argv);
+    if (outcome == CommandLine::Outcome::help) return;
+    check_settings(command.settings);
+    device = make_device(command.machine.device, command.machine.threads, control);
+  });
+  const bool leader = control.rank() == 0;
+  if (outcome == CommandLine::Outcome::help) {
+    if (leader) fmt::print("{}", command.line.help());
+    return 0;
+  }
+  Runtime runtime{*device, control,
+                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+  const Evaluation e = evaluate_checkpoint(command.settings, runtime);
+  if (leader)
+    fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);
+  return 0;
+}
+
+}  // namespace
+
+int eval_command(int argc, char** argv) {
+  return run_local([&] {
+    MpiSession session(argc, argv);
+    return run_and_report(session.control(), [&] { return run(session, argc, argv); });
+  });
+}
+
+}  // namespace llama3d

@@ -1,0 +1,25 @@
+#include <fmt/format.h>
+
+#include "cli/command_line.hpp"
+#include "cli/commands.hpp"
+#include "cli/local_command.hpp"
+#include "io/describe.hpp"
+
+namespace llama3d {
+
+int inspect_command(int argc, char** argv) {
+  return run_local([&] {
+    CommandLine line("inspect", "Say what a checkpoint, token file, metrics file or safetensors file holds.");
+    std::string path;
+    bool verify = false;
+    line.add_positional("file", path, "file or checkpoint folder")->required();
+    line.add_flag("verify", verify, "read all of the data and compare checksums");
+    if (line.parse(argc, argv) == CommandLine::Outcome::help)
+      fmt::print("{}", line.help());
+    else
+      fmt::print("{}\n", describe_file(path, verify));
+    return 0;
+  });
+}
+
+}  // namespace llama3d

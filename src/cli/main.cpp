@@ -1,0 +1,52 @@
+#include <fmt/format.h>
+
+#include <array>
+#include <string_view>
+
+#include "base/error.hpp"
+#include "base/version.hpp"
+#include "cli/commands.hpp"
+
+namespace {
+
+struct Command {
+  std::string_view name;
+  int (*run)(int, char**);
+  const char* summary;
+};
+
+constexpr std::array<Command, 5> commands = {{
+    {"train", llama3d::train_command, "train, under mpirun or srun with one process a GPU"},
+    {"eval", llama3d::eval_command, "loss and perplexity of a checkpoint on a token file"},
+    {"plan", llama3d::plan_command, "memory of every valid grid for a number of ranks"},
+    {"tokenize", llama3d::tokenize_command, "text or JSON lines to a token file"},
+    {"inspect", llama3d::inspect_command, "what a checkpoint, token file or metrics file holds"},
+}};
+
+void print_usage(std::FILE* out) {
+  fmt::print(out, "llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
+             llama3d::git_revision());
+  for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
+  fmt::print(out, "\n`llama3d COMMAND --help` lists the options of a command.\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  for (const auto& command : commands)
+    if (command.name == name) return command.run(argc - 1, argv + 1);
+  if (name == "--help" || name == "-h") {
+    print_usage(stdout);
+    return 0;
+  }
+  if (name == "--version") {
+    fmt::print("llama3d {} ({})\n", llama3d::version(), llama3d::git_revision());
+    return 0;
+  }
+  if (name.empty())
+    print_usage(stderr);
+  else
+    fmt::print(stderr, "llama3d: error: no command {}; llama3d --help lists them\n", name);
+  return static_cast<int>(llama3d::ExitStatus::configuration);
+}

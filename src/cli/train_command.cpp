@@ -1,0 +1,82 @@
+#include <cstdio>
+#include <string>
+
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "cli/local_command.hpp"
+#include "cli/train_options.hpp"
+#include "compute/kernels.hpp"
+#include "mpi/failure.hpp"
+#include "train/trainer.hpp"
+
+namespace llama3d {
+namespace {
+
+std::string joined(int argc, char** argv) {
+  std::string text = "llama3d";
+  for (int i = 0; i < argc; ++i) text += std::string(" ") + argv[i];
+  return text;
+}
+
+struct TrainCommand {
+  TrainSettings settings;
+  MachineOptions machine;
+  bool print_config = false, dry_run = false;
+  std::int64_t dry_run_ranks = 0;
+  CommandLine line{"train", "Train Llama 3 with tensor, pipeline and data parallelism."};
+
+  TrainCommand() {
+    add_shape_options(line, settings);
+    add_training_options(line, settings);
+    add_machine_options(line, machine);
+    line.add_flag("print-config", print_config,
+                  "print every option, its value and where it came from, and end");
+    line.add_flag("dry-run", dry_run, "check everything, print the memory plan, and end");
+    line.add("dry-run-ranks", dry_run_ranks, "ranks to assume in a dry run; 0: as started");
+  }
+};
+
+int run(MpiSession& session, int argc, char** argv) {
+  ControlPlane& control = session.control();
+  TrainCommand command;
+  auto outcome = CommandLine::Outcome::run;
+  fail_together(control, [&] {
+    outcome = command.line.parse(argc, argv);
+    if (outcome == CommandLine::Outcome::run) check_settings(command.settings);
+  });
+  const bool leader = control.rank() == 0;
+  if (outcome == CommandLine::Outcome::help || command.print_config) {
+    const bool help = outcome == CommandLine::Outcome::help;
+    if (leader) fmt::print("{}", help ? command.line.help() : command.line.resolved());
+    return 0;
+  }
+  command.settings.command_line = joined(argc, argv);
+  command.settings.configuration = command.line.resolved_json();
+  std::unique_ptr<Device> device;
+  fail_together(control,
+                [&] { device = make_device(command.machine.device, command.machine.threads, control); });
+  if (command.dry_run) {
+    fail_together(control, [&] {
+      const int ranks = command.dry_run_ranks > 0 ? static_cast<int>(command.dry_run_ranks) : control.size();
+      const MemoryPlan plan = check_run(command.settings, ranks, *device, device->kernels());
+      if (leader)
+        fmt::print("memory of the largest rank:\n{}\neverything checked: the run can start\n",
+                   plan.to_string());
+    });
+    return 0;
+  }
+  Runtime runtime{*device, control,
+                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+  return static_cast<int>(train(command.settings, runtime).status);
+}
+
+}  // namespace
+
+int train_command(int argc, char** argv) {
+  return run_local([&] {
+    MpiSession session(argc, argv);
+    return run_and_report(session.control(), [&] { return run(session, argc, argv); });
+  });
+}
+
+}  // namespace llama3d

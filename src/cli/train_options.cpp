@@ -1,0 +1,105 @@
+#include "cli/train_options.hpp"
+
+#include "base/error.hpp"
+
+namespace llama3d {
+namespace {
+
+DType parse_precision(std::string_view word) {
+  for (const DType dtype : {DType::fp32, DType::bf16})
+    if (word == name_of(dtype)) return dtype;
+  throw ConfigurationError(fmt::format("--precision {}: unknown; use fp32 or bf16", word));
+}
+
+void require(bool valid, const std::string& option, double value, const char* right) {
+  if (!valid) throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
+}
+
+}  // namespace
+
+void add_machine_options(CommandLine& line, MachineOptions& machine) {
+  line.add("device", machine.device, "cpu, cuda, or auto: cuda where there is one");
+  line.add("threads", machine.threads,
+           "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
+}
+
+void add_shape_options(CommandLine& line, TrainSettings& s) {
+  line.add("model", s.model,
+           "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder");
+  line.add("tp-size", s.tp_size, "tensor-parallel ranks: every layer is split over so many");
+  line.add("pp-size", s.pp_size, "pipeline stages; data parallelism is what is left of the ranks");
+  line.add_word("pipeline-schedule", s.pipeline_schedule, parse_schedule_kind, name_of,
+                "gpipe, 1f1b, interleaved or zero-bubble");
+  line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
+  line.add("pipeline-layers", s.pipeline_layers,
+           "layers of each part of the pipeline, e.g. 5 5 6; balanced if not given");
+  line.add("micro-batch-size", s.micro_batch_size, "sequences a rank computes on at once");
+  line.add("global-batch-size", s.global_batch_size,
+           "sequences a step over all ranks; 0: micro-batch size x DP x stages");
+  line.add("seq-length", s.seq_length, "tokens a sequence");
+  line.add_word("precision", s.precision, parse_precision, name_of,
+                "of parameters and activations: fp32, or bf16 with fp32 master weights");
+  line.add_word("recompute", s.recompute, parse_recompute, name_of,
+                "in the backward pass: none, cheap (norms and SwiGLU) or full (whole layers)");
+}
+
+void add_training_options(CommandLine& line, TrainSettings& s) {
+  line.add("data", s.data, "token file to train on");
+  line.add("valid-data", s.valid_data, "token file to validate on");
+  line.add("valid-fraction", s.valid_fraction, "share of --data, at its end, to validate on instead");
+  line.add("valid-interval", s.valid_interval, "steps between validations; 0: only at the end");
+  line.add("valid-samples", s.valid_samples, "sequences of a validation; 0: all");
+  line.add_flag("separate-documents", s.separate_documents,
+                "attention and positions restart at every document");
+  line.add("load", s.load, "checkpoint whose weights to start from; random weights if not given");
+  line.add("steps", s.steps, "optimizer steps in all");
+  line.add("learning-rate", s.learning_rate, "largest learning rate");
+  line.add("min-learning-rate", s.min_learning_rate, "learning rate at the last step");
+  line.add("warmup-steps", s.warmup_steps, "steps in which the rate rises from 0");
+  line.add_word("lr-schedule", s.lr_schedule, parse_learning_rate_kind, name_of,
+                "cosine, linear, constant or wsd");
+  line.add("wsd-decay-fraction", s.wsd_decay_fraction, "share of the steps in which wsd decays");
+  line.add("weight-decay", s.weight_decay, "of matrices and embeddings, not of norms");
+  line.add("adam-beta1", s.beta1, "decay of the first moment");
+  line.add("adam-beta2", s.beta2, "decay of the second moment");
+  line.add("adam-epsilon", s.epsilon, "added to the root of the second moment");
+  line.add("grad-clip", s.grad_clip, "largest global gradient norm; 0: no clipping");
+  line.add("seed", s.seed, "of initial weights and data order");
+  line.add("max-skipped-steps", s.max_skipped_steps, "non-finite steps in a row before training stops");
+  line.add("output-dir", s.output_dir, "folder for metrics.h5 and checkpoints/");
+  line.add("checkpoint-interval", s.checkpoint_interval, "steps between checkpoints; 0: only at the end");
+  line.add("keep-checkpoints", s.keep_checkpoints, "newest checkpoints to keep; 0: all");
+  line.add("resume", s.resume, "auto (newest complete checkpoint of --output-dir) or a checkpoint's folder");
+  line.add("log-interval", s.log_interval, "steps between plain progress lines and per-rank metrics");
+}
+
+void check_settings(const TrainSettings& s) {
+  const auto number = [](auto value) { return static_cast<double>(value); };
+  require(s.tp_size >= 1, "tp-size", s.tp_size, "at least 1");
+  require(s.pp_size >= 1, "pp-size", s.pp_size, "at least 1");
+  require(s.pipeline_chunks >= 0, "pipeline-chunks", s.pipeline_chunks, "0 or more");
+  require(s.global_batch_size >= 0, "global-batch-size", number(s.global_batch_size),
+          "at least 1, or 0 for automatic");
+  require(s.steps >= 1, "steps", number(s.steps), "at least 1");
+  require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
+  require(s.min_learning_rate >= 0 && s.min_learning_rate <= s.learning_rate, "min-learning-rate",
+          s.min_learning_rate, "from 0 to --learning-rate");
+  require(s.warmup_steps >= 0, "warmup-steps", number(s.warmup_steps), "0 or more");
+  require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
+          "from 0 to 1");
+  require(s.weight_decay >= 0, "weight-decay", s.weight_decay, "0 or more");
+  require(s.beta1 >= 0 && s.beta1 < 1, "adam-beta1", s.beta1, "from 0 to below 1");
+  require(s.beta2 >= 0 && s.beta2 < 1, "adam-beta2", s.beta2, "from 0 to below 1");
+  require(s.epsilon > 0, "adam-epsilon", s.epsilon, "above 0");
+  require(s.grad_clip >= 0, "grad-clip", s.grad_clip, "0 or more");
+  require(s.valid_fraction >= 0 && s.valid_fraction < 1, "valid-fraction", s.valid_fraction,
+          "from 0 to below 1");
+  require(s.valid_interval >= 0, "valid-interval", number(s.valid_interval), "0 or more");
+  require(s.valid_samples >= 0, "valid-samples", number(s.valid_samples), "0 or more");
+  require(s.max_skipped_steps >= 1, "max-skipped-steps", number(s.max_skipped_steps), "at least 1");
+  require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
+  require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
+  require(s.log_interval >= 0, "log-interval", number(s.log_interval), "0 or more");
+}
+
+}  // namespace llama3d

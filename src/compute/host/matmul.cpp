@@ -1,0 +1,127 @@
+// Matrix products. BLAS knows fp32: bf16 operands are widened into the workspace, activations a chunk of rows
+// at a time so that they stay in cache, and results are rounded once.
+
+#include <algorithm>
+
+#include "compute/host/blas.hpp"
+#include "compute/host/checks.hpp"
+#include "compute/host/elements.hpp"
+#include "compute/host/host_kernels.hpp"
+#include "compute/host/parallel.hpp"
+
+namespace llama3d::host {
+namespace {
+
+void widen_all(int threads, const bf16* in, float* out, std::int64_t n) {
+  parallel_ranges(threads, n, elements_grain, [&](std::int64_t begin, std::int64_t end) {
+    widen_row(in + begin, out + begin, end - begin);
+  });
+}
+
+void narrow_all(int threads, const float* in, bf16* out, std::int64_t n) {
+  parallel_ranges(threads, n, elements_grain, [&](std::int64_t begin, std::int64_t end) {
+    narrow_row(in + begin, out + begin, end - begin);
+  });
+}
+
+/// out (T, columns) = in (T, inner) times `weight`, whose storage is `weight_columns` wide: x w^T or dy w.
+void project(int threads, Scratch scratch, const Tensor& in, const Tensor& weight, bool transposed,
+             const Tensor& out) {
+  const std::int64_t rows = in.rows(), inner = in.columns(), columns = out.columns();
+  const std::int64_t stride = weight.columns();
+  if (in.dtype() == DType::fp32) {
+    multiply(threads, rows, columns, inner, {elements<float>(in), inner},
+             {elements<float>(weight), stride, transposed}, 0.0f, elements<float>(out), columns);
+    return;
+  }
+  const std::int64_t chunk = std::min(rows, matmul_chunk);
+  float* wide_weight = scratch.take(weight.elements(), "linear");
+  float* wide_in = scratch.take(chunk * inner, "linear");
+  float* wide_out = scratch.take(chunk * columns, "linear");
+  widen_all(threads, elements<bf16>(weight), wide_weight, weight.elements());
+  for (std::int64_t row = 0; row < rows; row += chunk) {
+    const std::int64_t count = std::min(chunk, rows - row);
+    widen_all(threads, elements<bf16>(in) + row * inner, wide_in, count * inner);
+    multiply(threads, count, columns, inner, {wide_in, inner}, {wide_weight, stride, transposed}, 0.0f,
+             wide_out, columns);
+    narrow_all(threads, wide_out, elements<bf16>(out) + row * columns, count * columns);
+  }
+}
+
+/// sum (N, K) = dy^T x + beta sum, in fp32.
+void correlate(int threads, Scratch scratch, const Tensor& dy, const Tensor& x, float beta, float* sum) {
+  const std::int64_t rows = dy.rows(), n = dy.columns(), k = x.columns();
+  if (dy.dtype() == DType::fp32) {
+    multiply(threads, n, k, rows, {elements<float>(dy), n, true}, {elements<float>(x), k}, beta, sum, k);
+    return;
+  }
+  const std::int64_t chunk = std::min(rows, matmul_chunk);
+  float* wide_dy = scratch.take(chunk * n, "linear_backward_weight");
+  float* wide_x = scratch.take(chunk * k, "linear_backward_weight");
+  for (std::int64_t row = 0; row < rows; row += chunk) {
+    const std::int64_t count = std::min(chunk, rows - row);
+    widen_all(threads, elements<bf16>(dy) + row * n, wide_dy, count * n);
+    widen_all(threads, elements<bf16>(x) + row * k, wide_x, count * k);
+    multiply(threads, n, k, count, {wide_dy, n, true}, {wide_x, k}, row == 0 ? beta : 1.0f, sum, k);
+  }
+}
+
+}  // namespace
+
+std::int64_t matmul_scratch(const WorkspaceRequest& request) {
+  Scratch count;
+  const bool wide = request.compute == DType::bf16;
+  // The widened weight, or the fp32 sum behind a bf16 gradient; never both at once.
+  if (wide || request.gradient == DType::bf16) count.take(request.largest_weight, "");
+  if (wide) {
+    const std::int64_t chunk = std::min(request.tokens, matmul_chunk);
+    count.take(chunk * request.largest_features, "");
+    count.take(chunk * request.largest_features, "");
+  }
+  return count.used();
+}
+
+void HostKernels::linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream&) {
+  expect_real(x, "x");
+  expect_rank2(x, "x");
+  expect_rank2(w, "w");
+  expect_matrix(w, x.dtype(), w.rows(), x.columns(), "w");
+  expect_matrix(y, x.dtype(), x.rows(), w.rows(), "y");
+  expect_apart(y, {&x, &w}, "y");
+  project(threads_, scratch(), x, w, true, y);
+}
+
+void HostKernels::linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream&) {
+  expect_real(dy, "dy");
+  expect_rank2(dy, "dy");
+  expect_rank2(w, "w");
+  expect_matrix(w, dy.dtype(), dy.columns(), w.columns(), "w");
+  expect_matrix(dx, dy.dtype(), dy.rows(), w.columns(), "dx");
+  expect_apart(dx, {&dy, &w}, "dx");
+  project(threads_, scratch(), dy, w, false, dx);
+}
+
+void HostKernels::linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream&) {
+  expect_real(dy, "dy");
+  expect_rank2(dy, "dy");
+  expect_rank2(x, "x");
+  expect_matrix(x, dy.dtype(), dy.rows(), x.columns(), "x");
+  expect_real(dw, "dw");
+  expect_matrix(dw, dw.dtype(), dy.columns(), x.columns(), "dw");
+  expect_apart(dw, {&dy, &x}, "dw");
+  if (dy.rows() == 0) return;
+  if (dw.dtype() == DType::fp32) {
+    correlate(threads_, scratch(), dy, x, 1.0f, elements<float>(dw));
+    return;
+  }
+  Scratch space = scratch();
+  float* sum = space.take(dw.elements(), "linear_backward_weight");
+  correlate(threads_, space, dy, x, 0.0f, sum);
+  bf16* total = elements<bf16>(dw);
+  parallel_ranges(threads_, dw.elements(), elements_grain, [&](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+    for (std::int64_t i = begin; i < end; ++i) total[i] = narrow<bf16>(widen(total[i]) + sum[i]);
+  });
+}
+
+}  // namespace llama3d::host

@@ -1,0 +1,52 @@
+#pragma once
+// `llama3d tokenize`: text to a token file.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace llama3d {
+
+struct TokenizeOptions {
+  std::string tokenizer = "bytes";            ///< as make_tokenizer takes it
+  std::vector<std::filesystem::path> inputs;  ///< *.jsonl and *.ndjson: JSON lines; all others: text
+  std::filesystem::path output;     ///< token file; replaced when it exists, and only when all went well
+  std::string text_field = "text";  ///< member of a JSON line that holds the document
+  /// Line that ends a document of a text file, blanks around it ignored ("* * *", or a form feed). Empty:
+  /// each text file is one document.
+  std::string split_documents_on;
+  std::int64_t largest_document = std::int64_t{1} << 30;  ///< bytes; a longer one is an error
+  int threads = 0;                                        ///< that encode; 0: one a core
+  std::string created_by;                                 ///< recorded in the file
+};
+
+struct TokenizeProgress {
+  std::int64_t bytes_read = 0;
+  std::int64_t bytes_total = 0;  ///< 0 when unknown (a pipe among the inputs)
+  std::int64_t documents = 0;    ///< written so far
+  std::int64_t tokens = 0;
+};
+
+struct TokenizeSummary {
+  std::int64_t bytes = 0;  ///< of input
+  std::int64_t documents = 0;
+  std::int64_t empty_documents = 0;  ///< left out: nothing but white space
+  std::int64_t tokens = 0;
+  std::int64_t vocabulary_size = 0;
+  /// -sum p ln p over the frequencies of all tokens written, in nats a token: the loss of a model that knows
+  /// how often each token occurs and nothing else. A trained model's loss must be below it.
+  double unigram_entropy = 0;
+};
+
+/// Writes every document of the inputs, in their order, as begin of text + its tokens + end of text. Memory
+/// does not grow with the inputs: a batch of documents a thread, or the longest document where that is more.
+/// The output does not depend on the number of threads. `progress` is called now and then on the calling
+/// thread. Throws ConfigurationError for no input, no output or an unknown tokenizer; DataError, naming file
+/// and line, for a missing or unreadable file, malformed JSON lines, and inputs without any text. Then no
+/// output is left.
+TokenizeSummary tokenize_files(const TokenizeOptions& options,
+                               const std::function<void(const TokenizeProgress&)>& progress = {});
+
+}  // namespace llama3d

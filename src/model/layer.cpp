@@ -1,0 +1,191 @@
+#include "model/layer.hpp"
+
+#include "mpi/labels.hpp"
+
+namespace llama3d {
+namespace {
+
+/// Takes the tensors for which `wanted(lowest recompute level that drops it)`.
+template <class Wanted>
+LayerActivations take_activations(Arena& arena, const StageShape& s, Wanted wanted) {
+  const auto take = [&](Recompute dropped_from, DType dtype, Shape shape) {
+    return wanted(dropped_from) ? arena.take(dtype, shape) : Tensor();
+  };
+  LayerActivations a;
+  a.input_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
+  a.input_normed = take(Recompute::cheap, s.compute, {s.shard_rows, s.hidden});
+  a.qkv = take(Recompute::full, s.compute, {s.rows, s.attention.fused_columns()});
+  a.attention = take(Recompute::full, s.compute, {s.rows, s.attention.output_columns()});
+  a.lse = take(Recompute::full, DType::fp32, {s.attention.query_heads, s.rows});
+  a.middle = take(Recompute::full, s.compute, {s.shard_rows, s.hidden});
+  a.middle_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
+  a.middle_normed = take(Recompute::cheap, s.compute, {s.shard_rows, s.hidden});
+  a.gate_up = take(Recompute::full, s.compute, {s.rows, 2 * s.feed_forward});
+  a.gated = take(Recompute::cheap, s.compute, {s.rows, s.feed_forward});
+  return a;
+}
+
+WeightTensors both(const Tensor& value, const Tensor& gradient) {
+  return {value, gradient};
+}
+
+}  // namespace
+
+LayerActivations LayerActivations::take_kept(Arena& arena, const StageShape& shape) {
+  return take_activations(arena, shape,
+                          [&](Recompute dropped_from) { return shape.recompute < dropped_from; });
+}
+
+LayerActivations LayerActivations::take_recomputed(Arena& arena, const StageShape& shape) {
+  return take_activations(arena, shape,
+                          [&](Recompute dropped_from) { return shape.recompute >= dropped_from; });
+}
+
+LayerActivations LayerActivations::joined_with(const LayerActivations& other) const {
+  LayerActivations joined = *this;
+  for (const auto member :
+       {&LayerActivations::input_rstd, &LayerActivations::input_normed, &LayerActivations::qkv,
+        &LayerActivations::attention, &LayerActivations::lse, &LayerActivations::middle,
+        &LayerActivations::middle_rstd, &LayerActivations::middle_normed, &LayerActivations::gate_up,
+        &LayerActivations::gated})
+    if (!(joined.*member)) joined.*member = other.*member;
+  return joined;
+}
+
+LayerGradients LayerGradients::take(Arena& arena, const StageShape& s) {
+  LayerGradients g;
+  g.qkv = arena.take(s.compute, {s.rows, s.attention.fused_columns()});
+  g.gate_up = arena.take(s.compute, {s.rows, 2 * s.feed_forward});
+  if (s.split_backward || s.tp > 1) {
+    g.down_output = arena.take(s.compute, {s.rows, s.hidden});
+    // A joint backward is done with one before it needs the other.
+    g.attention_output = s.split_backward ? arena.take(s.compute, {s.rows, s.hidden}) : g.down_output;
+  }
+  return g;
+}
+
+LayerScratch LayerScratch::take(Arena& arena, const StageShape& s) {
+  return {.gated = arena.take(s.compute, {s.rows, s.feed_forward}),
+          .attention = arena.take(s.compute, {s.rows, s.attention.output_columns()}),
+          .normed = arena.take(s.compute, {s.shard_rows, s.hidden})};
+}
+
+TransformerLayer::TransformerLayer(const TensorParallel& tp, const LayerConstants& constants,
+                                   const StageShape& shape, const ParameterTable& table, std::int64_t layer,
+                                   const Tensor& parameters, const Tensor& gradients)
+    : tp_(&tp),
+      constants_(&constants),
+      recompute_(shape.recompute),
+      split_backward_(shape.split_backward),
+      input_norm_(both(table.view(parameters, ParameterRole::input_norm, layer),
+                       table.view(gradients, ParameterRole::input_norm, layer))),
+      middle_norm_(both(table.view(parameters, ParameterRole::post_attention_norm, layer),
+                        table.view(gradients, ParameterRole::post_attention_norm, layer))),
+      qkv_(tp, both(table.view_qkv(parameters, layer), table.view_qkv(gradients, layer))),
+      output_(tp, both(table.view(parameters, ParameterRole::attention_output, layer),
+                       table.view(gradients, ParameterRole::attention_output, layer))),
+      gate_up_(tp, both(table.view_gate_up(parameters, layer), table.view_gate_up(gradients, layer))),
+      down_(tp, both(table.view(parameters, ParameterRole::down, layer),
+                     table.view(gradients, ParameterRole::down, layer))) {}
+
+void TransformerLayer::forward(const LayerActivations& a, const Incoming& incoming,
+                               const DocumentRows& documents, const Tensor& delta) const {
+  Kernels& kernels = tp_->kernels();
+  if (incoming.residual)
+    kernels.add_rms_norm_forward(incoming.residual, incoming.delta, input_norm_.value,
+                                 constants_->norm_epsilon, a.input, a.input_normed, a.input_rstd,
+                                 tp_->stream());
+  else
+    kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed,
+                             a.input_rstd, tp_->stream());
+  attention_forward(a, documents, delta);
+  mlp_forward(a);
+  down_.forward(a.gated, delta);
+}
+
+void TransformerLayer::attention_forward(const LayerActivations& a, const DocumentRows& documents,
+                                         const Tensor& delta) const {
+  Kernels& kernels = tp_->kernels();
+  Stream& stream = tp_->stream();
+  qkv_.forward(a.input_normed, a.qkv);
+  kernels.rope_forward(a.qkv, documents, constants_->rope, constants_->attention, stream);
+  kernels.attention_forward(a.qkv, documents, constants_->attention, a.attention, a.lse, stream);
+  output_.forward(a.attention, delta);
+  kernels.add_rms_norm_forward(a.input, delta, middle_norm_.value, constants_->norm_epsilon, a.middle,
+                               a.middle_normed, a.middle_rstd, stream);
+}
+
+void TransformerLayer::mlp_forward(const LayerActivations& a) const {
+  gate_up_.forward(a.middle_normed, a.gate_up);
+  tp_->kernels().swiglu_forward(a.gate_up, a.gated, tp_->stream());
+}
+
+void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRows& documents,
+                                     const Tensor& delta) const {
+  if (recompute_ == Recompute::none) return;
+  Kernels& kernels = tp_->kernels();
+  Stream& stream = tp_->stream();
+  kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed, a.input_rstd,
+                           stream);
+  if (recompute_ == Recompute::full) {
+    attention_forward(a, documents, delta);
+    mlp_forward(a);
+    return;
+  }
+  kernels.rms_norm_forward(a.middle, middle_norm_.value, constants_->norm_epsilon, a.middle_normed,
+                           a.middle_rstd, stream);
+  kernels.swiglu_forward(a.gate_up, a.gated, stream);
+}
+
+Tensor TransformerLayer::gathered_gradient(const Tensor& d, const Tensor& kept) const {
+  if (split_backward_ && tp_->size() == 1) {
+    tp_->kernels().copy(d, kept, tp_->stream());
+    return kept;
+  }
+  return tp_->gather(d, kept, labels::tp_all_gather_gradient);
+}
+
+void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
+                                    const LayerScratch& scratch, const Tensor& d) const {
+  const Tensor dy = gathered_gradient(d, g.down_output);
+  down_.backward_input(dy, scratch.gated);
+  if (!split_backward_) down_.backward_weight(dy, a.gated);
+  tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, tp_->stream());
+  gate_up_.backward_input(g.gate_up, scratch.normed);
+  if (!split_backward_) gate_up_.backward_weight(g.gate_up, a.middle_normed);
+  tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,
+                                   middle_norm_.gradient, tp_->stream());
+}
+
+void TransformerLayer::attention_backward(const LayerActivations& a, const LayerGradients& g,
+                                          const LayerScratch& scratch, const DocumentRows& documents,
+                                          const Tensor& d) const {
+  Kernels& kernels = tp_->kernels();
+  Stream& stream = tp_->stream();
+  const Tensor dy = gathered_gradient(d, g.attention_output);
+  output_.backward_input(dy, scratch.attention);
+  if (!split_backward_) output_.backward_weight(dy, a.attention);
+  kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
+                             g.qkv, stream);
+  kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
+  qkv_.backward_input(g.qkv, scratch.normed);
+  if (!split_backward_) qkv_.backward_weight(g.qkv, a.input_normed);
+  kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
+                            input_norm_.gradient, stream);
+}
+
+void TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,
+                                const LayerScratch& scratch, const DocumentRows& documents,
+                                const Tensor& d) const {
+  mlp_backward(a, g, scratch, d);
+  attention_backward(a, g, scratch, documents, d);
+}
+
+void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGradients& g) const {
+  down_.backward_weight(g.down_output, a.gated);
+  gate_up_.backward_weight(g.gate_up, a.middle_normed);
+  output_.backward_weight(g.attention_output, a.attention);
+  qkv_.backward_weight(g.qkv, a.input_normed);
+}
+
+}  // namespace llama3d

@@ -1,0 +1,108 @@
+#pragma once
+// One transformer layer: norm, attention, norm, SwiGLU, with the residual stream around them.
+
+#include "compute/arena.hpp"
+#include "model/parameter_table.hpp"
+#include "model/stage_shape.hpp"
+#include "parallel/linear.hpp"
+
+namespace llama3d {
+
+/// What a layer's forward leaves for its backward. "Shard" tensors hold T/tp rows, the others all T.
+struct LayerActivations {
+  Tensor input;          ///< shard (T/tp, C), the residual stream
+  Tensor input_rstd;     ///< (T/tp) fp32
+  Tensor input_normed;   ///< shard (T/tp, C)
+  Tensor qkv;            ///< (T, fused columns), rotated
+  Tensor attention;      ///< (T, Hq D)
+  Tensor lse;            ///< (Hq, T) fp32
+  Tensor middle;         ///< shard (T/tp, C), the residual stream after attention
+  Tensor middle_rstd;    ///< (T/tp) fp32
+  Tensor middle_normed;  ///< shard (T/tp, C)
+  Tensor gate_up;        ///< (T, 2F)
+  Tensor gated;          ///< (T, F)
+
+  /// The tensors that live from forward to backward, `input` apart, which the caller places.
+  static LayerActivations take_kept(Arena& arena, const StageShape& shape);
+  /// The others, once for all layers.
+  static LayerActivations take_recomputed(Arena& arena, const StageShape& shape);
+  /// These, with what is missing from `other`.
+  LayerActivations joined_with(const LayerActivations& other) const;
+};
+
+/// Gradients of the layer's products' outputs: what its weight gradients are made from, beside the
+/// activations.
+struct LayerGradients {
+  Tensor qkv;               ///< (T, fused columns)
+  Tensor attention_output;  ///< (T, C)
+  Tensor gate_up;           ///< (T, 2F)
+  Tensor down_output;       ///< (T, C)
+
+  /// One for every layer of a slot when the backward is split, one for all layers otherwise.
+  static LayerGradients take(Arena& arena, const StageShape& shape);
+};
+
+/// Buffers that live within one layer's backward.
+struct LayerScratch {
+  Tensor gated;      ///< (T, F)
+  Tensor attention;  ///< (T, Hq D)
+  Tensor normed;     ///< shard (T/tp, C)
+
+  static LayerScratch take(Arena& arena, const StageShape& shape);
+};
+
+/// What every layer of a run reads: tables and constants.
+struct LayerConstants {
+  AttentionShape attention;
+  float norm_epsilon = 1e-5f;
+  Tensor rope;  ///< (P, D) fp32
+};
+
+class TransformerLayer {
+ public:
+  /// Views into the parameter and gradient arenas; `constants` and `tp` must outlive the layer.
+  TransformerLayer(const TensorParallel& tp, const LayerConstants& constants, const StageShape& shape,
+                   const ParameterTable& table, std::int64_t layer, const Tensor& parameters,
+                   const Tensor& gradients);
+
+  /// Where a layer's input comes from: the residual stream and the last product's output, not yet added to
+  /// it. With an empty residual the layer's `input` is already in place.
+  struct Incoming {
+    Tensor residual, delta;
+  };
+  /// Fills `a` and writes the down product's output, to be added to a.middle, to `delta` (T/tp, C).
+  /// incoming.delta may be `delta`.
+  void forward(const LayerActivations& a, const Incoming& incoming, const DocumentRows& documents,
+               const Tensor& delta) const;
+  /// Computes again what Recompute did not keep; bit-equal to the forward.
+  void rematerialize(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta) const;
+  /// inout d (T/tp, C): gradient of the output in, of the input out. Accumulates the norms' gradients, and
+  /// those of the products' weights too unless the backward is split; then g keeps what backward_weight
+  /// needs.
+  void backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
+                const DocumentRows& documents, const Tensor& d) const;
+  /// The weight gradients of a split backward.
+  void backward_weight(const LayerActivations& a, const LayerGradients& g) const;
+
+ private:
+  void attention_forward(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta) const;
+  void mlp_forward(const LayerActivations& a) const;
+  void mlp_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
+                    const Tensor& d) const;
+  void attention_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
+                          const DocumentRows& documents, const Tensor& d) const;
+  /// All rows of d, in `kept` when the backward is split or the group is larger than one.
+  Tensor gathered_gradient(const Tensor& d, const Tensor& kept) const;
+
+  const TensorParallel* tp_;
+  const LayerConstants* constants_;
+  Recompute recompute_;
+  bool split_backward_;
+  WeightTensors input_norm_, middle_norm_;
+  ColumnParallelLinear qkv_;
+  RowParallelLinear output_;
+  ColumnParallelLinear gate_up_;
+  RowParallelLinear down_;
+};
+
+}  // namespace llama3d

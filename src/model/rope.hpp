@@ -1,0 +1,14 @@
+#pragma once
+
+#include <vector>
+
+#include "model/config.hpp"
+
+namespace llama3d {
+
+/// Cosines and sines of the rotary angles, computed in fp32 as Hugging Face does: `positions` rows of D/2
+/// cosines, then D/2 sines. Includes Llama 3.1's scaling: long wavelengths are stretched by `factor`, short
+/// ones kept, those between interpolated.
+std::vector<float> rope_table(const ModelConfig& config, std::int64_t positions);
+
+}  // namespace llama3d

@@ -1,0 +1,127 @@
+#pragma once
+// One pipeline rank's part of the model: its chunks of layers, with the embedding before the first and the
+// loss behind the last, and the memory they compute in.
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "model/layer.hpp"
+#include "parallel/embedding.hpp"
+#include "parallel/loss_head.hpp"
+
+namespace llama3d {
+
+/// Rows of one micro-batch on the host, T values each; see DocumentRows. A target below 0 is none.
+struct MicroBatchRows {
+  std::span<const std::int32_t> ids, targets, start, end, position;
+};
+
+/// What decides the memory of a stage.
+struct StageLayout {
+  StageShape shape;
+  std::vector<LayerRange> chunks;  ///< this rank's, in order of use
+  bool first_stage = true, last_stage = true;
+  int slots = 1;  ///< micro-batch x chunk pairs alive at once
+
+  std::int64_t most_layers() const;
+};
+
+/// The activations of one micro-batch in one chunk, from its forward to the end of its backward.
+struct ActivationSlot {
+  std::vector<LayerActivations> layers;
+  std::vector<LayerGradients> gradients;  ///< of each layer, when the backward is split
+  Tensor rows;                            ///< (5, T) int32: ids, targets, start, end, position
+  Tensor loss_gradient;  ///< shard (T/tp, C): d(loss)/d(last layer's output), on the last stage
+
+  Tensor ids() const { return rows.slice(0, 1).flat(); }
+  Tensor targets() const { return rows.slice(1, 2).flat(); }
+  DocumentRows documents() const {
+    return {rows.slice(2, 3).flat(), rows.slice(3, 4).flat(), rows.slice(4, 5).flat()};
+  }
+};
+
+/// Everything a stage computes in, parameters and gradients apart. The same code measures and allocates it.
+struct StageMemory {
+  // activations
+  std::vector<ActivationSlot> slots;
+  // workspace
+  Tensor exchange;  ///< (T, C), see TensorParallel; empty for tp 1
+  Tensor delta;     ///< shard (T/tp, C)
+  Tensor rope;      ///< (P, D) fp32
+  LayerActivations recomputed;
+  LayerGradients gradients;  ///< when the backward is joint
+  LayerScratch scratch;
+  Tensor final_sum, final_normed;  ///< shard (T/tp, C), on the last stage
+  Tensor final_rstd;               ///< (T/tp) fp32
+  LossHeadBuffers head;
+
+  static StageMemory take(Arena& activations, Arena& workspace, const StageLayout& layout);
+};
+
+class Stage {
+ public:
+  /// `parameters` and `gradients` are the rank's arenas, laid out by `table`. `totals` (2) fp64 gains the sum
+  /// of losses and the number of targets on the last stage. All but the layout and the table must outlive the
+  /// stage.
+  Stage(const ModelConfig& config, const StageLayout& layout, const ParameterTable& table, Device& device,
+        Stream& stream, Communicator& tp_group, const StageMemory& memory, const Tensor& parameters,
+        const Tensor& gradients, const Tensor& totals);
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
+
+  /// Called when the gradients of a group will not change any more in this step.
+  using GradientsReady = std::function<void(GroupKind kind, std::int64_t layer)>;
+
+  /// Brings a micro-batch to the device. The slot must be free.
+  void load(int slot, const MicroBatchRows& rows);
+  /// input: shard (T/tp, C), the residual stream entering the chunk, kept until the last part of the
+  /// backward; the first chunk fills it from the ids. output: the stream leaving it; the last chunk computes
+  /// the loss instead, and when `training` its gradient and that of the head.
+  void forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,
+               const GradientsReady& ready = {});
+  /// inout d: shard (T/tp, C), the gradient of the chunk's output in, of its input out. On the last chunk it
+  /// comes from the forward: use loss_gradient(slot). `ready` is called for each layer unless the backward is
+  /// split.
+  void backward(int chunk, int slot, const Tensor& d, const GradientsReady& ready = {});
+  /// The second half of a split backward.
+  void backward_weight(int chunk, int slot, const GradientsReady& ready = {});
+
+  Tensor loss_gradient(int slot) const {
+    return memory_->slots[static_cast<std::size_t>(slot)].loss_gradient;
+  }
+  bool has_embedding(int chunk) const { return layout_.first_stage && chunk == 0; }
+  bool has_loss(int chunk) const {
+    return layout_.last_stage && chunk == static_cast<int>(layout_.chunks.size()) - 1;
+  }
+  const StageLayout& layout() const { return layout_; }
+
+  /// Local logits (rows, V/tp) of the last chunk's last forward, chunk of rows by chunk of rows.
+  void visit_logits(const std::function<void(std::int64_t first_row, const Tensor& logits)>& visit) const;
+  /// Loss of every row of the last chunk's last forward: (T) fp32.
+  Tensor losses() const { return memory_->head.losses; }
+
+ private:
+  std::span<const TransformerLayer> layers(int chunk) const;
+  LayerActivations activations(int slot, std::size_t layer) const;
+  const LayerGradients& layer_gradients(int slot, std::size_t layer) const;
+  void loss_forward(int slot, const Tensor& residual, bool training, const GradientsReady& ready);
+  std::int64_t layer_index(int chunk, std::size_t layer) const;
+
+  StageLayout layout_;
+  Device* device_;
+  Stream* stream_;
+  const StageMemory* memory_;
+  TensorParallel tp_;
+  LayerConstants constants_;
+  std::vector<TransformerLayer> layers_;
+  std::optional<VocabularyParallelEmbedding> embedding_;
+  std::optional<VocabularyParallelLossHead> head_;
+  WeightTensors final_norm_;
+  Tensor totals_;
+  std::vector<Tensor> inputs_;  ///< each slot's chunk input
+  DeviceMemory host_rows_;      ///< (slots, 5, T) int32
+};
+
+}  // namespace llama3d

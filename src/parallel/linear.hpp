@@ -1,0 +1,47 @@
+#pragma once
+// Linear layers split over the tp group, as in Megatron-LM (Shoeybi et al., 2019) with sequence parallelism.
+
+#include "parallel/tensor_parallel.hpp"
+
+namespace llama3d {
+
+/// A weight's local shard and the gradient accumulated for it.
+struct WeightTensors {
+  Tensor value;     ///< compute
+  Tensor gradient;  ///< gradient dtype, same shape
+};
+
+/// Output features split: w is (N/tp, K). The input arrives as a shard of rows, the output has all rows.
+class ColumnParallelLinear {
+ public:
+  ColumnParallelLinear(const TensorParallel& tp, WeightTensors weight) : tp_(&tp), weight_(weight) {}
+
+  /// y: (T, N/tp) from x: (T/tp, K).
+  void forward(const Tensor& x, const Tensor& y) const;
+  /// dx: (T/tp, K) from dy: (T, N/tp).
+  void backward_input(const Tensor& dy, const Tensor& dx) const;
+  /// Accumulates the weight gradient; gathers x once more rather than keeping all its rows.
+  void backward_weight(const Tensor& dy, const Tensor& x) const;
+
+ private:
+  const TensorParallel* tp_;
+  WeightTensors weight_;
+};
+
+/// Input features split: w is (N, K/tp). The input has all rows, the output leaves as a shard of rows.
+class RowParallelLinear {
+ public:
+  RowParallelLinear(const TensorParallel& tp, WeightTensors weight) : tp_(&tp), weight_(weight) {}
+
+  /// y: (T/tp, N) from x: (T, K/tp).
+  void forward(const Tensor& x, const Tensor& y) const;
+  /// dx: (T, K/tp) from dy: (T, N), already gathered.
+  void backward_input(const Tensor& dy, const Tensor& dx) const;
+  void backward_weight(const Tensor& dy, const Tensor& x) const;
+
+ private:
+  const TensorParallel* tp_;
+  WeightTensors weight_;
+};
+
+}  // namespace llama3d

@@ -1,0 +1,223 @@
+#include "pipeline/executor.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "mpi/labels.hpp"
+
+namespace llama3d {
+namespace {
+
+/// Most keys alive at once, from the first of an action in `begin` to one in `end`.
+int peak_alive(const RankSchedule& schedule, const std::set<ActionKind>& begin,
+               const std::set<ActionKind>& end) {
+  std::set<std::pair<int, int>> alive;
+  std::size_t peak = 0;
+  for (const Action& action : schedule.actions) {
+    const std::pair key{action.micro_batch, action.chunk};
+    if (begin.contains(action.kind)) alive.insert(key);
+    peak = std::max(peak, alive.size());
+    if (end.contains(action.kind)) alive.erase(key);
+  }
+  return static_cast<int>(peak);
+}
+
+}  // namespace
+
+PipelineBufferCounts PipelineBufferCounts::of(const RankSchedule& schedule) {
+  using enum ActionKind;
+  const auto has = [&](ActionKind kind) {
+    return std::any_of(schedule.actions.begin(), schedule.actions.end(),
+                       [&](const auto& a) { return a.kind == kind; });
+  };
+  PipelineBufferCounts counts;
+  counts.slots = schedule.peak_live_activations;
+  counts.inputs = peak_alive(schedule, {receive_activation, forward}, {backward, backward_weight});
+  counts.outputs = has(send_activation) ? kBuffersPerChannel : 0;
+  counts.gradients = peak_alive(schedule, {receive_gradient}, {backward, backward_input});
+  if (counts.gradients > 0 && has(send_gradient)) counts.gradients += kBuffersPerChannel - 1;
+  return counts;
+}
+
+PipelineBuffers PipelineBuffers::take(Arena& arena, const StageShape& shape,
+                                      const PipelineBufferCounts& counts) {
+  const auto take = [&](int count) {
+    std::vector<Tensor> buffers;
+    for (int i = 0; i < count; ++i)
+      buffers.push_back(arena.take(shape.compute, {shape.shard_rows, shape.hidden}));
+    return buffers;
+  };
+  return {take(counts.inputs), take(counts.outputs), take(counts.gradients)};
+}
+
+RankSchedule make_forward_schedule(const PipelineShape& shape, int stage) {
+  RankSchedule schedule;
+  for (int micro_batch = 0; micro_batch < shape.micro_batches; ++micro_batch)
+    for (int chunk = 0; chunk < shape.chunks; ++chunk) {
+      const int global_chunk = chunk * shape.stages + stage;
+      const auto add = [&](ActionKind kind) { schedule.actions.push_back({kind, micro_batch, chunk}); };
+      if (global_chunk > 0) add(ActionKind::receive_activation);
+      add(ActionKind::forward);
+      if (global_chunk < shape.global_chunks() - 1) add(ActionKind::send_activation);
+    }
+  schedule.peak_live_activations = 1;
+  return schedule;
+}
+
+PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, Stage& stage,
+                                   Communicator& forward, Communicator& backward, Stream& stream,
+                                   const PipelineBuffers& buffers)
+    : shape_(shape),
+      stage_index_(stage_index),
+      stage_(&stage),
+      forward_(&forward),
+      backward_(&backward),
+      stream_(&stream),
+      inputs_(buffers.inputs),
+      outputs_(buffers.outputs),
+      gradients_(buffers.gradients),
+      slot_used_(static_cast<std::size_t>(stage.layout().slots)),
+      slot_transfer_(slot_used_.size()) {}
+
+void PipelineExecutor::train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
+                             const Stage::GradientsReady& ready) {
+  training_ = true;
+  ready_ = ready;
+  run(schedule, rows);
+}
+
+void PipelineExecutor::evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
+  training_ = false;
+  ready_ = {};
+  run(schedule, rows);
+}
+
+void PipelineExecutor::run(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
+  const auto& actions = schedule.actions;
+  for (auto action = actions.begin(); action != actions.end();) {
+    if (is_compute(action->kind)) {
+      compute(*action++, rows);
+      continue;
+    }
+    const auto next = action + 1;
+    const bool together = next != actions.end() && starts_together(*action, *next);
+    const auto end = together ? next + 1 : next;
+    communicate({action, end});
+    action = end;
+  }
+  outputs_.drain(*stream_);
+  gradients_.drain(*stream_);
+  for (auto& transfer : slot_transfer_)
+    if (const auto work = std::exchange(transfer, nullptr)) work->wait(*stream_);
+  LLAMA3D_EXPECT(live_.empty(), "{} micro-batches unfinished at the end of the schedule", live_.size());
+}
+
+void PipelineExecutor::communicate(std::span<const Action> actions) {
+  std::vector<Transfer> transfers;
+  for (const Action& action : actions) transfers.push_back(transfer(action));
+  const bool activations = channel_of(actions.front().kind) == Channel::activation;
+  Communicator& channel = activations ? *forward_ : *backward_;
+  const auto work = std::make_shared<SharedWork>(
+      channel.exchange(transfers, activations ? labels::pp_activation : labels::pp_gradient, *stream_));
+  for (const Action& action : actions) started(action, work);
+}
+
+void PipelineExecutor::started(const Action& action, const SharedWorkHandle& work) {
+  Live& live = live_[{action.micro_batch, action.chunk}];
+  switch (action.kind) {
+    case ActionKind::receive_activation: live.receive_activation = work; break;
+    case ActionKind::receive_gradient: live.receive_gradient = work; break;
+    case ActionKind::send_activation:
+      outputs_.release_after(std::exchange(live.output, -1), work);
+      if (!training_) finish(action);
+      break;
+    default:  // send_gradient
+      if (live.gradient >= 0)
+        gradients_.release_after(std::exchange(live.gradient, -1), work);
+      else
+        slot_transfer_[static_cast<std::size_t>(live.slot)] = work;
+      if (!splits()) finish(action);
+  }
+}
+
+Transfer PipelineExecutor::transfer(const Action& action) {
+  Live& live = live_[{action.micro_batch, action.chunk}];
+  const int next = (stage_index_ + 1) % shape_.stages,
+            previous = (stage_index_ + shape_.stages - 1) % shape_.stages;
+  switch (action.kind) {
+    case ActionKind::receive_activation:
+      live.input = inputs_.acquire(*stream_);
+      return {Transfer::Direction::receive, inputs_[live.input], previous};
+    case ActionKind::send_activation: return {Transfer::Direction::send, outputs_[live.output], next};
+    case ActionKind::receive_gradient:
+      live.gradient = gradients_.acquire(*stream_);
+      return {Transfer::Direction::receive, gradients_[live.gradient], next};
+    default:
+      return {Transfer::Direction::send,
+              live.gradient >= 0 ? gradients_[live.gradient] : stage_->loss_gradient(live.slot), previous};
+  }
+}
+
+void PipelineExecutor::compute(const Action& action, std::span<const MicroBatchRows> rows) {
+  switch (action.kind) {
+    case ActionKind::forward: forward(action, rows); break;
+    case ActionKind::backward:
+    case ActionKind::backward_input: backward(action); break;
+    default: backward_weight(action);
+  }
+}
+
+int PipelineExecutor::acquire_slot() {
+  const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
+  LLAMA3D_EXPECT(free != slot_used_.end(), "all {} activation slots are in use", slot_used_.size());
+  *free = true;
+  const auto slot = static_cast<std::size_t>(free - slot_used_.begin());
+  if (const auto transfer = std::exchange(slot_transfer_[slot], nullptr)) transfer->wait(*stream_);
+  peak_slots_ =
+      std::max(peak_slots_, static_cast<int>(std::count(slot_used_.begin(), slot_used_.end(), true)));
+  return static_cast<int>(slot);
+}
+
+Stage::GradientsReady PipelineExecutor::ready_if_last(const Action& action) const {
+  // Every schedule takes a chunk's micro-batches in ascending order.
+  return action.micro_batch == shape_.micro_batches - 1 ? ready_ : Stage::GradientsReady();
+}
+
+void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchRows> rows) {
+  Live& live = live_[{action.micro_batch, action.chunk}];
+  live.slot = acquire_slot();
+  stage_->load(live.slot, rows[static_cast<std::size_t>(action.micro_batch)]);
+  if (const auto work = std::exchange(live.receive_activation, nullptr)) work->wait(*stream_);
+  if (live.input < 0) live.input = inputs_.acquire(*stream_);
+  const bool last = stage_->has_loss(action.chunk);
+  if (!last) live.output = outputs_.acquire(*stream_);
+  stage_->forward(action.chunk, live.slot, inputs_[live.input], last ? Tensor() : outputs_[live.output],
+                  training_, ready_if_last(action));
+  if (!training_ && last) finish(action);
+}
+
+void PipelineExecutor::backward(const Action& action) {
+  Live& live = live_[{action.micro_batch, action.chunk}];
+  if (const auto work = std::exchange(live.receive_gradient, nullptr)) work->wait(*stream_);
+  const Tensor d = live.gradient >= 0 ? gradients_[live.gradient] : stage_->loss_gradient(live.slot);
+  stage_->backward(action.chunk, live.slot, d, ready_if_last(action));
+  if (!stage_->has_embedding(action.chunk)) return;
+  // Nothing is sent on from the first chunk.
+  if (live.gradient >= 0) gradients_.release(std::exchange(live.gradient, -1));
+  if (!splits()) finish(action);
+}
+
+void PipelineExecutor::backward_weight(const Action& action) {
+  stage_->backward_weight(action.chunk, live_[{action.micro_batch, action.chunk}].slot,
+                          ready_if_last(action));
+  finish(action);
+}
+
+void PipelineExecutor::finish(const Action& action) {
+  const auto found = live_.find({action.micro_batch, action.chunk});
+  inputs_.release(found->second.input);
+  slot_used_[static_cast<std::size_t>(found->second.slot)] = false;
+  live_.erase(found);
+}
+
+}  // namespace llama3d

@@ -1,0 +1,90 @@
+#pragma once
+// Runs a stage through a schedule: any schedule, one executor.
+
+#include <map>
+#include <span>
+#include <utility>
+
+#include "model/stage.hpp"
+#include "pipeline/buffer_pool.hpp"
+#include "pipeline/schedule.hpp"
+
+namespace llama3d {
+
+/// How many buffers a rank's schedule needs at once.
+struct PipelineBufferCounts {
+  int slots = 0;   ///< activation slots: forward to the last part of the backward
+  int inputs = 0;  ///< chunk inputs: receive, or forward of the first chunk, to the last part of the backward
+  int outputs = 0;    ///< chunk outputs under way to the next stage
+  int gradients = 0;  ///< output gradients received, turned into input gradients in place and sent on
+
+  static PipelineBufferCounts of(const RankSchedule& schedule);
+};
+
+/// Boundary buffers, shards (T/tp, C) each.
+struct PipelineBuffers {
+  std::vector<Tensor> inputs, outputs, gradients;
+  static PipelineBuffers take(Arena& arena, const StageShape& shape, const PipelineBufferCounts& counts);
+};
+
+/// The order of an evaluation: every micro-batch forward through every chunk, nothing back.
+RankSchedule make_forward_schedule(const PipelineShape& shape, int stage);
+
+class PipelineExecutor {
+ public:
+  /// `forward` and `backward` are the pipeline's two channels. All references must outlive the executor.
+  PipelineExecutor(const PipelineShape& shape, int stage_index, Stage& stage, Communicator& forward,
+                   Communicator& backward, Stream& stream, const PipelineBuffers& buffers);
+
+  /// Runs all micro-batches of a step; `rows` has one entry each. `ready` is called for a group of parameters
+  /// once its gradients are complete.
+  void train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
+             const Stage::GradientsReady& ready);
+  /// Forward only, by a schedule from make_forward_schedule.
+  void evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows);
+
+  /// Most activation slots ever held at once.
+  int peak_slots() const { return peak_slots_; }
+
+ private:
+  using Key = std::pair<int, int>;  // micro-batch, chunk
+
+  /// A micro-batch in a chunk, between its first and its last action.
+  struct Live {
+    int slot = -1, input = -1, output = -1, gradient = -1;
+    SharedWorkHandle receive_activation, receive_gradient;
+  };
+
+  void run(const RankSchedule& schedule, std::span<const MicroBatchRows> rows);
+  /// Starts one communication action, or two that start together.
+  void communicate(std::span<const Action> actions);
+  /// Notes who waits for a transfer.
+  void started(const Action& action, const SharedWorkHandle& work);
+  void compute(const Action& action, std::span<const MicroBatchRows> rows);
+  void forward(const Action& action, std::span<const MicroBatchRows> rows);
+  void backward(const Action& action);
+  void backward_weight(const Action& action);
+  void finish(const Action& action);
+  /// The tensor an action sends or receives into, and whom to or from.
+  Transfer transfer(const Action& action);
+  int acquire_slot();
+  /// `ready_`, if this is the chunk's last micro-batch.
+  Stage::GradientsReady ready_if_last(const Action& action) const;
+  bool splits() const { return stage_->layout().shape.split_backward; }
+
+  PipelineShape shape_;
+  int stage_index_;
+  Stage* stage_;
+  Communicator* forward_;
+  Communicator* backward_;
+  Stream* stream_;
+  BufferPool inputs_, outputs_, gradients_;
+  std::vector<bool> slot_used_;
+  std::vector<SharedWorkHandle> slot_transfer_;  ///< sends of a slot's loss gradient
+  std::map<Key, Live> live_;
+  Stage::GradientsReady ready_;
+  bool training_ = false;
+  int peak_slots_ = 0;
+};
+
+}  // namespace llama3d

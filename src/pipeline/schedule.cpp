@@ -1,0 +1,185 @@
+#include "pipeline/schedule.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "base/error.hpp"
+#include "pipeline/compute_order.hpp"
+
+namespace llama3d {
+namespace {
+
+constexpr std::array<std::pair<ScheduleKind, std::string_view>, 4> kScheduleNames{{
+    {ScheduleKind::gpipe, "gpipe"},
+    {ScheduleKind::one_f_one_b, "1f1b"},
+    {ScheduleKind::interleaved, "interleaved"},
+    {ScheduleKind::zero_bubble, "zero-bubble"},
+}};
+
+std::string_view name_of(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::receive_activation: return "receive_activation";
+    case ActionKind::forward: return "forward";
+    case ActionKind::send_activation: return "send_activation";
+    case ActionKind::receive_gradient: return "receive_gradient";
+    case ActionKind::backward: return "backward";
+    case ActionKind::backward_input: return "backward_input";
+    case ActionKind::send_gradient: return "send_gradient";
+    case ActionKind::backward_weight: return "backward_weight";
+  }
+  return "unknown action";
+}
+
+[[noreturn]] void refuse(ScheduleKind kind, const std::string& why, const std::string& suggestion) {
+  throw ConfigurationError(
+      fmt::format("pipeline schedule {} is impossible here ({}); {}", name_of(kind), why, suggestion));
+}
+
+void check_fits(ScheduleKind kind, const PipelineShape& shape) {
+  const auto [p, v, m] = shape;
+  if (p < 1 || v < 1 || m < 1) {
+    refuse(kind, fmt::format("{} stages, {} chunks, {} micro-batches", p, v, m), "each must be at least 1");
+  }
+  if (kind != ScheduleKind::interleaved) {
+    if (v > 1) refuse(kind, fmt::format("{} model chunks a stage", v), "use one chunk, or interleaved");
+    return;
+  }
+  if (p < 2) refuse(kind, "a single stage has nothing to interleave with", "use 1f1b or at least 2 stages");
+  if (v < 2) refuse(kind, "one model chunk a stage", "use 1f1b or at least 2 chunks");
+  if (m % p != 0) {
+    refuse(kind, fmt::format("{} micro-batches are not a multiple of {} stages", m, p),
+           "change the global batch size or the micro-batch size, or use 1f1b");
+  }
+}
+
+/// The receive that a computation of `stage` waits for, if any: the model's ends receive nothing.
+std::optional<Action> receive_for(const PipelineShape& shape, int stage, const Action& compute) {
+  const int g = shape.global_chunk(stage, compute.chunk);
+  switch (compute.kind) {
+    case ActionKind::forward:
+      if (g == 0) return std::nullopt;
+      return Action{ActionKind::receive_activation, compute.micro_batch, compute.chunk};
+    case ActionKind::backward:
+    case ActionKind::backward_input:
+      if (g == shape.global_chunks() - 1) return std::nullopt;
+      return Action{ActionKind::receive_gradient, compute.micro_batch, compute.chunk};
+    default: return std::nullopt;
+  }
+}
+
+/// The send of what a computation of `stage` produces, if anybody needs it.
+std::optional<Action> send_after(const PipelineShape& shape, int stage, const Action& compute) {
+  const int g = shape.global_chunk(stage, compute.chunk);
+  switch (compute.kind) {
+    case ActionKind::forward:
+      if (g == shape.global_chunks() - 1) return std::nullopt;
+      return Action{ActionKind::send_activation, compute.micro_batch, compute.chunk};
+    case ActionKind::backward:
+    case ActionKind::backward_input:
+      if (g == 0) return std::nullopt;
+      return Action{ActionKind::send_gradient, compute.micro_batch, compute.chunk};
+    default: return std::nullopt;
+  }
+}
+
+/// Puts the communication between the computations of one stage. A receive starts one computation early,
+/// ahead of that computation's send. In a ring of stages it must not overtake a send of its own channel: the
+/// tensor it waits for may, all the way round, depend on that send. There it starts together with the send
+/// instead.
+std::vector<Action> with_communication(const std::vector<Action>& computes, const PipelineShape& shape,
+                                       int stage) {
+  const bool ring = shape.chunks > 1;
+  const std::size_t count = computes.size();
+  const auto receive = [&](std::size_t j) { return receive_for(shape, stage, computes[j]); };
+  const auto send = [&](std::size_t j) { return send_after(shape, stage, computes[j]); };
+  const auto starts_early = [&](std::size_t j) {
+    if (j == 0) return false;
+    return !ring || !send(j - 1) || channel_of(send(j - 1)->kind) != channel_of(receive(j)->kind);
+  };
+
+  std::vector<Action> actions;
+  actions.reserve(3 * count);
+  for (std::size_t j = 0; j < count; ++j) {
+    if (receive(j) && !starts_early(j)) actions.push_back(*receive(j));
+    if (j + 1 < count && receive(j + 1) && starts_early(j + 1)) actions.push_back(*receive(j + 1));
+    actions.push_back(computes[j]);
+    if (send(j)) actions.push_back(*send(j));
+  }
+  return actions;
+}
+
+int count_peak_live(const std::vector<Action>& computes) {
+  int live = 0, peak = 0;
+  for (const Action& compute : computes) {
+    if (compute.kind == ActionKind::forward) peak = std::max(peak, ++live);
+    if (compute.kind == ActionKind::backward || compute.kind == ActionKind::backward_weight) --live;
+  }
+  return peak;
+}
+
+}  // namespace
+
+std::string_view name_of(ScheduleKind kind) {
+  for (const auto& [candidate, name] : kScheduleNames) {
+    if (candidate == kind) return name;
+  }
+  throw ContractViolation("unknown schedule kind");
+}
+
+ScheduleKind parse_schedule_kind(std::string_view word) {
+  std::string valid;
+  for (const auto& [kind, name] : kScheduleNames) {
+    if (name == word) return kind;
+    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name);
+  }
+  throw ConfigurationError(
+      fmt::format("unknown --pipeline-schedule '{}' (not one of the schedules); use one of {}", word, valid));
+}
+
+std::string to_string(const Action& action) {
+  return fmt::format("{}(micro-batch {}, chunk {})", name_of(action.kind), action.micro_batch, action.chunk);
+}
+
+bool is_send(ActionKind kind) {
+  return kind == ActionKind::send_activation || kind == ActionKind::send_gradient;
+}
+
+bool is_receive(ActionKind kind) {
+  return kind == ActionKind::receive_activation || kind == ActionKind::receive_gradient;
+}
+
+Channel channel_of(ActionKind kind) {
+  LLAMA3D_EXPECT(!is_compute(kind), "{} has no channel", name_of(kind));
+  return kind == ActionKind::send_activation || kind == ActionKind::receive_activation ? Channel::activation
+                                                                                       : Channel::gradient;
+}
+
+bool starts_together(const Action& action, const Action& next) {
+  return is_send(action.kind) && is_receive(next.kind) && channel_of(action.kind) == channel_of(next.kind);
+}
+
+PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action) {
+  const bool activation = channel_of(action.kind) == Channel::activation;
+  const bool towards_the_end = activation == is_send(action.kind);
+  const int g = shape.global_chunk(stage, action.chunk) + (towards_the_end ? 1 : -1);
+  LLAMA3D_EXPECT(g >= 0 && g < shape.global_chunks(), "rank {}: {} reaches beyond the model", stage,
+                 to_string(action));
+  const ActionKind kind = is_send(action.kind)
+                              ? (activation ? ActionKind::receive_activation : ActionKind::receive_gradient)
+                              : (activation ? ActionKind::send_activation : ActionKind::send_gradient);
+  return {g % shape.stages, {kind, action.micro_batch, g / shape.stages}};
+}
+
+Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape) {
+  check_fits(kind, shape);
+  Schedule schedule{kind, shape, {}};
+  for (int stage = 0; stage < shape.stages; ++stage) {
+    const std::vector<Action> computes = compute_order(kind, shape, stage);
+    schedule.ranks.push_back({with_communication(computes, shape, stage), count_peak_live(computes)});
+  }
+  return schedule;
+}
+
+}  // namespace llama3d

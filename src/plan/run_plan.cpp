@@ -1,0 +1,156 @@
+#include "plan/run_plan.hpp"
+
+#include <array>
+#include <numeric>
+
+#include "base/bytes.hpp"
+
+namespace llama3d {
+namespace {
+
+using ArenaMember = Arena RankMemory::*;
+struct Category {
+  const char* name;
+  ArenaMember arena;
+};
+constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::parameters},
+                                                 {"gradients", &RankMemory::gradients},
+                                                 {"optimizer", &RankMemory::optimizer},
+                                                 {"activations", &RankMemory::activations},
+                                                 {"workspace", &RankMemory::workspace}}};
+
+/// Takes every tensor of a rank, from measuring arenas or real ones.
+void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
+  const RunShape& s = plan.shape;
+  m.state = ModelStateMemory::take({m.parameters, m.gradients, m.optimizer}, plan.table, s.grid, s.compute,
+                                   s.gradient, s.optimizer_state);
+  m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
+  m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
+  const auto bytes = static_cast<std::int64_t>(kernels.workspace_bytes(plan.layout.shape.workspace()));
+  m.kernel_workspace = m.workspace.take(DType::fp32, {(bytes + 3) / 4});
+}
+
+MemoryPlan measure(const RankPlan& plan, const Kernels& kernels) {
+  RankMemory measured;
+  lay_out(measured, plan, kernels);
+  MemoryPlan memory;
+  for (const auto& [name, arena] : categories) memory.entries.push_back({name, (measured.*arena).used()});
+  return memory;
+}
+
+void require_positive(const char* option, std::int64_t value) {
+  if (value < 1) throw ConfigurationError(fmt::format("{} {}: must be at least 1", option, value));
+}
+
+std::vector<LayerRange> partition_of(const RunShape& shape, const PipelineShape& pipeline) {
+  return shape.pipeline_layers.empty()
+             ? partition_layers(shape.model, pipeline.global_chunks())
+             : partition_layers(shape.model, pipeline.global_chunks(), shape.pipeline_layers);
+}
+
+StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
+                      const std::vector<LayerRange>& partition, int slots) {
+  StageLayout layout;
+  layout.shape = StageShape::make(shape.model, grid.shape().tp, shape.micro_batch, shape.sequence);
+  layout.shape.compute = shape.compute;
+  layout.shape.gradient = shape.gradient;
+  layout.shape.recompute = shape.recompute;
+  layout.shape.split_backward = shape.schedule == ScheduleKind::zero_bubble;
+  layout.first_stage = grid.first_stage();
+  layout.last_stage = grid.last_stage();
+  layout.slots = slots;
+  for (int chunk = 0; chunk < pipeline.chunks; ++chunk)
+    layout.chunks.push_back(
+        partition[static_cast<std::size_t>(pipeline.global_chunk(grid.coordinate().pp, chunk))]);
+  return layout;
+}
+
+std::string advice(const RunShape& shape) {
+  std::string text = "lower --micro-batch-size or --seq-length";
+  if (shape.recompute != Recompute::full) text += ", set --recompute full";
+  return text + ", or raise --tp-size or --pp-size";
+}
+
+}  // namespace
+
+int RunShape::micro_batches() const {
+  require_positive("--micro-batch-size", micro_batch);
+  require_positive("--global-batch-size", global_batch);
+  const std::int64_t each = micro_batch * grid.dp;
+  if (global_batch % each != 0)
+    throw ConfigurationError(fmt::format(
+        "--global-batch-size {} is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
+        global_batch, micro_batch, grid.dp, each));
+  return static_cast<int>(global_batch / each);
+}
+
+std::size_t MemoryPlan::total() const {
+  return std::accumulate(entries.begin(), entries.end(), std::size_t{0},
+                         [](std::size_t sum, const Entry& entry) { return sum + entry.bytes; });
+}
+
+std::string MemoryPlan::to_string() const {
+  std::string text;
+  for (const auto& [category, bytes] : entries)
+    text += fmt::format("  {:<12} {:>12}\n", category, format_bytes(bytes));
+  return text + fmt::format("  {:<12} {:>12}", "total", format_bytes(total()));
+}
+
+std::string MemoryPlan::summary() const {
+  std::string text;
+  for (const auto& [category, bytes] : entries)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", category, format_bytes(bytes));
+  return text;
+}
+
+RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels) {
+  require_positive("--seq-length", shape.sequence);
+  if (shape.sequence > shape.model.max_positions)
+    throw ConfigurationError(fmt::format("--seq-length {}: {} has positions for {}; use at most that",
+                                         shape.sequence, shape.model.name, shape.model.max_positions));
+  const PipelineShape pipeline{shape.grid.pp, shape.chunks, shape.micro_batches()};
+  const ProcessGrid grid(shape.grid, rank);
+  auto partition = partition_of(shape, pipeline);
+  ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
+  const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
+  RankSchedule schedule = make_schedule(shape.schedule, pipeline).ranks[stage];
+  const StageLayout layout = layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations);
+  RankPlan plan{shape,
+                grid,
+                pipeline,
+                std::move(partition),
+                std::move(table),
+                std::move(schedule),
+                layout,
+                {},
+                {}};
+  plan.buffers = PipelineBufferCounts::of(plan.schedule);
+  plan.memory = measure(plan, kernels);
+  return plan;
+}
+
+RankMemory allocate(const RankPlan& plan, Device& device) {
+  RankMemory memory;
+  for (std::size_t i = 0; i < categories.size(); ++i)
+    memory.*categories[i].arena = Arena(device, plan.memory.entries[i].bytes);
+  lay_out(memory, plan, device.kernels());
+  device.kernels().set_workspace(memory.kernel_workspace);
+  return memory;
+}
+
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, std::size_t device_bytes) {
+  MemoryPlan most;
+  // Ranks of one stage need the same, whatever their place in TP and DP.
+  for (int stage = 0; stage < shape.grid.pp; ++stage) {
+    const int rank = ProcessGrid(shape.grid, 0).rank_of({0, stage, 0});
+    MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
+    if (memory.total() > most.total()) most = std::move(memory);
+  }
+  if (most.total() > device_bytes)
+    throw ConfigurationError(fmt::format("the run needs {} a rank, of {} there are ({}); {}",
+                                         format_bytes(most.total()), format_bytes(device_bytes),
+                                         most.summary(), advice(shape)));
+  return most;
+}
+
+}  // namespace llama3d

@@ -1,0 +1,84 @@
+#pragma once
+// Everything that follows from the settings alone: grid, layers, parameters, schedule and memory of a rank,
+// before anything is allocated and for any rank of any grid.
+
+#include <string>
+#include <vector>
+
+#include "model/parameter_table.hpp"
+#include "model/stage.hpp"
+#include "optim/distributed_optimizer.hpp"
+#include "pipeline/executor.hpp"
+
+namespace llama3d {
+
+/// What decides the shape of a run.
+struct RunShape {
+  ModelConfig model;
+  GridShape grid;
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  int chunks = 1;                    ///< model chunks a stage
+  std::vector<int> pipeline_layers;  ///< layers of each global chunk; empty: balanced
+  std::int64_t micro_batch = 1;      ///< sequences
+  std::int64_t global_batch = 1;     ///< sequences
+  std::int64_t sequence = 1;         ///< tokens
+  DType compute = DType::fp32;
+  DType gradient = DType::fp32;
+  DType optimizer_state = DType::fp32;
+  Recompute recompute = Recompute::none;
+
+  /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
+  /// of micro-batch size x DP.
+  int micro_batches() const;
+};
+
+/// Bytes of device memory by what they hold.
+struct MemoryPlan {
+  struct Entry {
+    std::string category;
+    std::size_t bytes = 0;
+  };
+  std::vector<Entry> entries;
+  std::size_t total() const;
+  /// A table, a line a category.
+  std::string to_string() const;
+  /// The same on one line: "parameters 1.20 GiB, gradients ...".
+  std::string summary() const;
+};
+
+/// Device memory of a rank, in one arena a category. Measured and allocated by the same layout.
+struct RankMemory {
+  Arena parameters, gradients, optimizer, activations, workspace;
+  ModelStateMemory state;
+  StageMemory stage;
+  PipelineBuffers boundaries;
+  Tensor kernel_workspace;
+
+  RankMemory() = default;
+  RankMemory(RankMemory&&) = default;
+};
+
+struct RankPlan {
+  RunShape shape;
+  ProcessGrid grid;
+  PipelineShape pipeline;
+  std::vector<LayerRange> partition;  ///< of all global chunks
+  ParameterTable table;
+  RankSchedule schedule;
+  StageLayout layout;
+  PipelineBufferCounts buffers;
+  MemoryPlan memory;
+};
+
+/// Throws ConfigurationError where the shape can't be, in the order in which a user would mend it.
+/// `kernels` says how much scratch space they need.
+RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels);
+
+/// Takes what the plan says from the device and gives the kernels their workspace.
+RankMemory allocate(const RankPlan& plan, Device& device);
+
+/// The plan of the rank that needs most. Throws ConfigurationError, with the plan and what to change, when
+/// that is more than `device_bytes`.
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, std::size_t device_bytes);
+
+}  // namespace llama3d

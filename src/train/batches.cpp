@@ -1,0 +1,67 @@
+#include "train/batches.hpp"
+
+#include <algorithm>
+
+namespace llama3d {
+namespace {
+
+Dataset open(const std::string& path, const TrainSettings& settings, const RankPlan& plan, Split split,
+             bool shuffle) {
+  DatasetOptions options;
+  options.sequence = settings.seq_length;
+  options.seed = settings.seed;
+  options.shuffle = shuffle;
+  options.split = split;
+  options.valid_fraction = settings.valid_fraction;
+  options.separate_documents = settings.separate_documents;
+  return Dataset(TokenFileReader(path), options, plan.shape.model.vocabulary);
+}
+
+Dataset open_train(const TrainSettings& settings, const RankPlan& plan) {
+  if (settings.data.empty())
+    throw ConfigurationError("--data: no token file given; make one with `llama3d tokenize`");
+  const bool split = settings.valid_data.empty() && settings.valid_fraction > 0;
+  return open(settings.data, settings, plan, split ? Split::train : Split::all, true);
+}
+
+}  // namespace
+
+ReplicaBatches::ReplicaBatches(const RankPlan& plan)
+    : micro_batch_(plan.shape.micro_batch),
+      rows_(plan.layout.shape.rows),
+      micro_batches_(plan.pipeline.micro_batches),
+      dp_size_(plan.grid.shape().dp),
+      dp_rank_(plan.grid.coordinate().dp) {}
+
+std::vector<BatchRows> ReplicaBatches::step(const Dataset& dataset, std::int64_t first) const {
+  std::vector<BatchRows> batches;
+  for (int m = 0; m < micro_batches_; ++m)
+    batches.push_back(dataset.read(first + (m * dp_size_ + dp_rank_) * micro_batch_, micro_batch_, rows_));
+  return batches;
+}
+
+std::vector<BatchRows> ReplicaBatches::sweep(const Dataset& dataset, std::int64_t count) const {
+  const std::int64_t each = micro_batch_ * dp_size_;
+  std::vector<BatchRows> batches;
+  for (std::int64_t begin = 0; begin < count; begin += each) {
+    const std::int64_t first = begin + dp_rank_ * micro_batch_;
+    batches.push_back(dataset.read(first, std::clamp<std::int64_t>(count - first, 0, micro_batch_), rows_));
+  }
+  return batches;
+}
+
+TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& plan)
+    : replica_(plan), train_(open_train(settings, plan)), valid_samples_(settings.valid_samples) {
+  if (!settings.valid_data.empty())
+    valid_.emplace(open(settings.valid_data, settings, plan, Split::all, false));
+  else if (settings.valid_fraction > 0)
+    valid_.emplace(open(settings.data, settings, plan, Split::valid, false));
+}
+
+std::vector<BatchRows> TrainingBatches::read_validation() const {
+  const std::int64_t count =
+      valid_samples_ > 0 ? std::min(valid_samples_, valid_->samples()) : valid_->samples();
+  return replica_.sweep(*valid_, count);
+}
+
+}  // namespace llama3d

@@ -1,0 +1,153 @@
+#include "train/model_state.hpp"
+
+#include <algorithm>
+
+#include "base/philox.hpp"
+#include "compute/kernels.hpp"
+
+namespace llama3d {
+namespace {
+
+std::vector<std::int64_t> global_shape(const Parameter& p) {
+  if (p.shape.rank() == 1) return {p.shape[0]};
+  return {p.shape[0], p.shape[1]};
+}
+
+/// The shard's rows that exist, in global coordinates.
+Rectangle existing_block(const Parameter& p) {
+  return {p.first_row, p.first_row + p.existing_rows, p.first_column, p.first_column + p.columns};
+}
+
+}  // namespace
+
+std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
+                                     const ProcessGrid& grid) {
+  std::vector<OwnedPiece> pieces;
+  for (const OwnedSlice& slice : slices) {
+    const ParameterGroup& group = table.groups()[static_cast<std::size_t>(slice.group)];
+    for (const Parameter& p : table.parameters()) {
+      const std::int64_t begin = std::max(slice.begin, p.offset);
+      const std::int64_t end = std::min(slice.end, p.offset + p.existing_rows * p.columns);
+      if (begin >= end) continue;
+      OwnedPiece piece;
+      piece.parameter = &p;
+      piece.rectangles = slice_of_block(existing_block(p), begin - p.offset, end - p.offset);
+      piece.arena_begin = begin;
+      piece.state_begin = slice.state_begin + begin - slice.begin;
+      piece.elements = end - begin;
+      piece.writes = !p.tied_copy && (!group.tp_replicated || grid.coordinate().tp == 0);
+      pieces.push_back(std::move(piece));
+    }
+  }
+  return pieces;
+}
+
+ModelState::ModelState(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
+                       const ProcessGrid& grid, const ModelStateMemory& memory, Device& device,
+                       Stream& stream)
+    : table_(&table),
+      slices_(slices),
+      pieces_(owned_pieces(table, slices, grid)),
+      memory_(&memory),
+      device_(&device),
+      kernels_(&device.kernels()),
+      stream_(&stream),
+      staging_(nullptr, [](void*) {}) {
+  std::int64_t largest = 0;
+  for (const OwnedPiece& piece : pieces_) largest = std::max(largest, piece.elements);
+  staging_ = device.allocate_host(static_cast<std::size_t>(largest) * sizeof(float));
+}
+
+Tensor ModelState::weights(const OwnedPiece& piece) const {
+  return memory_->master ? moment(memory_->master, piece)
+                         : memory_->parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements);
+}
+
+Tensor ModelState::moment(const Tensor& arena, const OwnedPiece& piece) const {
+  return arena.slice(piece.state_begin, piece.state_begin + piece.elements);
+}
+
+void ModelState::clear() {
+  for (const Tensor& tensor :
+       {memory_->parameters, memory_->gradients, memory_->master, memory_->exp_avg, memory_->exp_avg_sq})
+    if (tensor) kernels_->fill_zero(tensor, *stream_);
+}
+
+void ModelState::round_master() {
+  if (!memory_->master) return;
+  for (const OwnedSlice& slice : slices_)
+    kernels_->copy(memory_->master.slice(slice.state_begin, slice.state_begin + slice.elements()),
+                   memory_->parameters.slice(slice.begin, slice.end), *stream_);
+}
+
+void ModelState::initialize(std::uint64_t seed, double standard_deviation) {
+  clear();
+  for (const OwnedPiece& piece : pieces_) {
+    const Parameter& p = *piece.parameter;
+    const Tensor all = weights(piece);
+    if (p.shape.rank() == 1) {
+      auto* ones = static_cast<float*>(staging_.get());
+      std::fill_n(ones, piece.elements, 1.0f);
+      device_->upload(all, ones, *stream_);
+      stream_->synchronize();
+      continue;
+    }
+    std::int64_t done = 0;
+    for (const Rectangle& r : piece.rectangles) {
+      kernels_->fill_normal(all.slice(done, done + r.elements()).reshape({r.rows(), r.columns()}),
+                            philox_key(seed, p.name), r.row_begin, r.column_begin, p.global_columns(),
+                            static_cast<float>(standard_deviation), *stream_);
+      done += r.elements();
+    }
+  }
+  round_master();
+}
+
+void ModelState::save(RankFileWriter& file) {
+  const auto write = [&](const std::string& prefix, const OwnedPiece& piece, const Tensor& values) {
+    device_->download(staging_.get(), values, *stream_);
+    stream_->synchronize();
+    file.write({prefix + piece.parameter->name, values.dtype(), global_shape(*piece.parameter),
+                piece.rectangles, staging_.get()});
+  };
+  for (const OwnedPiece& piece : pieces_) {
+    if (!piece.writes) continue;
+    write("/model/", piece, weights(piece));
+    write("/optimizer/exp_avg/", piece, moment(memory_->exp_avg, piece));
+    write("/optimizer/exp_avg_sq/", piece, moment(memory_->exp_avg_sq, piece));
+  }
+}
+
+void ModelState::read(const CheckpointReader& checkpoint, const std::string& prefix, const OwnedPiece& piece,
+                      const Tensor& destination) {
+  const std::string name = prefix + piece.parameter->name;
+  const DatasetInfo* info = checkpoint.find(name);
+  if (!info)
+    throw CheckpointError(
+        fmt::format("{}: no {} (a checkpoint of another model?); give the --model it was made with",
+                    checkpoint.folder().string(), name));
+  if (info->shape != global_shape(*piece.parameter))
+    throw CheckpointError(fmt::format("{}: {} is {}, the model's is {}; give the --model it was made with",
+                                      checkpoint.folder().string(), name, fmt::join(info->shape, " x "),
+                                      piece.parameter->shape.to_string()));
+  auto* next = static_cast<std::byte*>(staging_.get());
+  for (const Rectangle& r : piece.rectangles) {
+    checkpoint.read(name, r, next, destination.dtype());
+    next += static_cast<std::size_t>(r.elements()) * size_of(destination.dtype());
+  }
+  device_->upload(destination, staging_.get(), *stream_);
+  stream_->synchronize();
+}
+
+void ModelState::load(const CheckpointReader& checkpoint, bool with_optimizer) {
+  clear();
+  for (const OwnedPiece& piece : pieces_) {
+    read(checkpoint, "/model/", piece, weights(piece));
+    if (!with_optimizer) continue;
+    read(checkpoint, "/optimizer/exp_avg/", piece, moment(memory_->exp_avg, piece));
+    read(checkpoint, "/optimizer/exp_avg_sq/", piece, moment(memory_->exp_avg_sq, piece));
+  }
+  round_master();
+}
+
+}  // namespace llama3d

@@ -1,0 +1,65 @@
+#pragma once
+// The values of a rank's model and optimizer slices: drawn at random, saved to and loaded from checkpoints,
+// all in global coordinates.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint_file.hpp"
+#include "optim/distributed_optimizer.hpp"
+
+namespace llama3d {
+
+/// The part of one parameter that lies in this rank's slices.
+struct OwnedPiece {
+  const Parameter* parameter = nullptr;
+  std::vector<Rectangle> rectangles;  ///< in the global tensor, existing rows only, in memory order
+  std::int64_t arena_begin = 0;       ///< first element in the parameter arena
+  std::int64_t state_begin = 0;       ///< first element in the arenas of master weights and moments
+  std::int64_t elements = 0;
+  bool writes = true;  ///< this rank is the one that saves it
+};
+
+std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
+                                     const ProcessGrid& grid);
+
+class ModelState {
+ public:
+  /// `memory`, `device` and `stream` must outlive the state.
+  ModelState(const ParameterTable& table, const std::vector<OwnedSlice>& slices, const ProcessGrid& grid,
+             const ModelStateMemory& memory, Device& device, Stream& stream);
+
+  /// Initial weights: normal deviates of `standard_deviation` for matrices, ones for norms, each a function
+  /// of seed, parameter name and global element; moments zero. Fills this rank's slices: gather the
+  /// parameters afterwards.
+  void initialize(std::uint64_t seed, double standard_deviation);
+
+  /// Writes this rank's pieces, as fp32: /model/NAME from the master weights, /optimizer/exp_avg/NAME and
+  /// /optimizer/exp_avg_sq/NAME.
+  void save(RankFileWriter& file);
+  /// Reads this rank's slices; with_optimizer false: weights only, moments zero. Gather the parameters
+  /// afterwards. Throws CheckpointError when a tensor is missing or has another shape.
+  void load(const CheckpointReader& checkpoint, bool with_optimizer);
+
+ private:
+  /// Weights that updates accumulate in: master weights, or the parameters themselves.
+  Tensor weights(const OwnedPiece& piece) const;
+  Tensor moment(const Tensor& arena, const OwnedPiece& piece) const;
+  void clear();
+  /// Parameters of this rank's slices from the master weights, where there are any.
+  void round_master();
+  void read(const CheckpointReader& checkpoint, const std::string& prefix, const OwnedPiece& piece,
+            const Tensor& destination);
+
+  const ParameterTable* table_;
+  std::vector<OwnedSlice> slices_;
+  std::vector<OwnedPiece> pieces_;
+  const ModelStateMemory* memory_;
+  Device* device_;
+  Kernels* kernels_;
+  Stream* stream_;
+  DeviceMemory staging_;  ///< host memory of the largest piece, fp32
+};
+
+}  // namespace llama3d

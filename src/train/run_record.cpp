@@ -1,0 +1,70 @@
+#include "train/run_record.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/bytes.hpp"
+#include "base/version.hpp"
+
+namespace llama3d {
+
+std::string method(const RunShape& shape) {
+  std::string text = shape.grid.to_string();
+  if (shape.grid.pp > 1) text += fmt::format(", {}", name_of(shape.schedule));
+  return text;
+}
+
+std::string describe_run(const TrainSettings& s, const RunShape& shape, const Device& device) {
+  return fmt::format(
+      "llama3d {}: {} ({:.2f} M parameters, {}) on {}\n"
+      "grid: {}; {} sequences of {} tokens a step, micro-batch {}, {} accumulated",
+      version(), shape.model.name, static_cast<double>(shape.model.parameters()) / 1e6,
+      name_of(shape.compute), device.name(), method(shape), shape.global_batch, s.seq_length,
+      shape.micro_batch, shape.micro_batches());
+}
+
+void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, const RunShape& shape,
+                           Runtime& runtime) {
+  std::string hosts;
+  std::set<std::string> seen;
+  for (const auto& host : runtime.control.all_gather(runtime.control.host()))
+    if (seen.insert(host).second) hosts += (hosts.empty() ? "" : ",") + host;
+  const auto integer = [](auto value) { return static_cast<std::int64_t>(value); };
+  metrics.attribute("command_line", s.command_line);
+  metrics.attribute("configuration", s.configuration);
+  metrics.attribute("tp", integer(shape.grid.tp));
+  metrics.attribute("pp", integer(shape.grid.pp));
+  metrics.attribute("dp", integer(shape.grid.dp));
+  metrics.attribute("world_size", integer(shape.grid.world()));
+  metrics.attribute("pipeline_schedule", std::string(name_of(shape.schedule)));
+  metrics.attribute("method", method(shape));
+  metrics.attribute("model", shape.model.name);
+  metrics.attribute("parameters", shape.model.parameters());
+  metrics.attribute("micro_batch_size", shape.micro_batch);
+  metrics.attribute("gradient_accumulation", integer(shape.micro_batches()));
+  metrics.attribute("global_batch_size", shape.global_batch);
+  metrics.attribute("sequence", shape.sequence);
+  metrics.attribute("precision", std::string(name_of(shape.compute)));
+  metrics.attribute("hosts", hosts);
+  metrics.attribute("device", runtime.device.name());
+  metrics.attribute("version", version());
+  metrics.attribute("git_revision", git_revision());
+  metrics.attribute("flops_formula",
+                    "6 * matrix_parameters + 6 * layers * heads * head_dim * sequence, a token");
+  metrics.attribute("flops_per_token", shape.model.training_flops_per_token(shape.sequence));
+  metrics.attribute("peak_flops", runtime.device.peak_flops(shape.compute).value_or(std::nan("")));
+  metrics.attribute("peak_source", runtime.device.peak_source());
+}
+
+std::string checkpoint_attributes(const TrainSettings& s, const RunShape& shape) {
+  const nlohmann::json attributes = {
+      {"llama3d_version", version()},         {"git_revision", git_revision()},
+      {"grid", shape.grid.to_string()},       {"seed", s.seed},
+      {"sequence", shape.sequence},           {"global_batch_size", shape.global_batch},
+      {"model_config", to_json(shape.model)}, {"configuration", s.configuration}};
+  return attributes.dump();
+}
+
+}  // namespace llama3d

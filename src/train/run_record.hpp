@@ -1,0 +1,22 @@
+#pragma once
+// A run in words and attributes: for people, for metrics.h5 and for checkpoints.
+
+#include <string>
+
+#include "train/engine.hpp"
+#include "train/metrics_recorder.hpp"
+#include "train/trainer.hpp"
+
+namespace llama3d {
+
+/// Model, grid, batch and machine on a few lines.
+std::string describe_run(const TrainSettings& settings, const RunShape& shape, const Device& device);
+/// The attributes of /run. Collective.
+void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& settings, const RunShape& shape,
+                           Runtime& runtime);
+/// What a checkpoint records besides its position: a JSON object.
+std::string checkpoint_attributes(const TrainSettings& settings, const RunShape& shape);
+/// "TP 2 x PP 2 x DP 2, 1f1b"
+std::string method(const RunShape& shape);
+
+}  // namespace llama3d

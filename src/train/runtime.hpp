@@ -1,0 +1,21 @@
+#pragma once
+// The machine and the job a command runs on: chosen once, at the top, by name.
+
+#include <functional>
+#include <memory>
+
+#include "compute/device.hpp"
+#include "mpi/communicator.hpp"
+#include "mpi/control_plane.hpp"
+#include "mpi/process_grid.hpp"
+
+namespace llama3d {
+
+struct Runtime {
+  Device& device;
+  ControlPlane& control;
+  /// Collective; once for a grid.
+  std::function<std::unique_ptr<GridCommunicators>(const ProcessGrid&)> make_communicators;
+};
+
+}  // namespace llama3d

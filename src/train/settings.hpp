@@ -1,0 +1,67 @@
+#pragma once
+// Everything a user decides about a training run. The command line fills it; a program may fill it itself.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/stage_shape.hpp"
+#include "optim/learning_rate.hpp"
+#include "pipeline/schedule.hpp"
+
+namespace llama3d {
+
+struct TrainSettings {
+  // model and data
+  std::string model = "llama3-tiny";  ///< preset, config.json or Hugging Face folder
+  std::string data;                   ///< token file
+  std::string valid_data;             ///< token file; empty: the end of `data`, see valid_fraction
+  double valid_fraction = 0;          ///< share of `data` held out when there is no valid_data
+  std::int64_t valid_interval = 100;  ///< steps between validations; 0: only at the end
+  std::int64_t valid_samples = 64;    ///< sequences of a validation; 0: all
+  bool separate_documents = true;     ///< attention and positions restart at every document
+  std::string load;                   ///< checkpoint to start from, weights only
+
+  // grid
+  int tp_size = 1;
+  int pp_size = 1;
+  ScheduleKind pipeline_schedule = ScheduleKind::one_f_one_b;
+  int pipeline_chunks = 0;           ///< model chunks a stage; 0: 2 for interleaved, else 1
+  std::vector<int> pipeline_layers;  ///< layers of every part of the pipeline; empty: balanced
+
+  // batch
+  std::int64_t micro_batch_size = 1;   ///< sequences
+  std::int64_t global_batch_size = 0;  ///< sequences; 0: micro-batch size x DP x stages
+  std::int64_t seq_length = 1024;      ///< tokens
+
+  // optimization
+  std::int64_t steps = 1000;
+  double learning_rate = 3e-4;
+  double min_learning_rate = 3e-5;
+  std::int64_t warmup_steps = 0;
+  LearningRateKind lr_schedule = LearningRateKind::cosine;
+  double wsd_decay_fraction = 0.2;
+  double weight_decay = 0.1;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  double grad_clip = 1.0;  ///< global norm; 0 does not clip
+  std::uint64_t seed = 1;
+  std::int64_t max_skipped_steps =
+      10;  ///< consecutive steps with non-finite loss or gradient before giving up
+
+  // machine
+  DType precision = DType::fp32;  ///< of parameters and activations; optimizer state is fp32
+  Recompute recompute = Recompute::none;
+
+  // output
+  std::string output_dir = "runs/default";
+  std::int64_t checkpoint_interval = 0;  ///< steps; 0: only at the end
+  int keep_checkpoints = 3;              ///< newest to keep; 0: all
+  std::string resume;                    ///< "auto", a checkpoint's folder, or empty: a new run
+  std::int64_t log_interval = 10;        ///< steps between plain progress lines and rows of /ranks
+
+  // for the record
+  std::string command_line;   ///< as started
+  std::string configuration;  ///< all of the above as resolved, JSON text
+};
+
+}  // namespace llama3d

@@ -1,0 +1,317 @@
+#include "train/trainer.hpp"
+
+#include <fmt/ranges.h>
+
+#include <unistd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.hpp"
+#include "compute/kernels.hpp"
+#include "train/batches.hpp"
+#include "train/run_record.hpp"
+#include "train/signals.hpp"
+#include "train/summary.hpp"
+
+namespace llama3d {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+OptimizerOptions optimizer_options(const TrainSettings& s) {
+  return {.beta1 = s.beta1,
+          .beta2 = s.beta2,
+          .epsilon = s.epsilon,
+          .weight_decay = s.weight_decay,
+          .gradient_clip = s.grad_clip,
+          .seed = s.seed};
+}
+
+LearningRateSchedule learning_rate_schedule(const TrainSettings& s) {
+  return {.kind = s.lr_schedule,
+          .peak = s.learning_rate,
+          .minimum = s.min_learning_rate,
+          .warmup_steps = s.warmup_steps,
+          .steps = s.steps,
+          .decay_fraction = s.wsd_decay_fraction};
+}
+
+void check_output_directory(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory / "checkpoints", error);
+  if (error || access(directory.c_str(), W_OK | X_OK) != 0)
+    throw ConfigurationError(fmt::format(
+        "--output-dir {}: can't be written to; give a folder that can be made", directory.string()));
+}
+
+/// One run on one rank, set up and then stepped through.
+class Trainer {
+ public:
+  Trainer(const TrainSettings& settings, Runtime& runtime);
+  TrainResult run();
+
+ private:
+  void start();
+  void record_run();
+  /// One step; false when the job was told to stop instead.
+  bool step();
+  void count_skips(const StepResult& result);
+  void record_step(const StepResult& result, double learning_rate, double step_seconds, double data_seconds);
+  void validate();
+  void save();
+  void note(const std::string& text) {
+    progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", text));
+  }
+
+  TrainSettings settings_;
+  Runtime& runtime_;
+  bool leader_;
+  RunShape shape_;
+  std::optional<TrainingBatches> batches_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ModelState> state_;
+  std::unique_ptr<Checkpoints> checkpoints_;
+  std::unique_ptr<MetricsRecorder> metrics_;
+  std::unique_ptr<Progress> progress_;
+  LearningRateSchedule schedule_;
+  TrainPosition position_;
+  TrainResult result_;
+  std::vector<double> step_seconds_;
+  std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0;
+};
+
+Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
+    : settings_(settings),
+      runtime_(runtime),
+      leader_(runtime.control.rank() == 0),
+      schedule_(learning_rate_schedule(settings)) {
+  std::optional<RankPlan> plan;
+  fail_together(runtime.control, [&] {
+    Kernels& kernels = runtime.device.kernels();
+    shape_ = run_shape(settings, runtime.control.size());
+    const auto most = check_fits(
+        shape_, kernels,
+        runtime.device.memory_bytes() /
+            static_cast<std::size_t>(runtime.device.kind() == "cpu" ? runtime.control.node_size() : 1));
+    plan.emplace(make_rank_plan(shape_, runtime.control.rank(), kernels));
+    batches_.emplace(settings, *plan);
+    if (!leader_) return;
+    check_output_directory(settings.output_dir);
+    note(describe_run(settings, shape_, runtime.device));
+    note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
+  });
+  engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime);
+  state_ =
+      std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
+                                   engine_->memory().state, runtime.device, engine_->stream());
+  const auto tell = [this](const std::string& text) {
+    if (leader_) note(text);
+  };
+  checkpoints_ = std::make_unique<Checkpoints>(std::filesystem::path(settings.output_dir) / "checkpoints",
+                                               settings.keep_checkpoints, runtime.control, tell);
+  start();
+  fail_together(runtime.control, [&] {
+    metrics_ = std::make_unique<MetricsRecorder>(
+        std::filesystem::path(settings.output_dir) / "metrics.h5",
+        settings.resume.empty() ? std::optional<std::int64_t>() : std::optional(position_.step),
+        runtime.control, tell);
+  });
+  record_run();
+  progress_ = std::make_unique<Progress>(leader_, position_.step, settings.steps, settings.log_interval);
+}
+
+void Trainer::start() {
+  std::optional<TrainPosition> loaded;
+  if (settings_.resume == "auto") {
+    loaded = checkpoints_->load_newest(*state_);
+    if (leader_)
+      note(loaded ? fmt::format("resuming at step {}", loaded->step)
+                  : fmt::format("--resume auto: no checkpoint in {}/checkpoints, starting anew",
+                                settings_.output_dir));
+  } else if (!settings_.resume.empty()) {
+    loaded = checkpoints_->load(settings_.resume, *state_, true);
+    if (leader_) note(fmt::format("resuming {} at step {}", settings_.resume, loaded->step));
+  }
+  if (loaded)
+    position_ = *loaded;
+  else if (!settings_.load.empty())
+    checkpoints_->load(settings_.load, *state_, false);
+  else
+    state_->initialize(settings_.seed, shape_.model.initializer_range);
+  engine_->optimizer().gather_parameters();
+}
+
+void Trainer::record_run() {
+  record_run_attributes(*metrics_, settings_, shape_, runtime_);
+  if (position_.step > 0)
+    metrics_->event(position_.step, "resume", fmt::format("at step {}", position_.step));
+}
+
+TrainResult Trainer::run() {
+  const SignalGuard signals;
+  while (position_.step < settings_.steps) {
+    if (!step()) {
+      save();
+      result_.status = ExitStatus::requeue;
+      break;
+    }
+    const bool last = position_.step == settings_.steps;
+    if (last || (settings_.valid_interval > 0 && position_.step % settings_.valid_interval == 0)) validate();
+    if (last || (settings_.checkpoint_interval > 0 && position_.step % settings_.checkpoint_interval == 0))
+      save();
+  }
+  result_.steps = position_.step;
+  metrics_->sync();
+  progress_.reset();
+  if (leader_ && result_.status == ExitStatus::done)
+    note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_,
+                       runtime_.device.peak_flops(shape_.compute)));
+  return result_;
+}
+
+bool Trainer::step() {
+  const auto begin = Clock::now();
+  // Signals and unreadable data reach single ranks: agree before the step's collectives.
+  enum Flag : std::int64_t { go_on, signalled, unreadable };
+  std::int64_t flag = SignalGuard::received() ? signalled : go_on;
+  std::vector<BatchRows> rows;
+  std::exception_ptr data_error;
+  try {
+    rows = batches_->read(position_.consumed_samples);
+  } catch (const Error&) {
+    data_error = std::current_exception();
+    flag = unreadable;
+  }
+  const double data_seconds = seconds_since(begin);
+  flag = runtime_.control.all_max(flag);
+  if (flag == unreadable)
+    fail_together(runtime_.control, [&] {
+      if (data_error) std::rethrow_exception(data_error);
+    });
+  if (flag == signalled) {
+    note(fmt::format("signal received: saving at step {}", position_.step));
+    metrics_->event(position_.step, "signal", "saving and ending, to be resumed");
+    return false;
+  }
+  const double learning_rate = schedule_.at(position_.step + 1);
+  const StepResult result = engine_->train_step(rows, position_.step + 1, learning_rate);
+  ++position_.step;
+  position_.consumed_samples += shape_.global_batch;
+  position_.tokens += shape_.global_batch * shape_.sequence;
+  record_step(result, learning_rate, seconds_since(begin), data_seconds);
+  count_skips(result);
+  return true;
+}
+
+void Trainer::count_skips(const StepResult& result) {
+  consecutive_skips_ = result.skipped ? consecutive_skips_ + 1 : 0;
+  if (!result.skipped) return;
+  const auto text = fmt::format("loss {} or gradient norm {} is not finite: step {} skipped ({} in a row)",
+                                result.loss, result.gradient_norm, position_.step, consecutive_skips_);
+  if (leader_) note("warning: " + text);
+  metrics_->event(position_.step, "skip", text);
+  if (consecutive_skips_ < settings_.max_skipped_steps) return;
+  fail_together(runtime_.control, [&] {
+    throw NumericsError(
+        fmt::format("{} steps in a row with a loss or gradient that is not finite (last loss {}, gradient "
+                    "norm {}); lower --learning-rate, or look at the data around step {}",
+                    consecutive_skips_, result.loss, result.gradient_norm, position_.step));
+  });
+}
+
+void Trainer::record_step(const StepResult& result, double learning_rate, double step_seconds,
+                          double data_seconds) {
+  const auto tokens = static_cast<double>(shape_.global_batch * shape_.sequence);
+  TrainRow row;
+  row.step = position_.step;
+  row.time_ns = unix_time_ns();
+  row.tokens = position_.tokens;
+  row.loss = result.loss;
+  row.grad_norm = result.gradient_norm;
+  row.learning_rate = learning_rate;
+  row.step_seconds = step_seconds;
+  row.tokens_per_second = tokens / step_seconds;
+  row.tokens_per_second_per_gpu = row.tokens_per_second / shape_.grid.world();
+  const auto peak = runtime_.device.peak_flops(shape_.compute);
+  row.mfu =
+      peak ? row.tokens_per_second_per_gpu * shape_.model.training_flops_per_token(shape_.sequence) / *peak
+           : std::nan("");
+  row.peak_memory_bytes = static_cast<std::int64_t>(runtime_.device.memory_in_use());
+  row.skipped = result.skipped;
+  metrics_->train(row);
+  if (settings_.log_interval > 0 && (position_.step % settings_.log_interval == 0 || position_.step == 1))
+    metrics_->ranks(position_.step, engine_->seconds(), data_seconds, step_seconds,
+                    runtime_.device.memory_in_use());
+  step_seconds_.push_back(step_seconds);
+  result_.loss = result.loss;
+  progress_->step({position_.step, result.loss, result.gradient_norm, learning_rate, row.tokens_per_second});
+}
+
+void Trainer::validate() {
+  if (!batches_->has_validation() || last_validation_ == position_.step) return;
+  std::vector<BatchRows> rows;
+  fail_together(runtime_.control, [&] { rows = batches_->read_validation(); });
+  const Evaluation evaluation = engine_->evaluate(rows);
+  last_validation_ = position_.step;
+  result_.valid_loss = evaluation.loss;
+  metrics_->valid({position_.step, evaluation.loss, std::exp(evaluation.loss)});
+  if (leader_)
+    note(fmt::format("step {}: validation loss {:.4f}, perplexity {:.2f} ({:.0f} targets)", position_.step,
+                     evaluation.loss, std::exp(evaluation.loss), evaluation.targets));
+}
+
+void Trainer::save() {
+  if (last_save_ == position_.step) return;
+  const auto begin = Clock::now();
+  try {
+    const auto folder = checkpoints_->save(position_, checkpoint_attributes(settings_, shape_), *state_);
+    last_save_ = position_.step;
+    metrics_->event(position_.step, "checkpoint",
+                    fmt::format("{} in {:.2f} s", folder.string(), seconds_since(begin)));
+    metrics_->sync();
+    if (leader_) note(fmt::format("step {}: saved {}", position_.step, folder.string()));
+  } catch (const Error& error) {
+    // A full disk must not end a run that can go on; at its end there is nothing left to go on with.
+    if (position_.step == settings_.steps || SignalGuard::received()) throw;
+    if (leader_) note(fmt::format("warning: no checkpoint at step {}: {}", position_.step, error.what()));
+    metrics_->event(position_.step, "checkpoint", fmt::format("failed: {}", error.what()));
+  }
+}
+
+}  // namespace
+
+RunShape run_shape(const TrainSettings& s, int world_size) {
+  RunShape shape;
+  shape.model = load_model_config(s.model);
+  shape.grid = ProcessGrid::derive(world_size, s.tp_size, s.pp_size, 0).shape();
+  shape.schedule = s.pipeline_schedule;
+  const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
+  shape.chunks = s.pipeline_chunks > 0 ? s.pipeline_chunks : interleaved ? 2 : 1;
+  shape.pipeline_layers = s.pipeline_layers;
+  shape.micro_batch = s.micro_batch_size;
+  shape.global_batch =
+      s.global_batch_size > 0 ? s.global_batch_size : s.micro_batch_size * shape.grid.dp * shape.grid.pp;
+  shape.sequence = s.seq_length;
+  shape.compute = s.precision;
+  shape.recompute = s.recompute;
+  return shape;
+}
+
+MemoryPlan check_run(const TrainSettings& settings, int world_size, const Device& device,
+                     const Kernels& kernels) {
+  const RunShape shape = run_shape(settings, world_size);
+  const MemoryPlan most = check_fits(shape, kernels, device.memory_bytes());
+  TrainingBatches(settings, make_rank_plan(shape, 0, kernels));
+  return most;
+}
+
+TrainResult train(const TrainSettings& settings, Runtime& runtime) {
+  return Trainer(settings, runtime).run();
+}
+
+}  // namespace llama3d

@@ -1,0 +1,204 @@
+// Attention and its gradients against the definition in double, one pair of rows at a time.
+#include "compute/machines.hpp"
+
+namespace llama3d::test {
+
+namespace data = boost::unit_test::data;
+
+namespace {
+
+/// Everything attention computes, from the definition.
+struct Truth {
+  std::vector<double> out, lse, dqkv;
+
+  Truth(const std::vector<float>& qkv, const std::vector<float>& dout, const Documents& documents,
+        const AttentionShape& shape)
+      : rows_(documents.starts.size()),
+        columns_(static_cast<std::size_t>(shape.fused_columns())),
+        size_(static_cast<std::size_t>(shape.head_dim)),
+        heads_(static_cast<std::size_t>(shape.query_heads)),
+        kv_heads_(static_cast<std::size_t>(shape.key_value_heads)) {
+    out.assign(rows_ * heads_ * size_, 0);
+    lse.assign(heads_ * rows_, 0);
+    dqkv.assign(qkv.size(), 0);
+    for (std::size_t head = 0; head < heads_; ++head) {
+      for (std::size_t t = 0; t < rows_; ++t) {
+        row(qkv, dout, static_cast<std::size_t>(documents.starts[t]), t, head);
+      }
+    }
+  }
+
+ private:
+  void row(const std::vector<float>& qkv, const std::vector<float>& dout, std::size_t start, std::size_t t,
+           std::size_t head) {
+    const std::size_t group = heads_ / kv_heads_;
+    const std::size_t q = t * columns_ + head * size_, o = (t * heads_ + head) * size_;
+    const std::size_t key = (heads_ + head / group) * size_, value = key + kv_heads_ * size_;
+    const double scale = 1 / std::sqrt(static_cast<double>(size_));
+    std::vector<double> p, dp;
+    double sum = 0, mean = 0;
+    for (std::size_t s = start; s <= t; ++s) {
+      double score = 0, gradient = 0;
+      for (std::size_t d = 0; d < size_; ++d) {
+        score += scale * qkv[q + d] * qkv[s * columns_ + key + d];
+        gradient += double{dout[o + d]} * qkv[s * columns_ + value + d];
+      }
+      p.push_back(std::exp(score));
+      dp.push_back(gradient);
+      sum += p.back();
+    }
+    lse[head * rows_ + t] = std::log(sum);
+    for (std::size_t i = 0; i < p.size(); ++i) {
+      p[i] /= sum;
+      mean += p[i] * dp[i];
+    }
+    for (std::size_t i = 0; i < p.size(); ++i) {
+      const std::size_t s = (start + i) * columns_;
+      const double ds = scale * p[i] * (dp[i] - mean);
+      for (std::size_t d = 0; d < size_; ++d) {
+        out[o + d] += p[i] * qkv[s + value + d];
+        dqkv[q + d] += ds * qkv[s + key + d];
+        dqkv[s + key + d] += ds * qkv[q + d];
+        dqkv[s + value + d] += p[i] * dout[o + d];
+      }
+    }
+  }
+
+  std::size_t rows_, columns_, size_, heads_, kv_heads_;
+};
+
+/// Columns [begin, end) of each row.
+template <class T>
+std::vector<T> columns_of(const std::vector<T>& values, std::int64_t columns, std::int64_t begin,
+                          std::int64_t end) {
+  std::vector<T> part;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto column = static_cast<std::int64_t>(i) % columns;
+    if (column >= begin && column < end) part.push_back(values[i]);
+  }
+  return part;
+}
+
+/// Forward and backward on a machine against the truth.
+void check(Machine& m, DType dtype, const AttentionShape& shape, const std::vector<std::int64_t>& lengths,
+           float deviation) {
+  BOOST_TEST_CONTEXT("heads " << shape.query_heads << "/" << shape.key_value_heads << " of " << shape.head_dim
+                              << ", documents " << lengths.size()) {
+    const Documents documents(m, lengths);
+    const auto t = static_cast<std::int64_t>(documents.starts.size());
+    const auto values = random_values(t * shape.fused_columns(), dtype, 41, deviation);
+    const auto gradient = random_values(t * shape.output_columns(), dtype, 42);
+    const Truth truth(values, gradient, documents, shape);
+
+    const Buffer qkv(m, dtype, {t, shape.fused_columns()}, values),
+        out(m, dtype, {t, shape.output_columns()});
+    const Buffer lse(m, DType::fp32, {shape.query_heads, t});
+    m.kernels().attention_forward(qkv, documents.rows(), shape, out, lse, *m.stream);
+    const Buffer dout(m, dtype, {t, shape.output_columns()}, gradient),
+        dqkv(m, dtype, {t, shape.fused_columns()});
+    m.kernels().attention_backward(qkv, documents.rows(), shape, out, lse, dout, dqkv, *m.stream);
+
+    // Scores are sums over the head size; their error, times up to their own size, passes into the
+    // exponentials.
+    const auto size = static_cast<double>(shape.head_dim);
+    const double exponent = 4 * deviation * deviation * std::sqrt(size) * tolerance(DType::fp32, 1);
+    // A bf16 tolerance of `out` enters dS through the row sums of dout out.
+    const double backward = exponent + 2 * tolerance(dtype, t);
+    CHECK_AGREES(out.read(), truth.out, exponent + tolerance(dtype, t));
+    CHECK_AGREES(lse.read(), truth.lse, exponent + tolerance(DType::fp32, t));
+    const std::int64_t q = shape.output_columns(), k = shape.key_value_heads * shape.head_dim,
+                       all = q + 2 * k;
+    const auto actual = dqkv.read();
+    // A document of one row has dQ = dK = 0, which every implementation gets as a difference of equal terms.
+    if (lengths.empty() || *std::max_element(lengths.begin(), lengths.end()) > 1) {
+      CHECK_AGREES(columns_of(actual, all, 0, q), columns_of(truth.dqkv, all, 0, q), backward);
+      CHECK_AGREES(columns_of(actual, all, q, q + k), columns_of(truth.dqkv, all, q, q + k), backward);
+    }
+    CHECK_AGREES(columns_of(actual, all, q + k, all), columns_of(truth.dqkv, all, q + k, all), backward);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(attention)
+
+BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines()) * data::make(reals()), machine, dtype) {
+  const std::vector<std::vector<std::int64_t>> batches = {
+      {},   // no row
+      {1},  // one token
+      {2},  // the smallest that mixes rows
+      {63},
+      {64},
+      {65},
+      {130},
+      {128, 128},  // whole tiles
+      {5, 70, 1, 64, 33},
+      {40, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  // padding rows behind a document
+      std::vector<std::int64_t>(80, 1),       // nothing but padding
+  };
+  for (const auto& lengths : batches) check(machine.get(), dtype, {2, 1, 16}, lengths, 1);
+}
+
+BOOST_DATA_TEST_CASE(heads_of_every_kind, data::make(machines()) * data::make(reals()), machine, dtype) {
+  for (const std::int64_t size : {2, 16, 20, 64, 128}) {
+    for (const auto& [queries, keys] : {std::pair{1, 1}, {3, 3}, {3, 1}, {8, 2}}) {
+      check(machine.get(), dtype, {queries, keys, size}, {37, 70}, 1);
+    }
+  }
+}
+
+BOOST_DATA_TEST_CASE(large_scores, data::make(machines()) * data::make(reals()), machine, dtype) {
+  // Scores of some hundred: exp of them, unshifted, would be infinite.
+  check(machine.get(), dtype, {2, 2, 32}, {100}, 8);
+}
+
+BOOST_DATA_TEST_CASE(one_row_documents_return_their_value, data::make(machines()) * data::make(reals()),
+                     machine, dtype) {
+  Machine& m = machine.get();
+  const AttentionShape shape{2, 2, 16};
+  const Documents documents(m, {1, 1, 1});
+  const auto values = random_values(3 * shape.fused_columns(), dtype, 43);
+  const Buffer out(m, dtype, {3, 32}), lse(m, DType::fp32, {2, 3});
+  m.kernels().attention_forward(Buffer(m, dtype, {3, shape.fused_columns()}, values), documents.rows(), shape,
+                                out, lse, *m.stream);
+  BOOST_CHECK(out.read() == columns_of(values, 96, 64, 96));
+}
+
+BOOST_DATA_TEST_CASE(rows_never_see_other_documents_or_the_future, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  const AttentionShape shape{4, 2, 16};
+  const Documents documents(m, {70, 30, 50});
+  const std::int64_t columns = shape.fused_columns();
+  auto values = random_values(150 * columns, DType::fp32, 44);
+  const auto run = [&] {
+    const Buffer out(m, DType::fp32, {150, 64}), lse(m, DType::fp32, {4, 150});
+    m.kernels().attention_forward(Buffer(m, DType::fp32, {150, columns}, values), documents.rows(), shape,
+                                  out, lse, *m.stream);
+    return out.read();
+  };
+  const auto before = run();
+  // Row 80 lies in the second document: only rows 80 to 99 may change, and each of them does.
+  for (std::int64_t c = 0; c < columns; ++c) values[static_cast<std::size_t>(80 * columns + c)] += 1;
+  const auto after = run();
+  for (std::size_t t = 0; t < 150; ++t) {
+    const bool same = std::equal(&before[t * 64], &before[t * 64] + 64, &after[t * 64]);
+    BOOST_CHECK_EQUAL(same, t < 80 || t >= 100);
+  }
+}
+
+BOOST_DATA_TEST_CASE(a_nan_reaches_those_who_see_it, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  const AttentionShape shape{1, 1, 16};
+  const Documents documents(m, {20, 10});
+  auto values = random_values(30 * 48, DType::fp32, 45);
+  values[5 * 48 + 16] = std::numeric_limits<float>::quiet_NaN();
+  const Buffer out(m, DType::fp32, {30, 16}), lse(m, DType::fp32, {1, 30});
+  m.kernels().attention_forward(Buffer(m, DType::fp32, {30, 48}, values), documents.rows(), shape, out, lse,
+                                *m.stream);
+  const auto result = out.read();
+  for (std::size_t t = 0; t < 30; ++t) BOOST_CHECK_EQUAL(std::isnan(result[t * 16]), t >= 5 && t < 20);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace llama3d::test

@@ -1,0 +1,71 @@
+// Every machine against the oracle, HostKernels on one thread, at sizes too large for sums in plain double
+// loops: how work is split among threads or blocks shows here. And: the same call twice gives the same bits.
+#include "compute/machines.hpp"
+
+namespace llama3d::test {
+
+namespace data = boost::unit_test::data;
+
+namespace {
+
+constexpr std::int64_t rows = 700, hidden = 96, width = 320;
+constexpr AttentionShape shape{6, 2, 16};
+const std::vector<std::int64_t> lengths = {300, 1, 1, 70, 200, 128};
+
+/// What one layer's operations leave behind, forward and backward, on inputs that do not depend on the
+/// machine.
+std::vector<std::vector<float>> run_layer(Machine& m, DType dtype) {
+  Kernels& k = m.kernels();
+  Stream& s = *m.stream;
+  const Documents documents(m, lengths);
+  const auto draw = [&](Shape extents, unsigned seed) {
+    return Buffer(m, dtype, extents, random_values(extents.elements(), dtype, seed, 0.5f));
+  };
+  const Buffer x = draw({rows, hidden}, 1), w = draw({hidden}, 2),
+               w_qkv = draw({shape.fused_columns(), hidden}, 3);
+  const Buffer y(m, dtype, {rows, hidden}), rstd(m, DType::fp32, {rows});
+  k.rms_norm_forward(x, w, 1e-5f, y, rstd, s);
+  const Buffer qkv(m, dtype, {rows, shape.fused_columns()});
+  k.linear_forward(y, w_qkv, qkv, s);
+  const Buffer out(m, dtype, {rows, shape.output_columns()}), lse(m, DType::fp32, {shape.query_heads, rows});
+  k.attention_forward(qkv, documents.rows(), shape, out, lse, s);
+  const Buffer dout = draw({rows, shape.output_columns()}, 4), dqkv(m, dtype, {rows, shape.fused_columns()});
+  k.attention_backward(qkv, documents.rows(), shape, out, lse, dout, dqkv, s);
+  const Buffer dy(m, dtype, {rows, hidden}), dw_qkv(m, DType::fp32, {shape.fused_columns(), hidden});
+  k.fill_zero(dw_qkv, s);
+  k.linear_backward_weight(dqkv, y, dw_qkv, s);
+  k.linear_backward_input(dqkv, w_qkv, dy, s);
+  const Buffer dx(m, dtype, {rows, hidden}), dw(m, DType::fp32, {hidden}, std::vector<float>(hidden, 0.0f));
+  k.rms_norm_backward(dy, x, w, rstd, {}, dx, dw, s);
+  const Buffer gate_up = draw({rows, 2 * width}, 5), h(m, dtype, {rows, width}),
+               dgate_up(m, dtype, {rows, 2 * width});
+  k.swiglu_forward(gate_up, h, s);
+  k.swiglu_backward(gate_up, h, dgate_up, s);
+  return {y.read(),      rstd.read(), qkv.read(), out.read(), lse.read(), dqkv.read(),
+          dw_qkv.read(), dy.read(),   dx.read(),  dw.read(),  h.read(),   dgate_up.read()};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(equivalence)
+
+BOOST_DATA_TEST_CASE(a_layer_is_equivalent_to_the_oracle, data::make(machines()) * data::make(reals()),
+                     machine, dtype) {
+  const auto actual = run_layer(machine.get(), dtype), expected = run_layer(oracle().get(), dtype);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    // Each step starts from the step before it: a dozen roundings in a row, the longest sum over all rows.
+    BOOST_TEST_CONTEXT("result " << i) {
+      CHECK_AGREES(actual[i], expected[i], 4 * tolerance(dtype, rows));
+    }
+  }
+}
+
+BOOST_DATA_TEST_CASE(the_same_call_gives_the_same_bits, data::make(machines()) * data::make(reals()), machine,
+                     dtype) {
+  const auto first = run_layer(machine.get(), dtype);
+  for (int repeat = 0; repeat < 3; ++repeat) BOOST_CHECK(run_layer(machine.get(), dtype) == first);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace llama3d::test

@@ -1,0 +1,168 @@
+// RMSNorm against its definition in double.
+#include "compute/machines.hpp"
+
+namespace llama3d::test {
+
+namespace data = boost::unit_test::data;
+
+namespace {
+
+constexpr float epsilon = 1e-5f;
+const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},  {1, 1},    {1, 100},
+                                                        {5, 33}, {67, 130}, {300, 64}};
+
+/// A case of T rows of C, with the truth in double.
+struct Case {
+  std::int64_t rows, columns;
+  std::vector<float> x, w;
+  std::vector<double> rstd, y;
+
+  Case(std::int64_t t, std::int64_t c, DType dtype, std::vector<float> input)
+      : rows(t), columns(c), x(std::move(input)), w(random_values(c, dtype, 12, 0.3f, 1)) {
+    for (std::int64_t i = 0; i < t; ++i) {
+      double squares = 0;
+      for (std::int64_t j = 0; j < c; ++j) squares += double{at(x, i, j)} * at(x, i, j);
+      rstd.push_back(1 / std::sqrt(squares / static_cast<double>(c) + epsilon));
+      for (std::int64_t j = 0; j < c; ++j)
+        y.push_back(at(x, i, j) * rstd.back() * w[static_cast<std::size_t>(j)]);
+    }
+  }
+  template <class T>
+  T at(const std::vector<T>& values, std::int64_t i, std::int64_t j) const {
+    return values[static_cast<std::size_t>(i * columns + j)];
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(norm)
+
+BOOST_DATA_TEST_CASE(forward_is_the_definition, data::make(machines()) * data::make(reals()), machine,
+                     dtype) {
+  Machine& m = machine.get();
+  for (const auto& [t, c] : sizes) {
+    const Case truth(t, c, dtype, random_values(t * c, dtype, 11, 3));
+    const Buffer y(m, dtype, {t, c}), rstd(m, DType::fp32, {t});
+    m.kernels().rms_norm_forward(Buffer(m, dtype, {t, c}, truth.x), Buffer(m, dtype, {c}, truth.w), epsilon,
+                                 y, rstd, *m.stream);
+    // Two roundings to bf16: of the normalized value and of the product.
+    CHECK_AGREES(y.read(), truth.y, 2 * tolerance(dtype, c));
+    CHECK_AGREES(rstd.read(), truth.rstd, tolerance(DType::fp32, c));
+  }
+}
+
+BOOST_DATA_TEST_CASE(the_normalized_value_is_rounded_before_the_weight, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  const std::int64_t c = 64;
+  const auto x = random_values(c, DType::bf16, 13), w = random_values(c, DType::bf16, 14);
+  const Buffer y(m, DType::bf16, {1, c}), rstd(m, DType::fp32, {1});
+  m.kernels().rms_norm_forward(Buffer(m, DType::bf16, {1, c}, x), Buffer(m, DType::bf16, {c}, w), epsilon, y,
+                               rstd, *m.stream);
+  std::vector<float> normalized = x;
+  for (auto& value : normalized) value *= rstd.read()[0];
+  normalized = rounded(normalized, DType::bf16);
+  for (std::size_t i = 0; i < normalized.size(); ++i) normalized[i] *= w[i];
+  BOOST_CHECK(y.read() == rounded(normalized, DType::bf16));
+}
+
+BOOST_DATA_TEST_CASE(adding_first_is_bit_equal_to_two_steps,
+                     data::make(machines()) * data::make(reals()) * data::make({0, 1, 2}), machine, dtype,
+                     alias) {
+  Machine& m = machine.get();
+  for (const auto& [t, c] : sizes) {
+    const auto a = random_values(t * c, dtype, 15), b = random_values(t * c, dtype, 16);
+    const Buffer w(m, dtype, {c}, random_values(c, dtype, 17));
+    const Buffer residual(m, dtype, {t, c}, a), delta(m, dtype, {t, c}, b), separate(m, dtype, {t, c});
+    const Buffer sum(m, dtype, {t, c}), y(m, dtype, {t, c}), rstd(m, DType::fp32, {t});
+    m.kernels().add(residual, delta, sum, *m.stream);
+    m.kernels().rms_norm_forward(sum, w, epsilon, y, rstd, *m.stream);
+    const Buffer& fused = alias == 0 ? separate : alias == 1 ? residual : delta;
+    const Buffer fused_y(m, dtype, {t, c}), fused_rstd(m, DType::fp32, {t});
+    m.kernels().add_rms_norm_forward(residual, delta, w, epsilon, fused, fused_y, fused_rstd, *m.stream);
+    BOOST_CHECK(fused.read() == sum.read());
+    BOOST_CHECK(fused_y.read() == y.read());
+    BOOST_CHECK(fused_rstd.read() == rstd.read());
+  }
+}
+
+namespace {
+
+/// d(sum of dy y)/dx by the quotient rule, and the gradient of w, in double.
+struct Gradient {
+  std::vector<double> dx, dw;
+
+  Gradient(const Case& truth, const std::vector<float>& dy) : dw(truth.w.size(), 0.0) {
+    for (std::int64_t i = 0; i < truth.rows; ++i) {
+      const double rstd = truth.rstd[static_cast<std::size_t>(i)];
+      double along = 0;
+      for (std::int64_t j = 0; j < truth.columns; ++j) {
+        along += double{truth.at(dy, i, j)} * truth.w[static_cast<std::size_t>(j)] * truth.at(truth.x, i, j);
+        dw[static_cast<std::size_t>(j)] += truth.at(dy, i, j) * truth.at(truth.x, i, j) * rstd;
+      }
+      for (std::int64_t j = 0; j < truth.columns; ++j) {
+        dx.push_back(truth.at(dy, i, j) * truth.w[static_cast<std::size_t>(j)] * rstd -
+                     truth.at(truth.x, i, j) * rstd * rstd * rstd * along /
+                         static_cast<double>(truth.columns));
+      }
+    }
+  }
+};
+
+}  // namespace
+
+BOOST_DATA_TEST_CASE(backward_is_the_derivative,
+                     data::make(machines()) * data::make(reals()) * data::make(reals()) *
+                         data::make({false, true}),
+                     machine, dtype, gradient, with_residual) {
+  Machine& m = machine.get();
+  for (const auto& [t, c] : sizes) {
+    const Case truth(t, c, dtype, random_values(t * c, dtype, 11, 3));
+    const auto dy = random_values(t * c, dtype, 18), around = random_values(t * c, dtype, 19);
+    const auto before = random_values(c, gradient, 20);
+    Gradient expected(truth, dy);
+    const Buffer dx(m, dtype, {t, c}, around), dw(m, gradient, {c}, before);
+    const Buffer rstd(m, DType::fp32, {t}, std::vector<float>(truth.rstd.begin(), truth.rstd.end()));
+    m.kernels().rms_norm_backward(Buffer(m, dtype, {t, c}, dy), Buffer(m, dtype, {t, c}, truth.x),
+                                  Buffer(m, dtype, {c}, truth.w), rstd,
+                                  with_residual ? dx.tensor() : Tensor(), dx, dw, *m.stream);
+    for (std::size_t i = 0; with_residual && i < around.size(); ++i) expected.dx[i] += around[i];
+    for (std::size_t i = 0; i < before.size(); ++i) expected.dw[i] += before[i];
+    // With one column dx is what is left of two equal terms: their own size, about 1, is the scale of its
+    // error.
+    if (c > 1) CHECK_AGREES(dx.read(), expected.dx, 2 * tolerance(dtype, c));
+    // dw multiplies the normalized value after its rounding to the compute dtype.
+    CHECK_AGREES(dw.read(), expected.dw, tolerance(gradient, t) + tolerance(dtype, 1));
+  }
+}
+
+BOOST_DATA_TEST_CASE(backward_agrees_with_finite_differences, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  constexpr std::int64_t c = 24;
+  auto x = random_values(c, DType::fp32, 21);
+  const auto dy = random_values(c, DType::fp32, 22);
+  const Case truth(1, c, DType::fp32, x);
+  const Buffer dx(m, DType::fp32, {1, c}), dw(m, DType::fp32, {c}, std::vector<float>(c, 0.0f));
+  m.kernels().rms_norm_backward(Buffer(m, DType::fp32, {1, c}, dy), Buffer(m, DType::fp32, {1, c}, x),
+                                Buffer(m, DType::fp32, {c}, truth.w),
+                                Buffer(m, DType::fp32, {1}, {static_cast<float>(truth.rstd[0])}), {}, dx, dw,
+                                *m.stream);
+  std::vector<double> differences;
+  for (std::size_t j = 0; j < c; ++j) {
+    const auto objective = [&](float value) {
+      auto moved = x;
+      moved[j] = value;
+      double sum = 0;
+      const Case at(1, c, DType::fp32, moved);
+      for (std::size_t i = 0; i < c; ++i) sum += dy[i] * at.y[i];
+      return sum;
+    };
+    const float up = x[j] + 1e-3f, down = x[j] - 1e-3f;
+    differences.push_back((objective(up) - objective(down)) / (double{up} - down));
+  }
+  // The step squared times third derivatives of order one.
+  CHECK_AGREES(dx.read(), differences, 1e-5);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace llama3d::test

@@ -1,0 +1,99 @@
+#include "io/describe.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include "base/error.hpp"
+#include "io/checkpoint_samples.hpp"
+#include "io/hdf5.hpp"
+#include "io/metrics_file.hpp"
+#include "io/safetensors.hpp"
+#include "io/temporary_folder.hpp"
+#include "io/token_file.hpp"
+#include "support/error_message.hpp"
+
+using namespace llama3d;
+using test::says;
+namespace fs = std::filesystem;
+
+namespace {
+
+void expect_words(const std::string& text, std::initializer_list<std::string> words) {
+  for (const std::string& word : words) {
+    BOOST_TEST_CONTEXT("looking for '" << word << "' in:\n" << text) {
+      BOOST_TEST((text.find(word) != std::string::npos));
+    }
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(describe)
+
+BOOST_AUTO_TEST_CASE(checkpoints_and_rank_files) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "step_00000100";
+  test::write_sample(path, 2, 1, R"({"step": 100, "note": "hello"})");
+  for (const fs::path& name : {path, path / "checkpoint.h5"}) {
+    expect_words(describe_file(name),
+                 {"6 tensors in 2 rank files", "step = 100", "note = hello",
+                  "/model/model.embed_tokens.weight", "fp32", "(37, 23)", "bf16", "(64, 8)"});
+  }
+  BOOST_TEST((describe_file(path).find("checksums") == std::string::npos));
+  expect_words(describe_file(path, true), {"checksums: all right"});
+  expect_words(describe_file(path / "rank_00001.h5"), {"rank 1", "step_00000100", "/model/", "[", "fp32"});
+  test::truncate_by(path / "rank_00001.h5", 10);
+  BOOST_CHECK_EXCEPTION(describe_file(path), DataError, says({"rank_00001.h5"}));
+  BOOST_CHECK_EXCEPTION(describe_file(path / "rank_00001.h5"), DataError,
+                        says({"rank_00001.h5", "truncated"}));
+}
+
+BOOST_AUTO_TEST_CASE(token_files) {
+  const test::TemporaryFolder folder;
+  TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", true});
+  writer.append_document(std::vector<std::uint32_t>{256, 65, 66}, std::vector<std::uint8_t>{0, 1, 1});
+  writer.finish();
+  expect_words(describe_file(folder / "a.h5"), {"3 tokens in 1 documents", "tokenizer = bytes", "256 65 66"});
+  expect_words(describe_file(folder / "a.h5", true), {"checksums: all right (3 tokens, 2 of them targets)"});
+}
+
+BOOST_AUTO_TEST_CASE(metrics_files) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "metrics.h5";
+  {
+    MetricsFile file(path);
+    for (int step = 1; step <= 5; ++step) {
+      TrainRow row;
+      row.step = step;
+      row.loss = step + 0.5;
+      file.append(row);
+    }
+    file.append(make_event(3, 0, "signal", "SIGTERM"));
+    file.set_run_attribute("grid", "2x2x2");
+  }
+  expect_words(describe_file(path), {"/train: 5 rows", "first: step=1", "last:  step=5", "loss=5.5",
+                                     "/valid: 0 rows", "kind=signal text=SIGTERM", "grid = 2x2x2"});
+}
+
+BOOST_AUTO_TEST_CASE(safetensors_files) {
+  const test::TemporaryFolder folder;
+  const std::vector<float> data(6);
+  SafetensorsWriter writer(folder / "model.safetensors", {{"a.weight", DType::fp32, {2, 3}}});
+  writer.write("a.weight", data.data());
+  writer.finish();
+  for (const fs::path& name : {folder.path(), folder / "model.safetensors"}) {
+    expect_words(describe_file(name), {"1 tensors in 1 files", "a.weight", "F32", "(2, 3)"});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(everything_else_is_refused) {
+  const test::TemporaryFolder folder;
+  BOOST_CHECK_EXCEPTION(describe_file(folder / "nothing"), DataError, says({"nothing", "no such file"}));
+  BOOST_CHECK_EXCEPTION(describe_file(folder.path()), DataError, says({"neither checkpoint.h5"}));
+  test::write_bytes(folder / "a.txt", "text");
+  BOOST_CHECK_EXCEPTION(describe_file(folder / "a.txt"), DataError, says({"a.txt", "not an HDF5 file"}));
+  { const auto foreign = io::create_file(folder / "foreign.h5"); }
+  BOOST_CHECK_EXCEPTION(describe_file(folder / "foreign.h5"), DataError,
+                        says({"foreign.h5", "not one of our files"}));
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,307 @@
+#include "model/config.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.hpp"
+#include "model/presets.hpp"
+#include "support/error_message.hpp"
+
+namespace fs = std::filesystem;
+using namespace llama3d;
+using llama3d::test::says;
+using nlohmann::json;
+
+namespace {
+
+struct TemporaryFolder {
+  fs::path path = fs::temp_directory_path() / ("llama3d_config_test_" + std::to_string(::getpid()));
+  TemporaryFolder() { fs::create_directories(path); }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  fs::path write(const std::string& name, const std::string& text) const {
+    fs::create_directories((path / name).parent_path());
+    std::ofstream(path / name) << text;
+    return path / name;
+  }
+};
+
+/// A small valid config.json in the form of transformers 4.
+json small() {
+  return json::parse(R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 259,
+    "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+    "rope_scaling": null, "hidden_act": "silu", "attention_bias": false, "tie_word_embeddings": false})");
+}
+
+json llama3_rope() {
+  return {{"rope_type", "llama3"},
+          {"factor", 32.0},
+          {"low_freq_factor", 1.0},
+          {"high_freq_factor", 4.0},
+          {"original_max_position_embeddings", 8192}};
+}
+
+ModelConfig parse(const json& document) {
+  return parse_model_config(document.dump(), "here.json");
+}
+
+json with(const char* key, const json& value) {
+  json document = small();
+  document[key] = value;
+  return document;
+}
+
+}  // namespace
+
+// Published totals of Meta's weights, counted over the tensors of the released files.
+BOOST_AUTO_TEST_CASE(parameters_of_known_models) {
+  const std::vector<std::pair<std::string, std::int64_t>> known = {
+      {"llama3-8b", 8'030'261'248},     {"llama3.1-8b", 8'030'261'248},     {"llama3-70b", 70'553'706'496},
+      {"llama3.1-70b", 70'553'706'496}, {"llama3.1-405b", 405'853'388'800}, {"llama3.2-1b", 1'235'814'400},
+      {"llama3.2-3b", 3'212'749'824}};
+  for (const auto& [name, total] : known) {
+    const ModelConfig config = load_model_config(name);
+    BOOST_TEST(config.parameters() == total, name << " has " << config.parameters());
+    ModelConfig other = config;
+    other.layers += 1;
+    BOOST_TEST(other.parameters() != total);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(parameters_by_hand) {
+  // hidden 128, 8 query and 4 key-value heads of 16, feed-forward 352, 4 layers, vocabulary 259.
+  ModelConfig config = load_model_config("llama3-tiny");
+  const std::int64_t layer = 128 * 128 + 2 * 128 * 64 + 128 * 128 + 3 * 128 * 352;
+  BOOST_TEST(config.matrix_parameters() == 4 * layer + 259 * 128);
+  BOOST_TEST(config.parameters() == 4 * (layer + 2 * 128) + 128 + 2 * 259 * 128);
+  BOOST_TEST(config.training_flops_per_token(64) ==
+             6.0 * static_cast<double>(4 * layer + 259 * 128) + 6.0 * 4 * 8 * 16 * 64);
+  const std::int64_t untied = config.parameters();
+  config.tied_embeddings = true;
+  BOOST_TEST(config.parameters() == untied - 259 * 128);
+  BOOST_TEST(config.matrix_parameters() == 4 * layer + 259 * 128);
+}
+
+BOOST_AUTO_TEST_CASE(small_presets_fit_their_purpose) {
+  const ModelConfig tiny = load_model_config("llama3-tiny");
+  for (const std::int64_t size : {tiny.key_value_heads, tiny.feed_forward})
+    BOOST_TEST(size % 4 == 0);  // TP 4
+  const ModelConfig middle = load_model_config("llama3-25m");
+  BOOST_TEST(tiny.parameters() == 804'736);  // both as jobs/presets/README.md says
+  BOOST_TEST(middle.parameters() == 25'439'744);
+  BOOST_TEST(middle.vocabulary == 259);
+}
+
+BOOST_AUTO_TEST_CASE(every_preset_file_is_embedded_as_it_is) {
+  std::set<std::string> files;
+  for (const auto& entry : fs::directory_iterator(PRESET_FOLDER))
+    if (entry.path().extension() == ".json") files.insert(entry.path().filename().string());
+  const auto names = preset_names();
+  BOOST_TEST(files.size() == names.size());
+  BOOST_TEST(names.size() >= 9u);
+  for (const std::string& name : names) {
+    std::ifstream file(fs::path(PRESET_FOLDER) / (name + ".json"));
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    BOOST_TEST(std::string(find_preset(name)->json) == text, name);
+    const ModelConfig config = load_model_config(name);
+    BOOST_TEST(config.name == name);
+    BOOST_TEST(config.norm_epsilon == 1e-5);
+    BOOST_TEST(config.rope_scaling.has_value() == (name.find("3.") != std::string::npos), name);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(values_of_a_preset) {
+  ModelConfig expected;
+  expected.name = "llama3.2-1b";
+  expected.vocabulary = 128256;
+  expected.hidden = 2048;
+  expected.feed_forward = 8192;
+  expected.layers = 16;
+  expected.query_heads = 32;
+  expected.key_value_heads = 8;
+  expected.head_dim = 64;
+  expected.max_positions = 131072;
+  expected.rope_theta = 500000;
+  expected.rope_scaling = RopeScaling{32, 1, 4, 8192};
+  expected.tied_embeddings = true;
+  BOOST_TEST((load_model_config("llama3.2-1b") == expected));
+  expected.rope_scaling->factor = 8;
+  BOOST_TEST((load_model_config("llama3.2-1b") != expected));
+}
+
+BOOST_AUTO_TEST_CASE(both_forms_of_rope_agree) {
+  json four = with("rope_scaling", llama3_rope());
+  json five = small();
+  five.erase("rope_theta");
+  five.erase("rope_scaling");
+  five["rope_parameters"] = llama3_rope();
+  five["rope_parameters"]["rope_theta"] = 500000.0;
+  BOOST_TEST((parse(four) == parse(five)));
+  BOOST_TEST((parse(five).rope_scaling == RopeScaling{32, 1, 4, 8192}));
+  five["rope_parameters"]["rope_theta"] = 10000;
+  BOOST_TEST((parse(four) != parse(five)));
+
+  json plain = small();
+  plain.erase("rope_scaling");
+  plain.erase("rope_theta");
+  plain["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 500000.0}};
+  BOOST_TEST((parse(plain) == parse(small())));
+  BOOST_TEST((parse(with("rope_scaling", {{"type", "default"}})) == parse(small())));
+}
+
+BOOST_AUTO_TEST_CASE(absent_keys_mean_what_they_mean_to_transformers) {
+  json document = small();
+  for (const char* key : {"rope_theta", "rms_norm_eps", "num_key_value_heads", "max_position_embeddings",
+                          "hidden_act", "attention_bias", "tie_word_embeddings", "architectures"})
+    document.erase(key);
+  const ModelConfig config = parse(document);
+  BOOST_TEST(config.rope_theta == 10000);
+  BOOST_TEST(config.norm_epsilon == 1e-6);
+  BOOST_TEST(config.key_value_heads == 8);
+  BOOST_TEST(config.max_positions == 2048);
+  BOOST_TEST(config.head_dim == 16);
+  BOOST_TEST(!config.tied_embeddings);
+  BOOST_TEST(parse(with("head_dim", 32)).head_dim == 32);  // need not be hidden / heads
+  BOOST_TEST(parse(with("head_dim", nullptr)).head_dim == 16);
+}
+
+BOOST_AUTO_TEST_CASE(written_config_reads_back) {
+  for (const std::string& name : preset_names()) {
+    const ModelConfig config = load_model_config(name);
+    const std::string text = to_json(config);
+    ModelConfig back = parse_model_config(text, "written");
+    back.name = name;
+    BOOST_TEST((back == config), name);
+    BOOST_TEST(json::parse(text)["architectures"] == json::array({"LlamaForCausalLM"}));
+    BOOST_TEST(json::parse(text)["model_type"] == "llama");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(other_models_are_refused) {
+  const std::vector<std::tuple<const char*, json, std::string>> wrong = {
+      {"model_type", "mistral", "\"llama\""},
+      {"architectures", {"LlamaForSequenceClassification", "x"}, "LlamaForCausalLM"},
+      {"hidden_act", "gelu", "\"silu\""},
+      {"attention_bias", true, "false"},
+      {"mlp_bias", true, "false"},
+      {"quantization_config", {{"quant_method", "fbgemm_fp8"}}, "absent"},
+      {"num_key_value_heads", 3, "divisor of num_attention_heads, 8"},
+      {"head_dim", 15, "even"},
+      {"hidden_size", 129, "multiple of num_attention_heads, 8"},
+      {"num_hidden_layers", 0, "from 1"},
+      {"vocab_size", -1, "from 1"},
+      {"intermediate_size", 18446744073709551615u, "from 1"},
+      {"rope_theta", 0, "above 0"},
+      {"rms_norm_eps", -1e-5, "above 0"},
+  };
+  for (const auto& [key, value, right] : wrong)
+    BOOST_CHECK_EXCEPTION(parse(with(key, value)), ConfigurationError,
+                          says({"here.json", key, value.dump().substr(0, 50), right}));
+  BOOST_CHECK_NO_THROW(parse(small()));
+}
+
+BOOST_AUTO_TEST_CASE(other_rope_is_refused) {
+  const auto scaling_with = [](const char* key, const json& value) {
+    json scaling = llama3_rope();
+    scaling[key] = value;
+    return with("rope_scaling", scaling);
+  };
+  BOOST_CHECK_EXCEPTION(parse(scaling_with("rope_type", "yarn")), ConfigurationError,
+                        says({"rope_scaling.rope_type", "\"yarn\"", "llama3"}));
+  BOOST_CHECK_EXCEPTION(parse(with("rope_scaling", {{"type", "linear"}, {"factor", 2}})), ConfigurationError,
+                        says({"rope_scaling.type", "\"linear\""}));
+  BOOST_CHECK_EXCEPTION(parse(scaling_with("factor", 0.5)), ConfigurationError,
+                        says({"rope_scaling.factor", "0.5", "at least 1"}));
+  BOOST_CHECK_EXCEPTION(parse(scaling_with("high_freq_factor", 1)), ConfigurationError,
+                        says({"rope_scaling.high_freq_factor", "low_freq_factor"}));
+  BOOST_CHECK_EXCEPTION(parse(scaling_with("partial_rotary_factor", 0.5)), ConfigurationError,
+                        says({"rope_scaling.partial_rotary_factor", "0.5"}));
+  BOOST_CHECK_EXCEPTION(parse(scaling_with("original_max_position_embeddings", nullptr)), DataError,
+                        says({"rope_scaling.original_max_position_embeddings", "missing"}));
+  BOOST_CHECK_EXCEPTION(parse(with("rope_parameters", {{"rope_theta", 10000}})), ConfigurationError,
+                        says({"rope_parameters.rope_theta", "500000"}));
+  json contradiction = with("rope_scaling", llama3_rope());
+  contradiction["rope_parameters"] = {{"rope_theta", 500000}};
+  BOOST_CHECK_EXCEPTION(parse(contradiction), ConfigurationError, says({"rope_scaling", "the same"}));
+}
+
+BOOST_AUTO_TEST_CASE(nonsensical_sizes_do_not_overflow) {
+  json document = small();
+  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"})
+    document[key] = 2147483632;
+  BOOST_CHECK_EXCEPTION(parse(document), ConfigurationError, says({"here.json", "parameters", "1e+15"}));
+}
+
+BOOST_AUTO_TEST_CASE(broken_files_are_data_errors) {
+  const std::vector<std::tuple<const char*, json, std::string>> wrong_types = {
+      {"hidden_size", "128", "an integer"},
+      {"hidden_size", 128.5, "an integer"},
+      {"rope_theta", "1e4", "a number"},
+      {"tie_word_embeddings", 1, "true or false"},
+      {"rope_scaling", "llama3", "an object"},
+      {"model_type", 3, "a string"},
+      {"num_hidden_layers", json::array({4}), "an integer"},
+  };
+  for (const auto& [key, value, right] : wrong_types)
+    BOOST_CHECK_EXCEPTION(parse(with(key, value)), DataError, says({"here.json", key, value.dump(), right}));
+
+  for (const char* key : {"model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads"}) {
+    json document = small();
+    document.erase(key);
+    BOOST_CHECK_EXCEPTION(parse(document), DataError, says({"here.json", key, "missing"}));
+  }
+  const std::string whole = small().dump(2);
+  for (std::size_t length = 0; length < whole.size(); length += 37)
+    BOOST_CHECK_EXCEPTION(parse_model_config(whole.substr(0, length), "here.json"), DataError,
+                          says({"here.json", "no valid JSON"}));
+  BOOST_CHECK_EXCEPTION(parse_model_config("[1]", "here.json"), DataError, says({"JSON array"}));
+  BOOST_CHECK_EXCEPTION(parse_model_config("{\"a\xff\": 1}", "here.json"), DataError,
+                        says({"no valid JSON"}));
+}
+
+BOOST_AUTO_TEST_CASE(files_and_folders) {
+  const TemporaryFolder folder;
+  const fs::path file = folder.write("model/config.json", small().dump());
+  const ModelConfig config = load_model_config(file.string());
+  BOOST_TEST(config.name == file.string());
+  BOOST_TEST((load_model_config((folder.path / "model").string()) == config));
+  BOOST_TEST(config.hidden == 128);
+
+  BOOST_CHECK_EXCEPTION(load_model_config(folder.path.string()), DataError, says({"config.json", "missing"}));
+  BOOST_CHECK_EXCEPTION(load_model_config((folder.path / "none").string()), DataError,
+                        says({"none", "missing"}));
+  BOOST_CHECK_EXCEPTION(load_model_config("none.json"), DataError, says({"none.json", "missing"}));
+  const fs::path cut = folder.write("cut.json", small().dump().substr(0, 100));
+  BOOST_CHECK_EXCEPTION(load_model_config(cut.string()), DataError, says({"cut.json", "cut short"}));
+}
+
+BOOST_AUTO_TEST_CASE(misspelt_presets_get_suggestions) {
+  const auto nearest = nearest_presets("llama3-8", 3);
+  BOOST_REQUIRE(!nearest.empty());
+  BOOST_TEST(nearest.front() == "llama3-8b");
+  BOOST_CHECK_EXCEPTION(load_model_config("llama-3.2-1b"), ConfigurationError,
+                        says({"\"llama-3.2-1b\"", "did you mean llama3.2-1b"}));
+  BOOST_CHECK_EXCEPTION(load_model_config("Llama3-Tiny"), ConfigurationError,
+                        says({"did you mean llama3-tiny"}));
+  BOOST_CHECK_EXCEPTION(load_model_config("gpt2"), ConfigurationError,
+                        says({"presets are", "llama3-8b", "llama3.1-405b"}));
+  BOOST_CHECK_EXCEPTION(load_model_config(""), ConfigurationError, says({"presets are"}));
+}
+
+BOOST_AUTO_TEST_CASE(edit_distances) {
+  BOOST_TEST(edit_distance("kitten", "sitting") == 3u);
+  BOOST_TEST(edit_distance("", "abc") == 3u);
+  BOOST_TEST(edit_distance("abc", "") == 3u);
+  BOOST_TEST(edit_distance("Same", "sAME") == 0u);
+}

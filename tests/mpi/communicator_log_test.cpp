@@ -1,0 +1,198 @@
+// What every communicator does before it moves anything: contracts and counts. No MPI here.
+#include <boost/test/unit_test.hpp>
+#include <chrono>
+#include <string>
+
+#include "base/error.hpp"
+#include "mpi/group_data.hpp"
+#include "mpi/labels.hpp"
+#include "mpi/mpi_session.hpp"
+#include "support/immediate_stream.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+Tensor without_memory(DType dtype, std::int64_t elements) {
+  return {nullptr, dtype, {elements}};
+}
+
+struct RecordedGrid {
+  explicit RecordedGrid(GridShape shape, int rank)
+      : group(make_recording_communicators(ProcessGrid(shape, rank))) {}
+  ImmediateStream stream;
+  std::unique_ptr<GridCommunicators> group;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(recording_communicators_have_the_places_of_the_grid) {
+  const GridShape shape{.tp = 4, .pp = 8, .dp = 16};
+  for (const int rank : {0, 5, 63, 64, 200, 447, 448, 511}) {
+    const ProcessGrid grid(shape, rank);
+    const auto group = make_recording_communicators(grid);
+    BOOST_TEST(group->world->size() == 512);
+    BOOST_TEST(group->world->rank() == rank);
+    BOOST_TEST(group->tp->size() == 4);
+    BOOST_TEST(group->tp->rank() == grid.coordinate().tp);
+    BOOST_TEST(group->dp->size() == 16);
+    BOOST_TEST(group->dp->rank() == grid.coordinate().dp);
+    BOOST_TEST(group->pp_forward->size() == 8);
+    BOOST_TEST(group->pp_backward->rank() == grid.coordinate().pp);
+    const bool at_an_end = grid.first_stage() || grid.last_stage();
+    BOOST_REQUIRE_EQUAL(group->embedding != nullptr, at_an_end);
+    if (at_an_end) BOOST_TEST(group->embedding->rank() == (grid.first_stage() ? 0 : 1));
+    if (at_an_end) BOOST_TEST(group->embedding->size() == 2);
+  }
+  BOOST_TEST(!make_recording_communicators(ProcessGrid({.tp = 4, .pp = 1, .dp = 1}, 0))->embedding);
+}
+
+BOOST_AUTO_TEST_CASE(bytes_are_those_of_the_ring_algorithms) {
+  RecordedGrid grid({.tp = 4, .pp = 2, .dp = 3}, 7);
+  auto& [stream, group] = grid;
+  const Tensor slice = without_memory(DType::bf16, 100), whole = without_memory(DType::bf16, 400);
+  group->tp->all_gather(slice, whole, labels::tp_all_gather_input, stream)->wait(stream);
+  group->tp->reduce_scatter(whole, slice, labels::tp_reduce_scatter_output, stream)->wait(stream);
+  group->tp->all_reduce(whole, ReduceOperation::sum, labels::tp_norm_gradients, stream)->wait(stream);
+  group->dp->broadcast(without_memory(DType::fp32, 300), 1, labels::dp_gather_parameters, stream)
+      ->wait(stream);
+  const Transfer both[] = {{Transfer::Direction::send, slice, 1}, {Transfer::Direction::receive, whole, 1}};
+  group->pp_forward->exchange(both, labels::pp_activation, stream)->wait(stream);
+
+  const CommunicationLog& log = group->log;
+  BOOST_TEST(log.record(labels::tp_all_gather_input).bytes == 3 * 200);        // (n-1)/n of 800 bytes
+  BOOST_TEST(log.record(labels::tp_reduce_scatter_output).bytes == 3 * 200);   // (n-1)/n of 800 bytes
+  BOOST_TEST(log.record(labels::tp_norm_gradients).bytes == 2 * 3 * 200);      // twice that
+  BOOST_TEST(log.record(labels::dp_gather_parameters).bytes == 2 * 1200 / 3);  // (n-1)/n of 1200 bytes
+  BOOST_TEST(log.record(labels::pp_activation).bytes == 200);                  // what is sent, not received
+  for (const auto& [label, record] : log.records()) BOOST_TEST(record.calls == 1);
+  BOOST_TEST(log.records().size() == 5u);
+}
+
+BOOST_AUTO_TEST_CASE(labels_add_up_and_clear) {
+  RecordedGrid grid({.tp = 2, .pp = 1, .dp = 1}, 0);
+  auto& [stream, group] = grid;
+  for (int i = 0; i < 3; ++i)
+    group->tp->all_reduce(without_memory(DType::fp32, 10), ReduceOperation::max, labels::tp_loss, stream)
+        ->wait(stream);
+  group->world->all_reduce(without_memory(DType::fp64, 3), ReduceOperation::sum, labels::world_totals, stream)
+      ->wait(stream);
+  BOOST_TEST(group->log.record(labels::tp_loss).calls == 3);
+  BOOST_TEST(group->log.record(labels::tp_loss).bytes == 3 * 40);
+  BOOST_TEST(group->log.record(labels::tp_loss).seconds >= 0);
+  BOOST_TEST(group->log.record(labels::world_totals).bytes == 24);
+  BOOST_TEST(group->log.record(labels::tp_embedding).calls == 0);
+  group->log.clear();
+  BOOST_TEST(group->log.records().empty());
+}
+
+BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
+  /// Waits a while, and keeps what the log said meanwhile.
+  class SlowWork final : public Work {
+   public:
+    explicit SlowWork(const CommunicationLog& log, std::string& seen) : log_(&log), seen_(&seen) {}
+    void wait(Stream&) override {
+      seen_->assign(log_->current());
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+      while (std::chrono::steady_clock::now() < end) continue;
+    }
+
+   private:
+    const CommunicationLog* log_;
+    std::string* seen_;
+  };
+  class SlowCommunicator final : public Communicator {
+   public:
+    explicit SlowCommunicator(CommunicationLog& log) : Communicator(0, 2, log), log_(&log) {}
+    std::string seen;
+
+   protected:
+    WorkHandle slow() { return std::make_unique<SlowWork>(*log_, seen); }
+    WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override { return slow(); }
+    WorkHandle do_all_gather(const Tensor&, const Tensor&, Stream&) override { return slow(); }
+    WorkHandle do_reduce_scatter(const Tensor&, const Tensor&, Stream&) override { return slow(); }
+    WorkHandle do_broadcast(const Tensor&, int, Stream&) override { return slow(); }
+    WorkHandle do_exchange(std::span<const Transfer>, Stream&) override { return slow(); }
+
+   private:
+    CommunicationLog* log_;
+  };
+  CommunicationLog log;
+  SlowCommunicator communicator(log);
+  ImmediateStream stream;
+  const auto work =
+      communicator.all_reduce(without_memory(DType::fp32, 1), ReduceOperation::sum, labels::tp_loss, stream);
+  BOOST_TEST(log.record(labels::tp_loss).seconds < 0.02);
+  BOOST_TEST(std::string(log.current()).empty());
+  work->wait(stream);
+  BOOST_TEST(log.record(labels::tp_loss).seconds >= 0.02);
+  BOOST_TEST(communicator.seen == "tp.loss");
+  BOOST_TEST(std::string(log.current()).empty());
+  BOOST_CHECK_THROW(work->wait(stream), ContractViolation);
+}
+
+BOOST_AUTO_TEST_CASE(wrong_sizes_types_and_peers_are_refused) {
+  RecordedGrid grid({.tp = 4, .pp = 2, .dp = 1}, 2);
+  auto& [stream, group] = grid;
+  HostTensor memory(DType::fp32, 40);
+  const Tensor whole = memory.tensor();
+  const Label label = labels::tp_embedding;
+  const auto gather = [&](const Tensor& in, const Tensor& out) {
+    group->tp->all_gather(in, out, label, stream);
+  };
+  const auto scatter = [&](const Tensor& in, const Tensor& out) {
+    group->tp->reduce_scatter(in, out, label, stream);
+  };
+  const auto send_to = [&](int peer) {
+    const Transfer transfer{Transfer::Direction::send, whole, peer};
+    group->pp_forward->exchange({&transfer, 1}, label, stream);
+  };
+  BOOST_CHECK_NO_THROW(gather(whole.slice(20, 30), whole));   // this rank's own slice
+  BOOST_CHECK_NO_THROW(scatter(whole, whole.slice(20, 30)));  // likewise
+  BOOST_CHECK_THROW(gather(whole.slice(10, 20), whole), ContractViolation);
+  BOOST_CHECK_THROW(scatter(whole, whole.slice(19, 29)), ContractViolation);
+  BOOST_CHECK_THROW(gather(without_memory(DType::fp32, 11), whole), ContractViolation);
+  BOOST_CHECK_THROW(scatter(whole, without_memory(DType::fp32, 9)), ContractViolation);
+  BOOST_CHECK_THROW(gather(without_memory(DType::int32, 10), whole), ContractViolation);
+  BOOST_CHECK_THROW(gather({}, whole), ContractViolation);
+  BOOST_CHECK_THROW(group->tp->all_reduce({}, ReduceOperation::sum, label, stream), ContractViolation);
+  BOOST_CHECK_THROW(group->tp->broadcast(whole, 4, label, stream), ContractViolation);
+  BOOST_CHECK_THROW(group->tp->broadcast(whole, -1, label, stream), ContractViolation);
+  BOOST_CHECK_NO_THROW(send_to(1));
+  BOOST_CHECK_THROW(send_to(0), ContractViolation);  // itself
+  BOOST_CHECK_THROW(send_to(2), ContractViolation);
+}
+
+BOOST_AUTO_TEST_CASE(a_group_of_one_copies_where_in_and_out_differ) {
+  const auto group = make_local_communicators();
+  BOOST_TEST(!group->embedding);
+  ImmediateStream stream;
+  for (const DType dtype : {DType::fp32, DType::bf16, DType::fp64, DType::int32}) {
+    HostTensor in(dtype, 33), gathered(dtype, 33), scattered(dtype, 33);
+    for (int i = 0; i < 33; ++i) in.set(i, contribution(0, i));
+    group->tp->all_gather(in.tensor(), gathered.tensor(), labels::tp_all_gather_input, stream)->wait(stream);
+    group->dp->reduce_scatter(in.tensor(), scattered.tensor(), labels::dp_reduce_gradients, stream)
+        ->wait(stream);
+    group->world->all_reduce(in.tensor(), ReduceOperation::sum, labels::world_totals, stream)->wait(stream);
+    group->world->broadcast(in.tensor(), 0, labels::world_totals, stream)->wait(stream);
+    group->tp->all_gather(in.tensor(), in.tensor(), labels::tp_all_gather_input, stream)->wait(stream);
+    group->pp_forward->exchange({}, labels::pp_activation, stream)->wait(stream);
+    const auto expected = [](std::int64_t i) { return contribution(0, i); };
+    BOOST_TEST(in.mismatches(expected) == 0);
+    BOOST_TEST(gathered.mismatches(expected) == 0);
+    BOOST_TEST(scattered.mismatches(expected) == 0);
+  }
+  for (const auto& [label, record] : group->log.records()) BOOST_TEST(record.bytes == 0);
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_sees_one_wrong_element) {
+  for (const DType dtype : {DType::fp32, DType::bf16, DType::fp64, DType::int32}) {
+    HostTensor tensor(dtype, 1001);
+    BOOST_TEST(tensor.mismatches([](std::int64_t i) { return contribution(3, i); }) == 1001);
+    for (int i = 0; i < 1001; ++i) tensor.set(i, contribution(3, i));
+    BOOST_TEST(tensor.mismatches([](std::int64_t i) { return contribution(3, i); }) == 0);
+    tensor.set(500, contribution(3, 500) + 1);
+    BOOST_TEST(tensor.mismatches([](std::int64_t i) { return contribution(3, i); }) == 1);
+  }
+}

@@ -1,0 +1,346 @@
+// Every operation x type x size x group over MPI against a serial program, for every grid of the world's
+// size.
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <functional>
+#include <string>
+
+#include "base/philox.hpp"
+#include "mpi/group_data.hpp"
+#include "mpi/labels.hpp"
+#include "mpi/mpi_communicator.hpp"
+#include "support/immediate_stream.hpp"
+#include "support/mpi_fixture.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+constexpr DType all_types[] = {DType::fp32, DType::bf16, DType::fp64, DType::int32};
+constexpr Label label = labels::world_totals;
+
+/// A communicator and the world ranks that it should consist of.
+struct Group {
+  std::string name;
+  Communicator* communicator;
+  std::vector<int> world_ranks;
+};
+
+std::vector<ProcessGrid> grids() {
+  std::vector<ProcessGrid> all;
+  const int world = control().size();
+  for (int tp = 1; tp <= world; ++tp)
+    for (int pp = 1; tp * pp <= world; ++pp)
+      if (world % (tp * pp) == 0) all.push_back(ProcessGrid::derive(world, tp, pp, control().rank()));
+  return all;
+}
+
+std::vector<int> everyone() {
+  std::vector<int> ranks;
+  for (int rank = 0; rank < control().size(); ++rank) ranks.push_back(rank);
+  return ranks;
+}
+
+std::vector<Group> groups_of(GridCommunicators& set, const ProcessGrid& grid) {
+  std::vector<Group> groups = {{"world", set.world.get(), everyone()},
+                               {"tp", set.tp.get(), grid.tp_group()},
+                               {"dp", set.dp.get(), grid.dp_group()},
+                               {"pp_forward", set.pp_forward.get(), grid.pp_group()},
+                               {"pp_backward", set.pp_backward.get(), grid.pp_group()}};
+  if (set.embedding)
+    groups.push_back({"embedding", set.embedding.get(), {grid.pp_group().front(), grid.pp_group().back()}});
+  return groups;
+}
+
+HostTensor contributions(DType dtype, std::int64_t elements) {
+  HostTensor tensor(dtype, elements);
+  for (std::int64_t i = 0; i < elements; ++i) tensor.set(i, contribution(control().rank(), i));
+  return tensor;
+}
+
+/// Elements that differ from the serial result, over all operations on `n` elements a rank.
+std::int64_t wrong_elements(const Group& group, DType dtype, std::int64_t n) {
+  Communicator& communicator = *group.communicator;
+  ImmediateStream stream;
+  const int size = communicator.size(), rank = communicator.rank();
+  const auto sum = [&](std::int64_t i) { return serial_sum(group.world_ranks, i); };
+  const auto max = [&](std::int64_t i) { return serial_max(group.world_ranks, i); };
+  const auto own_sum = [&](std::int64_t i) { return sum(rank * n + i); };
+  const auto gathered = [&](std::int64_t i) {
+    return contribution(group.world_ranks[static_cast<std::size_t>(i / n)], i % n);
+  };
+  std::int64_t wrong = 0;
+
+  HostTensor reduced = contributions(dtype, n), largest = contributions(dtype, n);
+  communicator.all_reduce(reduced.tensor(), ReduceOperation::sum, label, stream)->wait(stream);
+  communicator.all_reduce(largest.tensor(), ReduceOperation::max, label, stream)->wait(stream);
+  wrong += reduced.mismatches(sum) + largest.mismatches(max);
+
+  HostTensor in = contributions(dtype, n), out(dtype, n * size), in_place(dtype, n * size);
+  communicator.all_gather(in.tensor(), out.tensor(), label, stream)->wait(stream);
+  for (std::int64_t i = 0; i < n; ++i) in_place.set(rank * n + i, contribution(control().rank(), i));
+  const Tensor own = in_place.tensor().slice(rank * n, rank * n + n);
+  communicator.all_gather(own, in_place.tensor(), label, stream)->wait(stream);
+  wrong += out.mismatches(gathered) + in_place.mismatches(gathered);
+
+  HostTensor whole = contributions(dtype, n * size), slice(dtype, n);
+  communicator.reduce_scatter(whole.tensor(), slice.tensor(), label, stream)->wait(stream);
+  wrong += slice.mismatches(own_sum);
+  const auto untouched = [](std::int64_t i) { return contribution(control().rank(), i); };
+  wrong += whole.mismatches(untouched);
+  const Tensor own_slice = whole.tensor().slice(rank * n, rank * n + n);
+  communicator.reduce_scatter(whole.tensor(), own_slice, label, stream)->wait(stream);
+  wrong += whole.mismatches(rank * n, n, own_sum);
+
+  for (int root = 0; root < size; ++root) {
+    HostTensor tensor = contributions(dtype, n);
+    communicator.broadcast(tensor.tensor(), root, label, stream)->wait(stream);
+    const int source = group.world_ranks[static_cast<std::size_t>(root)];
+    wrong += tensor.mismatches([&](std::int64_t i) { return contribution(source, i); });
+  }
+
+  if (size > 1) {
+    const int next = (rank + 1) % size, previous = (rank + size - 1) % size;
+    HostTensor from_previous(dtype, n), from_next(dtype, n);
+    const Transfer ring[] = {{Transfer::Direction::send, in.tensor(), next},
+                             {Transfer::Direction::send, in.tensor(), previous},
+                             {Transfer::Direction::receive, from_previous.tensor(), previous},
+                             {Transfer::Direction::receive, from_next.tensor(), next}};
+    communicator.exchange(ring, label, stream)->wait(stream);
+    const int before = group.world_ranks[static_cast<std::size_t>(previous)];
+    const int after = group.world_ranks[static_cast<std::size_t>(next)];
+    wrong += from_previous.mismatches([&](std::int64_t i) { return contribution(before, i); });
+    wrong += from_next.mismatches([&](std::int64_t i) { return contribution(after, i); });
+  }
+  return wrong;
+}
+
+/// A value of (-1, 1) that is not exact in any short type's sums.
+double random_value(int rank, std::int64_t i) {
+  const auto bits = philox4x32(philox_key(7, "communicator"), static_cast<std::uint64_t>(i),
+                               static_cast<std::uint64_t>(rank))[0];
+  return static_cast<double>(bits) / 2147483648.0 - 1.0;
+}
+
+HostTensor random_values(DType dtype, int rank, std::int64_t elements) {
+  HostTensor tensor(dtype, elements);
+  for (std::int64_t i = 0; i < elements; ++i) tensor.set(i, random_value(rank, i));
+  return tensor;
+}
+
+/// Elements of `sums` further from the exact sum over all ranks than the type allows. Each of the n - 1
+/// additions errs by at most half an ulp of a partial sum, which is at most sum |x|: (n - 1) u sum |x| to
+/// first order, u = 2^-8 for bf16 and 2^-24 for fp32; 1 % is left for the higher orders, which are below n u
+/// = 3 %  of it for bf16 and 8 ranks and never all of one sign.
+std::int64_t too_far(const HostTensor& sums, DType dtype, int ranks, std::int64_t first) {
+  const double unit = dtype == DType::bf16 ? std::ldexp(1.0, -8) : std::ldexp(1.0, -24);
+  std::vector<HostTensor> inputs;
+  for (int rank = 0; rank < ranks; ++rank)
+    inputs.push_back(random_values(dtype, rank, first + sums.elements()));
+  std::int64_t wrong = 0;
+  for (std::int64_t i = 0; i < sums.elements(); ++i) {
+    double exact = 0, magnitude = 0;
+    for (const HostTensor& input : inputs) {
+      exact += input.get(first + i);
+      magnitude += std::abs(input.get(first + i));
+    }
+    wrong += !(std::abs(sums.get(i) - exact) <= 1.01 * (ranks - 1) * unit * magnitude);
+  }
+  return wrong;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_operation_on_every_group_is_the_serial_result) {
+  for (const ProcessGrid& grid : grids()) {
+    const auto set = session().make_communicators(grid);
+    const bool at_an_end = grid.shape().pp > 1 && (grid.first_stage() || grid.last_stage());
+    BOOST_TEST((set->embedding != nullptr) == at_an_end);
+    for (const Group& group : groups_of(*set, grid)) {
+      BOOST_REQUIRE_EQUAL(group.communicator->size(), static_cast<int>(group.world_ranks.size()));
+      BOOST_REQUIRE_EQUAL(group.world_ranks[static_cast<std::size_t>(group.communicator->rank())],
+                          control().rank());
+      for (const DType dtype : all_types)
+        for (const std::int64_t n : {0, 1, 7, 1001})
+          BOOST_TEST(wrong_elements(group, dtype, n) == 0,
+                     grid.shape().to_string() << " " << group.name << " " << name_of(dtype) << " " << n);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(large_tensors_are_the_serial_result) {
+  const auto set = session().make_communicators(grids().front());
+  const Group world{"world", set->world.get(), everyone()};
+  for (const DType dtype : all_types) BOOST_TEST(wrong_elements(world, dtype, 50021) == 0, name_of(dtype));
+}
+
+BOOST_AUTO_TEST_CASE(operations_in_pieces_are_the_serial_result) {
+  // Counts above MPI's limit need tens of gigabytes; a small limit takes the same path.
+  for (const std::int64_t piece : {1, 5, 64}) {
+    CommunicationLog log;
+    MpiCommunicator communicator(duplicate_comm(MPI_COMM_WORLD), log, piece);
+    const Group world{"pieces", &communicator, everyone()};
+    for (const DType dtype : all_types)
+      for (const std::int64_t n : {0, 1, 7, 129})
+        BOOST_TEST(wrong_elements(world, dtype, n) == 0, name_of(dtype) << " " << n << " by " << piece);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_world_wide_check_sees_a_wrong_group) {
+  // Negative control: the same data against the ranks of a group that is not the one that communicated.
+  const auto set = session().make_communicators(grids().front());
+  std::vector<int> others = everyone();
+  for (int& rank : others) ++rank;
+  BOOST_TEST(wrong_elements({"wrong", set->world.get(), others}, DType::fp32, 101) > 0);
+}
+
+BOOST_AUTO_TEST_CASE(sums_round_as_their_type_does_and_the_same_call_gives_the_same_bits) {
+  const auto set = session().make_communicators(grids().front());
+  Communicator& world = *set->world;
+  ImmediateStream stream;
+  const int ranks = world.size(), rank = world.rank();
+  for (const DType dtype : {DType::fp32, DType::bf16}) {
+    for (const std::int64_t n : {1, 1001, 30011}) {
+      BOOST_TEST_CONTEXT(name_of(dtype) << " " << n) {
+        HostTensor first = random_values(dtype, rank, n), second = first;
+        world.all_reduce(first.tensor(), ReduceOperation::sum, label, stream)->wait(stream);
+        world.all_reduce(second.tensor(), ReduceOperation::sum, label, stream)->wait(stream);
+        BOOST_TEST(first.same_bits(second));
+        BOOST_TEST(too_far(first, dtype, ranks, 0) == 0);
+        const std::string bytes(first.bytes().begin(), first.bytes().end());
+        for (const std::string& other : control().all_gather(bytes)) BOOST_TEST((other == bytes));
+
+        HostTensor whole = random_values(dtype, rank, n * ranks), slice(dtype, n), again(dtype, n);
+        world.reduce_scatter(whole.tensor(), slice.tensor(), label, stream)->wait(stream);
+        world.reduce_scatter(whole.tensor(), again.tensor(), label, stream)->wait(stream);
+        BOOST_TEST(slice.same_bits(again));
+        BOOST_TEST(too_far(slice, dtype, ranks, rank * n) == 0);
+        // In place takes the same way through MPI.
+        const Tensor own = whole.tensor().slice(rank * n, rank * n + n);
+        world.reduce_scatter(whole.tensor(), own, label, stream)->wait(stream);
+        BOOST_TEST(whole.mismatches(rank * n, n, [&](std::int64_t i) { return slice.get(i); }) == 0);
+
+        slice.set(n / 2, slice.get(n / 2) + 0.5);
+        if (ranks > 1) BOOST_TEST(too_far(slice, dtype, ranks, rank * n) == 1);  // negative control
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(bf16_sums_round_to_nearest_even_and_keep_nan) {
+  const auto set = session().make_communicators(grids().front());
+  Communicator& world = *set->world;
+  ImmediateStream stream;
+  if (world.size() == 1) {
+    BOOST_TEST(!set->embedding);
+    return;
+  }
+  // Rank 0 has the first row, rank 1 the second, the others zeros. Above 1, bf16 numbers are 2^-7 apart.
+  const double tie = std::ldexp(1.0, -8), ulp = std::ldexp(1.0, -7);
+  const double rows[2][5] = {{1, 1 + ulp, 1, -1, NAN}, {tie, tie, 1.5 * tie, -tie, 1}};
+  const double sums[4] = {1, 1 + 2 * ulp, 1 + ulp, -1};
+  HostTensor tensor(DType::bf16, 5);
+  for (int i = 0; i < 5; ++i) tensor.set(i, world.rank() < 2 ? rows[world.rank()][i] : 0);
+  world.all_reduce(tensor.tensor(), ReduceOperation::sum, label, stream)->wait(stream);
+  for (int i = 0; i < 4; ++i) BOOST_TEST(tensor.get(i) == sums[i]);
+  BOOST_TEST(std::isnan(tensor.get(4)));
+}
+
+BOOST_AUTO_TEST_CASE(operations_outstanding_at_once_do_not_mix) {
+  const ProcessGrid grid = grids()[grids().size() / 2];
+  const auto set = session().make_communicators(grid);
+  ImmediateStream stream;
+  const auto groups = groups_of(*set, grid);
+  static constexpr std::int64_t n = 501;
+  std::vector<std::unique_ptr<HostTensor>> tensors;
+  std::vector<WorkHandle> work;
+  std::vector<std::function<std::int64_t()>> checks;
+  const auto start = [&](const Group& group, int salt) {
+    Communicator& communicator = *group.communicator;
+    const std::int64_t offset = 1000 * salt;
+    const auto make = [&](std::int64_t elements) -> HostTensor& {
+      HostTensor& tensor = *tensors.emplace_back(std::make_unique<HostTensor>(DType::bf16, elements));
+      for (std::int64_t i = 0; i < elements; ++i) tensor.set(i, contribution(control().rank(), i + offset));
+      return tensor;
+    };
+    HostTensor& reduced = make(n);
+    HostTensor& whole = make(n * communicator.size());
+    work.push_back(communicator.all_reduce(reduced.tensor(), ReduceOperation::sum, label, stream));
+    const std::int64_t own = communicator.rank() * n;
+    work.push_back(
+        communicator.reduce_scatter(whole.tensor(), whole.tensor().slice(own, own + n), label, stream));
+    checks.push_back([&reduced, group, offset] {
+      return reduced.mismatches([&](std::int64_t i) { return serial_sum(group.world_ranks, i + offset); });
+    });
+    checks.push_back([&whole, group, offset, own] {
+      return whole.mismatches(
+          own, n, [&](std::int64_t i) { return serial_sum(group.world_ranks, own + i + offset); });
+    });
+  };
+  for (int round = 0; round < 3; ++round)
+    for (std::size_t g = 0; g < groups.size(); ++g) start(groups[g], 10 * round + static_cast<int>(g));
+  while (!work.empty()) {
+    work.back()->wait(stream);
+    work.pop_back();
+  }
+  for (const auto& check : checks) BOOST_TEST(check() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(messages_of_a_pair_keep_their_order_in_each_channel) {
+  const int world = control().size();
+  const ProcessGrid grid = ProcessGrid::derive(world, 1, world, control().rank());
+  const auto set = session().make_communicators(grid);
+  ImmediateStream stream;
+  const int rank = control().rank();
+  constexpr int messages = 20;
+  std::vector<HostTensor> down, up, arrived;
+  for (int m = 0; m < messages; ++m) {
+    for (auto* list : {&down, &up, &arrived}) list->emplace_back(DType::fp32, 1 + 100 * m);
+    for (std::int64_t i = 0; i < down.back().elements(); ++i) {
+      down.back().set(i, rank + 10 * m);
+      up.back().set(i, -rank - 10 * m);
+    }
+  }
+  // All activations are sent down before a gradient is received from below: the channels are independent.
+  std::vector<WorkHandle> work;
+  const auto send = [&](Communicator& channel, HostTensor& tensor, int peer) {
+    const Transfer transfer{Transfer::Direction::send, tensor.tensor(), peer};
+    work.push_back(channel.exchange({&transfer, 1}, labels::pp_activation, stream));
+  };
+  const auto receive = [&](Communicator& channel, HostTensor& tensor, int peer) {
+    const Transfer transfer{Transfer::Direction::receive, tensor.tensor(), peer};
+    channel.exchange({&transfer, 1}, labels::pp_gradient, stream)->wait(stream);
+  };
+  for (int m = 0; m < messages; ++m) {
+    if (rank + 1 < world) send(*set->pp_forward, down[static_cast<std::size_t>(m)], rank + 1);
+    if (rank > 0) send(*set->pp_backward, up[static_cast<std::size_t>(m)], rank - 1);
+  }
+  std::int64_t wrong = 0;
+  for (int m = 0; m < messages; ++m) {
+    HostTensor& tensor = arrived[static_cast<std::size_t>(m)];
+    if (rank + 1 < world) {
+      receive(*set->pp_backward, tensor, rank + 1);
+      wrong += tensor.mismatches([&](std::int64_t) { return -(rank + 1) - 10 * m; });
+    }
+    if (rank > 0) {
+      receive(*set->pp_forward, tensor, rank - 1);
+      wrong += tensor.mismatches([&](std::int64_t) { return rank - 1 + 10 * m; });
+    }
+  }
+  for (const auto& handle : work) handle->wait(stream);
+  BOOST_TEST(wrong == 0);
+  const int neighbours = (rank > 0) + (rank + 1 < world);
+  BOOST_TEST(set->log.record(labels::pp_gradient).calls == messages * neighbours);
+}
+
+BOOST_AUTO_TEST_CASE(operations_wait_for_the_stream_and_are_counted) {
+  const auto set = session().make_communicators(grids().front());
+  ImmediateStream stream;
+  HostTensor tensor = contributions(DType::fp64, 100);
+  set->world->all_reduce(tensor.tensor(), ReduceOperation::sum, labels::tp_loss, stream)->wait(stream);
+  const int ranks = control().size();
+  if (ranks > 1) BOOST_TEST(stream.synchronizations == 1);
+  BOOST_TEST(set->log.record(labels::tp_loss).calls == 1);
+  BOOST_TEST(set->log.record(labels::tp_loss).bytes == 2 * (ranks - 1) * 800 / ranks);
+}

@@ -1,0 +1,84 @@
+#pragma once
+// Data for tests of communicators: what each rank contributes, and what a serial program makes of it.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "base/dtype.hpp"
+#include "compute/tensor.hpp"
+
+namespace llama3d::test {
+
+/// A tensor with its memory, in any of the four types.
+class HostTensor {
+ public:
+  /// Filled with a value that no test computes, so that an element left out is seen.
+  HostTensor(DType dtype, std::int64_t elements)
+      : dtype_(dtype), elements_(elements), bytes_(static_cast<std::size_t>(elements) * size_of(dtype) + 1) {
+    for (std::int64_t i = 0; i < elements; ++i) set(i, poison);
+  }
+
+  static constexpr double poison = 120;
+
+  Tensor tensor() { return {bytes_.data(), dtype_, {elements_}}; }
+  std::int64_t elements() const { return elements_; }
+  void set(std::int64_t i, double value) {
+    void* at = bytes_.data() + static_cast<std::size_t>(i) * size_of(dtype_);
+    switch (dtype_) {
+      case DType::fp32: *static_cast<float*>(at) = static_cast<float>(value); break;
+      case DType::bf16: *static_cast<bf16*>(at) = bf16(static_cast<float>(value)); break;
+      case DType::fp64: *static_cast<double*>(at) = value; break;
+      case DType::int32: *static_cast<std::int32_t*>(at) = static_cast<std::int32_t>(value); break;
+    }
+  }
+  double get(std::int64_t i) const {
+    const void* at = bytes_.data() + static_cast<std::size_t>(i) * size_of(dtype_);
+    switch (dtype_) {
+      case DType::fp32: return *static_cast<const float*>(at);
+      case DType::bf16: return static_cast<float>(*static_cast<const bf16*>(at));
+      case DType::fp64: return *static_cast<const double*>(at);
+      case DType::int32: return *static_cast<const std::int32_t*>(at);
+    }
+    return 0;
+  }
+  bool same_bits(const HostTensor& other) const { return bytes_ == other.bytes_; }
+  const std::vector<unsigned char>& bytes() const { return bytes_; }
+
+  /// Elements in [begin, begin + count) that are not expected(0), expected(1), ...
+  template <class Expected>
+  std::int64_t mismatches(std::int64_t begin, std::int64_t count, Expected&& expected) const {
+    std::int64_t wrong = 0;
+    for (std::int64_t i = 0; i < count; ++i) wrong += !(get(begin + i) == expected(i));
+    return wrong;
+  }
+  template <class Expected>
+  std::int64_t mismatches(Expected&& expected) const {
+    return mismatches(0, elements_, expected);
+  }
+
+ private:
+  DType dtype_;
+  std::int64_t elements_;
+  std::vector<unsigned char> bytes_;
+};
+
+/// What a world rank contributes at an index: a whole number of [-8, 8], so that sums over up to 32 ranks are
+/// exact in every type (bf16 holds whole numbers up to 256) and any order of additions gives the same.
+inline double contribution(int world_rank, std::int64_t i) {
+  return static_cast<double>((std::int64_t{world_rank} * 31 + i * 7 + i / 13) % 17 - 8);
+}
+
+inline double serial_sum(const std::vector<int>& world_ranks, std::int64_t i) {
+  double sum = 0;
+  for (const int rank : world_ranks) sum += contribution(rank, i);
+  return sum;
+}
+
+inline double serial_max(const std::vector<int>& world_ranks, std::int64_t i) {
+  double largest = contribution(world_ranks.front(), i);
+  for (const int rank : world_ranks) largest = std::max(largest, contribution(rank, i));
+  return largest;
+}
+
+}  // namespace llama3d::test

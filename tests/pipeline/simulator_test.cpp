@@ -1,0 +1,224 @@
+#include "pipeline/simulator.hpp"
+
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+#include "base/error.hpp"
+#include "every_schedule.hpp"
+#include "support/error_message.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+// Sums of at most some hundred durations below 100 in double: far less than this.
+constexpr double kRounding = 1e-9;
+
+double work(const PipelineShape& shape, const ActionCosts& costs) {
+  return shape.micro_batches * shape.chunks * (costs.forward + costs.backward_input + costs.backward_weight);
+}
+
+/// Idle time of each rank by the papers, without communication.
+double textbook_bubble(const Schedule& schedule, const ActionCosts& costs) {
+  const int others = schedule.shape.stages - 1;
+  if (schedule.kind == ScheduleKind::zero_bubble)
+    return others * (costs.forward + costs.backward_input - costs.backward_weight);
+  return others * (costs.forward + costs.backward_input + costs.backward_weight);
+}
+
+/// ZB-H1's figure holds when every stage has a full pipeline and weight parts fit where forwards were.
+bool textbook_applies(const Schedule& schedule) {
+  return schedule.kind != ScheduleKind::zero_bubble || schedule.shape.micro_batches >= schedule.shape.stages;
+}
+
+using Key = std::tuple<ActionKind, int, int>;  // kind, micro-batch, global chunk
+
+std::map<Key, TimedAction> by_global_chunk(const Schedule& schedule, const Simulation& simulation) {
+  std::map<Key, TimedAction> found;
+  for (int stage = 0; stage < schedule.shape.stages; ++stage) {
+    for (const TimedAction& timed : simulation.timeline[stage]) {
+      const auto& [kind, micro_batch, chunk] = timed.action;
+      found[{kind, micro_batch, schedule.shape.global_chunk(stage, chunk)}] = timed;
+    }
+  }
+  return found;
+}
+
+/// Number of computations that begin before what they need is there, or while their rank is busy.
+int count_too_early(const Schedule& schedule, const Simulation& simulation,
+                    const std::vector<ActionCosts>& costs) {
+  using enum ActionKind;
+  const auto found = by_global_chunk(schedule, simulation);
+  const auto gradient_kind = schedule.kind == ScheduleKind::zero_bubble ? backward_input : backward;
+  const auto communication = [&](int g) { return costs[costs.size() == 1 ? 0 : g].communication; };
+  int violations = 0;
+  for (int micro_batch = 0; micro_batch < schedule.shape.micro_batches; ++micro_batch) {
+    for (int g = 0; g + 1 < schedule.shape.global_chunks(); ++g) {
+      const auto& [f, next_f] =
+          std::pair{found.at({forward, micro_batch, g}), found.at({forward, micro_batch, g + 1})};
+      const auto& [b, next_b] =
+          std::pair{found.at({gradient_kind, micro_batch, g}), found.at({gradient_kind, micro_batch, g + 1})};
+      violations += next_f.begin < f.end + communication(g) - kRounding;
+      violations += b.begin < next_b.end + communication(g + 1) - kRounding;
+    }
+  }
+  for (const auto& line : simulation.timeline) {
+    double clock = 0;
+    for (const TimedAction& timed : line) {
+      if (!is_compute(timed.action.kind)) continue;
+      violations += timed.begin < clock - kRounding;
+      clock = timed.end;
+    }
+  }
+  return violations;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(simulator)
+
+BOOST_AUTO_TEST_CASE(bubbles_are_those_of_the_papers) {
+  for (const ActionCosts& costs :
+       {ActionCosts{1, 1, 1, 0}, ActionCosts{1, 1.25, 0.75, 0}, ActionCosts{1, 2, 1, 0}}) {
+    for (const Schedule& schedule : every_schedule()) {
+      if (!textbook_applies(schedule)) continue;
+      const Simulation simulation = simulate(schedule, {costs});
+      const double expected = work(schedule.shape, costs) + textbook_bubble(schedule, costs);
+      BOOST_REQUIRE_MESSAGE(std::abs(simulation.makespan - expected) < kRounding,
+                            describe(schedule) << " takes " << simulation.makespan << ", not " << expected);
+      const double fraction = textbook_bubble(schedule, costs) / expected;
+      BOOST_REQUIRE_SMALL(simulation.bubble_fraction - fraction, kRounding);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(bubble_fractions_are_the_known_formulas) {
+  const int p = 4, v = 3, m = 8;
+  const auto fraction = [](ScheduleKind kind, const PipelineShape& shape) {
+    return simulate(make_schedule(kind, shape), {ActionCosts{}}).bubble_fraction;
+  };
+  BOOST_CHECK_SMALL(fraction(ScheduleKind::gpipe, {p, 1, m}) - (p - 1.0) / (m + p - 1), kRounding);
+  BOOST_CHECK_SMALL(fraction(ScheduleKind::one_f_one_b, {p, 1, m}) - (p - 1.0) / (m + p - 1), kRounding);
+  BOOST_CHECK_SMALL(fraction(ScheduleKind::interleaved, {p, v, m}) - (p - 1.0) / (v * m + p - 1), kRounding);
+  BOOST_CHECK_SMALL(fraction(ScheduleKind::zero_bubble, {p, 1, m}) - (p - 1.0) / (3 * m + p - 1), kRounding);
+}
+
+BOOST_AUTO_TEST_CASE(zero_bubble_never_takes_longer_than_1f1b) {
+  for (int stages = 1; stages <= 8; ++stages) {
+    for (int micro_batches = 1; micro_batches <= 16; ++micro_batches) {
+      const PipelineShape shape{stages, 1, micro_batches};
+      const double split =
+          simulate(make_schedule(ScheduleKind::zero_bubble, shape), {ActionCosts{}}).makespan;
+      const double joint =
+          simulate(make_schedule(ScheduleKind::one_f_one_b, shape), {ActionCosts{}}).makespan;
+      BOOST_TEST(split <= joint + kRounding);
+      if (stages > 1) BOOST_TEST(split < joint - kRounding);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(peak_live_activations_are_those_of_the_schedule) {
+  for (const Schedule& schedule : every_schedule()) {
+    const Simulation simulation = simulate(schedule, {ActionCosts{}});
+    BOOST_REQUIRE_EQUAL(simulation.peak_live_activations.size(), schedule.ranks.size());
+    for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank) {
+      BOOST_REQUIRE_EQUAL(simulation.peak_live_activations[rank], schedule.ranks[rank].peak_live_activations);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(nothing_begins_before_its_input_is_there) {
+  for (const Schedule& schedule : every_schedule()) {
+    std::vector<ActionCosts> costs;  // uneven chunks and slow transfers
+    for (int g = 0; g < schedule.shape.global_chunks(); ++g) {
+      costs.push_back({1 + 0.5 * (g % 3), 2 - 0.25 * (g % 2), 0.5 + 0.75 * (g % 4), 0.125 * (g % 5)});
+    }
+    const Simulation simulation = simulate(schedule, costs);
+    BOOST_REQUIRE_MESSAGE(count_too_early(schedule, simulation, costs) == 0, describe(schedule));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_check_above_sees_a_computation_that_begins_too_early) {
+  const Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {2, 1, 2});
+  const std::vector<ActionCosts> costs{ActionCosts{1, 1, 1, 0.5}};
+  Simulation simulation = simulate(schedule, costs);
+  for (TimedAction& timed : simulation.timeline[1]) {
+    if (timed.action == Action{ActionKind::forward, 0, 0}) timed.begin -= 0.25;
+  }
+  BOOST_TEST(count_too_early(schedule, simulation, costs) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(communication_hides_behind_computation) {
+  // GPipe pays for filling and draining alone: each of the p - 1 hops once forwards, once backwards.
+  const double c = 0.25;
+  for (const int m : {4, 8, 16}) {
+    const double time = simulate(make_schedule(ScheduleKind::gpipe, {4, 1, m}), {{1, 1, 1, c}}).makespan;
+    BOOST_CHECK_SMALL(time - (3.0 * (m + 3) + 2 * 3 * c), kRounding);
+  }
+  // Interleaved and zero-bubble hide it in the steady state: more micro-batches cost no more transfers.
+  for (const auto& [kind, chunks] :
+       {std::pair{ScheduleKind::interleaved, 2}, {ScheduleKind::zero_bubble, 1}}) {
+    const auto extra = [&, kind = kind, chunks = chunks](int m) {
+      const Schedule schedule = make_schedule(kind, {4, chunks, m});
+      return simulate(schedule, {{1, 1, 1, c}}).makespan - simulate(schedule, {{1, 1, 1, 0}}).makespan;
+    };
+    BOOST_TEST(extra(8) > 0);
+    BOOST_CHECK_SMALL(extra(16) - extra(8), kRounding);
+    BOOST_CHECK_SMALL(extra(32) - extra(8), kRounding);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(costs_may_differ_a_chunk) {
+  // Two stages, one micro-batch: everything in line.
+  const Schedule schedule = make_schedule(ScheduleKind::gpipe, {2, 1, 1});
+  const Simulation simulation = simulate(schedule, {{1, 2, 3, 0.5}, {10, 20, 30, 5}});
+  BOOST_TEST(simulation.makespan == 1 + 0.5 + 10 + 20 + 30 + 5 + 2 + 3);
+  BOOST_CHECK_CLOSE(simulation.bubble_fraction, 1 - 66 / (2 * 71.5), kRounding);
+  BOOST_CHECK_EXCEPTION(simulate(schedule, {{}, {}, {}}), ContractViolation, says({"3 costs", "2 global"}));
+  BOOST_CHECK_EXCEPTION(simulate(schedule, {{1, -1, 1, 0}}), ContractViolation, says({"negative"}));
+  BOOST_TEST(simulate(schedule, {{0, 0, 0, 0}}).bubble_fraction == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_computation_waits_for_the_send_before_last) {
+  // The second stage is slow: it starts its third receive when its first forward (1 to 11) is done. Until
+  // then the first stage cannot give away its third output, and has no buffer for the fifth.
+  const Schedule schedule = make_schedule(ScheduleKind::gpipe, {2, 1, 5});
+  const Simulation simulation = simulate(schedule, {{1, 1, 1, 0}, {10, 1, 1, 0}});
+  const auto found = by_global_chunk(schedule, simulation);
+  BOOST_TEST(found.at({ActionKind::forward, 3, 0}).begin == 3);
+  BOOST_TEST(found.at({ActionKind::send_activation, 2, 0}).end == 11);
+  BOOST_TEST(found.at({ActionKind::forward, 4, 0}).begin == 11);
+}
+
+BOOST_AUTO_TEST_CASE(transfers_of_a_channel_follow_each_other) {
+  // The first stage's forwards end at 1 and 2, but a transfer takes 3. Both receives were started at 0.
+  const Schedule schedule = make_schedule(ScheduleKind::gpipe, {2, 1, 2});
+  const auto found = by_global_chunk(schedule, simulate(schedule, {{1, 1, 1, 3}}));
+  BOOST_TEST(found.at({ActionKind::send_activation, 0, 0}).begin == 1);
+  BOOST_TEST(found.at({ActionKind::send_activation, 0, 0}).end == 4);
+  BOOST_TEST(found.at({ActionKind::send_activation, 1, 0}).begin == 4);
+  BOOST_TEST(found.at({ActionKind::send_activation, 1, 0}).end == 7);
+}
+
+BOOST_AUTO_TEST_CASE(drawings_show_the_timeline) {
+  const auto drawing = [](ScheduleKind kind, const PipelineShape& shape, const ActionCosts& costs) {
+    return draw(simulate(make_schedule(kind, shape), {costs}));
+  };
+  BOOST_TEST(drawing(ScheduleKind::one_f_one_b, {2, 1, 3}, {}) ==
+             "rank 0 |F0 F1 ......B0====F2 B1====...B2====|\n"
+             "rank 1 |...F0 B0====F1 B1====F2 B2====......|\n");
+  BOOST_TEST(drawing(ScheduleKind::zero_bubble, {2, 1, 2}, {}) ==
+             "rank 0 |F0 F1 ...I0 W0 I1 W1 |\n"
+             "rank 1 |...F0 I0 F1 I1 W0 W1 |\n");
+  BOOST_TEST(drawing(ScheduleKind::interleaved, {2, 2, 2}, {1, 1, 0, 0}) ==
+             "rank 0 |F0a F1a F0b F1b ....B0b ....B1b B0a B1a |\n"
+             "rank 1 |....F0a F1a F0b B0b F1b B1b B0a B1a ....|\n");
+  BOOST_TEST(drawing(ScheduleKind::gpipe, {1, 1, 1}, {0, 0, 0, 0}) == "rank 0 ||\n");
+  // However short the shortest computation, a line stays of bounded length.
+  BOOST_TEST(drawing(ScheduleKind::gpipe, {1, 1, 1}, {1e-9, 1, 1, 0}).size() < 4000u);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

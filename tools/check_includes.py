@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Checks that the rooms of the house stay apart: a room includes only rooms below it, and only the room that owns a
+library includes its headers. With --compile, also that every header compiles alone.
+
+Exit status 1 and a line for each violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# Folder of each room, and the rooms right below it.
+FOLDERS = {
+    "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "mpi": "mpi", "io": "io", "cuda": "cuda",
+    "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline", "optim": "src/optim", "plan": "src/plan",
+    "data": "src/data", "train": "src/train", "cli": "src/cli",
+}
+BELOW = {
+    "base": [], "compute": ["base"], "host": ["compute"], "mpi": ["compute"], "io": ["base"], "cuda": ["mpi", "compute"],
+    "parallel": ["mpi"], "model": ["parallel"], "pipeline": ["model"], "optim": ["pipeline"], "plan": ["pipeline"],
+    "data": ["io"], "train": ["optim", "plan", "data"], "cli": ["train", "host", "cuda"],
+}
+# cli reaches these two from the one file that makes a device.
+MACHINES, FACTORY = ("host", "cuda"), re.compile(r"(device|machine|backend)\w*\.(cpp|hpp)$")
+
+# Headers of libraries, and the rooms that may include them.
+LIBRARIES = [
+    (re.compile(r"^mpi\.h$"), {"mpi", "cuda"}),
+    (re.compile(r"^hdf5\w*\.h$|^H5\w+\.h$"), {"io"}),
+    (re.compile(r"^(cuda|cublas|cudnn|nccl|nvml|cooperative_groups)\w*(\.h|/.*)$"), {"cuda"}),
+    (re.compile(r"^(cblas|openblas\w*)\.h$"), {"host"}),
+    (re.compile(r"^CLI/"), {"cli"}),
+]
+# From parallel up, what a machine can do is asked at run time.
+NO_CONDITIONALS = {"parallel", "model", "pipeline", "optim", "plan", "train"}
+
+SOURCES = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
+HEADERS = {".hpp", ".h", ".cuh"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+CONDITIONAL = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b")
+
+
+def rooms_below(room: str) -> set[str]:
+    """All rooms under `room`, itself included."""
+    return {room}.union(*(rooms_below(lower) for lower in BELOW[room]))
+
+
+def room_of(path: pathlib.PurePath) -> str | None:
+    """The room of a path in the repository: that of the longest folder which holds it."""
+    holding = [room for room, folder in FOLDERS.items() if path.is_relative_to(folder)]
+    return max(holding, key=lambda room: len(FOLDERS[room]), default=None)
+
+
+def included_room(name: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
+    """The room of the header that `name` stands for in `file`, or None when it is not ours."""
+    for folder in (file.parent, pathlib.PurePath("src"), pathlib.PurePath(".")):
+        if (root / folder / name).exists():
+            return room_of(folder / name)
+    top = name.split("/")[0]
+    return top if top in FOLDERS else None
+
+
+def check_include(name: str, quoted: bool, room: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
+    """What is wrong with an include, or None."""
+    other = included_room(name, file, root) if quoted else None
+    if other is not None:
+        if other not in rooms_below(room):
+            return f"{room} lies not above {other}"
+        if other in MACHINES and room not in MACHINES and not FACTORY.search(file.name):
+            return f"only the file that makes the device knows {other} by name"
+        return None
+    for header, owners in LIBRARIES:
+        if header.search(name) and room not in owners:
+            return f"only {', '.join(sorted(owners))} may include it"
+    return None
+
+
+def check_file(file: pathlib.PurePath, root: pathlib.Path) -> list[str]:
+    room = room_of(file)
+    violations = []
+    for number, line in enumerate((root / file).read_text(encoding="utf-8").splitlines(), start=1):
+        include = INCLUDE.match(line)
+        problem = check_include(include[2], include[1] == '"', room, file, root) if include else None
+        if problem:
+            violations.append(f"{file}:{number}: includes {include[2]}: {problem}")
+        if room in NO_CONDITIONALS and CONDITIONAL.match(line):
+            violations.append(f"{file}:{number}: {line.strip()}: no conditional compilation in {room}")
+    return violations
+
+
+def files_of_rooms(root: pathlib.Path, suffixes: set[str]) -> list[pathlib.PurePath]:
+    tops = [root / top for top in ("src", "mpi", "io", "cuda")]
+    found = {path for top in tops for path in top.rglob("*") if path.suffix in suffixes}
+    return [path.relative_to(root) for path in sorted(found)]
+
+
+def check_layers(root: pathlib.Path) -> list[str]:
+    files = files_of_rooms(root, SOURCES)
+    if not files:
+        return [f"{root}: no source file in src, mpi, io or cuda"]
+    return [violation for file in files for violation in check_file(file, root)]
+
+
+# --- headers alone -------------------------------------------------------------------------------------------------
+
+
+def compile_flags(database: pathlib.Path) -> tuple[str, list[str]]:
+    """The compiler, and every include path, definition and language flag that any C++ file of the build has."""
+    compiler, flags = "c++", {}
+    for entry in json.loads(database.read_text()):
+        words = shlex.split(entry["command"]) if "command" in entry else entry["arguments"]
+        if not entry["file"].endswith(".cpp"):
+            continue
+        compiler = next(word for word in words if not word.endswith("ccache"))
+        for word, following in zip(words, words[1:] + [""]):
+            if word in ("-isystem", "-I"):
+                flags[word, following] = None
+            elif word.startswith(("-I", "-D", "-std=", "-f", "-pthread")):
+                flags[(word,)] = None
+    return compiler, [word for flag in flags for word in flag]
+
+
+def compiles_alone(header: pathlib.PurePath, root: pathlib.Path, compiler: str, flags: list[str]) -> str | None:
+    command = [compiler, *flags, "-fsyntax-only", "-w", "-x", "c++", str(root / header)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    errors = [line for line in result.stderr.splitlines() if "error:" in line]
+    return None if result.returncode == 0 else f"{header}: does not compile alone: {(errors or ['?'])[0]}"
+
+
+def check_headers(root: pathlib.Path, database: pathlib.Path, jobs: int) -> list[str]:
+    """Headers of cuda/ need nvcc and are left to its own build."""
+    compiler, flags = compile_flags(database)
+    headers = [header for header in files_of_rooms(root, HEADERS) if room_of(header) != "cuda"]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        problems = pool.map(lambda header: compiles_alone(header, root, compiler, flags), headers)
+        return [problem for problem in problems if problem]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--root", type=pathlib.Path, default=REPOSITORY, help="the repository")
+    parser.add_argument("--compile", type=pathlib.Path, metavar="compile_commands.json",
+                        help="compile every header alone, with the flags of this build, instead of reading includes")
+    parser.add_argument("--jobs", type=int, default=2, help="compilers at a time")
+    arguments = parser.parse_args()
+    root = arguments.root.resolve()
+    violations = check_headers(root, arguments.compile, arguments.jobs) if arguments.compile else check_layers(root)
+    print(*violations, sep="\n", end="\n" if violations else "")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
