@@ -1,6 +1,6 @@
 #pragma once
-// From a token file to the rows a training step computes on. A sample is a function of its global index alone:
-// no grid, no batch size and no restart changes the order.
+// From a token file to the rows a training step computes on. A sample is a function of its global index
+// alone: no grid, no batch size and no restart changes the order.
 
 #include <cstdint>
 #include <memory>
@@ -36,27 +36,28 @@ class Permutation {
 enum class Split { all, train, valid };
 
 struct DatasetOptions {
-  std::int64_t sequence = 0;      ///< tokens a sample
-  std::uint64_t seed = 0;         ///< of the shuffle
-  bool shuffle = true;            ///< of all and train; valid is always read in order
+  std::int64_t sequence = 0;  ///< tokens a sample
+  std::uint64_t seed = 0;     ///< of the shuffle
+  bool shuffle = true;        ///< of all and train; valid is always read in order
   Split split = Split::all;
-  double valid_fraction = 0;      ///< share of the samples, at the end of the file, that belongs to valid
-  bool separate_documents = true; ///< attention and positions restart at every document
+  double valid_fraction = 0;       ///< share of the samples, at the end of the file, that belongs to valid
+  bool separate_documents = true;  ///< attention and positions restart at every document
 };
 
 /// Fixed-length samples cut from the concatenated documents: unshuffled sample i has inputs
 /// [i * sequence, (i + 1) * sequence) and the targets one further.
 class Dataset {
  public:
-  /// Throws DataError when the file is too short for one sample, and when `vocabulary` (the model's) is smaller
-  /// than a token id needs.
+  /// Throws DataError when the file is too short for one sample, and when `vocabulary` (the model's) is
+  /// smaller than a token id needs.
   Dataset(TokenFileReader file, const DatasetOptions& options, std::int64_t vocabulary);
 
   /// Samples of one epoch.
   std::int64_t samples() const { return samples_; }
   const TokenFileReader& file() const { return file_; }
-  /// The rows of global samples [first, first + count), each index running over epochs without end, reshuffled
-  /// at each, and `rows` - count * sequence padding rows (documents of their own, id 0, no target).
+  /// The rows of global samples [first, first + count), each index running over epochs without end,
+  /// reshuffled at each, and `rows` - count * sequence padding rows (documents of their own, id 0, no
+  /// target).
   BatchRows read(std::int64_t first, std::int64_t count, std::int64_t rows) const;
 
  private:

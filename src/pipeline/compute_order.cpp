@@ -75,7 +75,8 @@ Actions interleaved(const PipelineShape& shape, int stage) {
 
 /// 1f1b with the weight gradients `stage` micro-batches behind the input gradients. So stage s holds p - 1 -
 /// s warm-up forwards, s postponed weight gradients and the micro-batch at work: p on every stage. What was
-/// postponed fills the end, where 1f1b waits.
+/// postponed fills the end, where 1f1b waits. Where a weight part takes no longer than a forward and than an
+/// input part, each rank idles for (p - 1) (F + B - W), with at least p micro-batches.
 Actions zero_bubble_h1(const PipelineShape& shape, int stage) {
   const int m = shape.micro_batches;
   Actions order;

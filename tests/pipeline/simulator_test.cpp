@@ -29,7 +29,7 @@ double textbook_bubble(const Schedule& schedule, const ActionCosts& costs) {
   return others * (costs.forward + costs.backward_input + costs.backward_weight);
 }
 
-/// ZB-H1's figure holds when every stage has a full pipeline and weight parts fit where forwards were.
+/// ZB-H1's figure needs a full pipeline (and weight parts no longer than the others, as in the costs below).
 bool textbook_applies(const Schedule& schedule) {
   return schedule.kind != ScheduleKind::zero_bubble || schedule.shape.micro_batches >= schedule.shape.stages;
 }

@@ -41,17 +41,18 @@ constexpr std::size_t huge_page = std::size_t{2} << 20;
 
 std::atomic<std::size_t> bytes_in_use = 0;
 
-/// Room in front of each block for its size, so that release can count it back.
-std::size_t& size_before(void* data) {
+/// Room in front of each block for what it adds to bytes_in_use, so that release can count it back.
+std::size_t& counted_bytes(void* data) {
   return *reinterpret_cast<std::size_t*>(static_cast<std::byte*>(data) - block_alignment);
 }
 
 void release(void* data) {
-  bytes_in_use -= size_before(data);
+  bytes_in_use -= counted_bytes(data);
   std::free(static_cast<std::byte*>(data) - block_alignment);
 }
 
-DeviceMemory allocate_block(std::size_t bytes) {
+/// `counted`: the block is memory of the device, not of the host beside it.
+DeviceMemory allocate_block(std::size_t bytes, bool counted) {
   const bool large = bytes >= 4 * huge_page;
   const std::size_t alignment = large ? huge_page : block_alignment;
   const std::size_t whole = (bytes + block_alignment + alignment - 1) / alignment * alignment;
@@ -66,8 +67,8 @@ DeviceMemory allocate_block(std::size_t bytes) {
   // Large pages spare address translation; without them everything works the same.
   if (large) madvise(block, whole, MADV_HUGEPAGE);
   void* data = static_cast<std::byte*>(block) + block_alignment;
-  size_before(data) = bytes;
-  bytes_in_use += bytes;
+  counted_bytes(data) = counted ? bytes : 0;
+  bytes_in_use += counted_bytes(data);
   return {data, release};
 }
 
@@ -151,8 +152,8 @@ class HostDevice final : public Device {
     return std::chrono::duration<double>(*last - *first).count();
   }
 
-  DeviceMemory allocate(std::size_t bytes) override { return allocate_block(bytes); }
-  DeviceMemory allocate_host(std::size_t bytes) override { return allocate_block(bytes); }
+  DeviceMemory allocate(std::size_t bytes) override { return allocate_block(bytes, true); }
+  DeviceMemory allocate_host(std::size_t bytes) override { return allocate_block(bytes, false); }
   void upload(const Tensor& destination, const void* source, Stream&) override {
     if (destination.bytes() > 0) std::memcpy(destination.data(), source, destination.bytes());
   }

@@ -1,0 +1,150 @@
+// The model against Hugging Face transformers: logits, loss, every parameter's gradient, ten optimizer steps.
+#include <boost/test/unit_test.hpp>
+
+#include "optim/learning_rate.hpp"
+#include "support/mpi_fixture.hpp"
+#include "support/relative_error.hpp"
+#include "train/golden_file.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+// tests/golden/README.md: fp32 results of transformers are within 1.4e-6 of fp64.
+constexpr double tolerance = 1e-5;
+
+struct Grid {
+  int tp, pp, dp;
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+};
+
+/// Grids of the test's ranks on which every golden model runs.
+std::vector<Grid> grids() {
+  if (control().size() == 1) return {{1, 1, 1}};
+  return {{2, 2, 1}, {2, 1, 2}, {1, 2, 2, ScheduleKind::zero_bubble}, {1, 1, 4}};
+}
+
+RunShape shape_of(const GoldenFile& golden, const Grid& grid, std::int64_t samples, std::int64_t sequence,
+                  std::int64_t micro_batch) {
+  RunShape shape;
+  shape.model = golden.config();
+  shape.grid = {grid.tp, grid.pp, grid.dp};
+  shape.schedule = grid.schedule;
+  shape.micro_batch = micro_batch;
+  shape.global_batch = samples;
+  shape.sequence = sequence;
+  return shape;
+}
+
+double relative(double actual, double expected) {
+  return std::abs(actual - expected) / std::abs(expected);
+}
+
+void check_pass(const std::string& file, const std::string& group) {
+  const GoldenFile golden(file);
+  const GlobalBatch batch = golden.batch(group);
+  const std::string prefix = group.empty() ? "" : "/" + group;
+  const GlobalTensors expected = golden.tensors(prefix + "/gradients");
+  for (const Grid& grid : grids())
+    BOOST_TEST_CONTEXT(file << " " << group << " on TP " << grid.tp << " PP " << grid.pp << " DP "
+                            << grid.dp) {
+      TestRun run(shape_of(golden, grid, batch.samples, batch.sequence, 1), {});
+      run.set_weights(golden.tensors("/weights"));
+      const StepResult result = run.step(batch, 1, 0);
+      BOOST_CHECK_LE(relative(result.loss, golden.values(prefix + "/loss").front()), tolerance);
+      const GlobalTensors gradients = run.gradients(result.targets);
+      for (const auto& [name, tensor] : expected) {
+        const double error = relative_error(std::span<const float>(gradients.at(name).values),
+                                            std::span<const float>(tensor.values));
+        BOOST_CHECK_MESSAGE(error <= tolerance, "gradient of " << name << " differs by " << error);
+      }
+      BOOST_CHECK_EQUAL(gradients.size(), expected.size());
+    }
+}
+
+void check_logits(const std::string& file, const std::string& group) {
+  const GoldenFile golden(file);
+  const GlobalBatch batch = golden.batch(group);
+  const auto expected = golden.values((group.empty() ? "" : "/" + group) + "/logits");
+  TestRun run = TestRun::alone(shape_of(golden, {1, 1, 1}, batch.samples, batch.sequence, batch.samples), {});
+  run.set_weights(golden.tensors("/weights"));
+  const Evaluation evaluation = run.evaluate(batch);
+  BOOST_CHECK_LE(
+      relative(evaluation.loss, golden.values((group.empty() ? "" : "/" + group) + "/loss").front()),
+      tolerance);
+  std::vector<float> logits;
+  run.engine().stage().visit_logits([&](std::int64_t, const Tensor& rows) {
+    logits.insert(logits.end(), rows.as<float>(), rows.as<float>() + rows.elements());
+  });
+  const double error = relative_error(std::span<const float>(logits), std::span<const double>(expected));
+  BOOST_CHECK_MESSAGE(error <= tolerance, file << ": logits differ by " << error);
+  logits[logits.size() / 2] += 1;
+  BOOST_CHECK_GT(relative_error(std::span<const float>(logits), std::span<const double>(expected)),
+                 tolerance);
+}
+
+void check_steps(const std::string& file) {
+  const GoldenFile golden(file);
+  const auto losses = golden.values("/losses"), norms = golden.values("/gradient_norms"),
+             rates = golden.values("/learning_rates");
+  OptimizerOptions options;
+  options.beta1 = golden.attribute("beta1");
+  options.beta2 = golden.attribute("beta2");
+  options.epsilon = golden.attribute("epsilon");
+  options.weight_decay = golden.attribute("weight_decay");
+  options.gradient_clip = golden.attribute("grad_clip");
+  LearningRateSchedule schedule;
+  schedule.peak = golden.attribute("learning_rate");
+  schedule.minimum = golden.attribute("min_learning_rate");
+  schedule.warmup_steps = static_cast<std::int64_t>(golden.attribute("warmup_steps"));
+  schedule.steps = static_cast<std::int64_t>(golden.attribute("steps"));
+  for (const Grid& grid : grids())
+    BOOST_TEST_CONTEXT(file << " on TP " << grid.tp << " PP " << grid.pp << " DP " << grid.dp) {
+      const GlobalBatch first = golden.step_batch(1);
+      TestRun run(shape_of(golden, grid, first.samples, first.sequence, 1), options);
+      run.set_weights(golden.tensors("/weights"));
+      for (int step = 1; step <= 10; ++step) {
+        const auto i = static_cast<std::size_t>(step - 1);
+        const double rate = schedule.at(step);
+        BOOST_CHECK_LE(relative(rate, rates[i]), 1e-12);
+        const StepResult result = run.step(golden.step_batch(step), step, rate);
+        BOOST_CHECK_LE(relative(result.loss, losses[i]), tolerance);
+        BOOST_CHECK_LE(relative(result.gradient_norm, norms[i]), tolerance);
+      }
+      std::string worst;
+      const double error = largest_error(run.weights(), golden.tensors("/final_weights"), &worst);
+      BOOST_CHECK_MESSAGE(error <= tolerance, worst << " differs by " << error);
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(gradients_of_grouped_query_attention) {
+  check_pass("untied_gqa.h5", "");
+}
+BOOST_AUTO_TEST_CASE(gradients_of_tied_embeddings_and_rope_scaling) {
+  check_pass("tied_llama3_rope.h5", "");
+}
+BOOST_AUTO_TEST_CASE(gradients_with_a_head_size_of_its_own) {
+  check_pass("head_dim.h5", "");
+}
+BOOST_AUTO_TEST_CASE(gradients_of_odd_sizes) {
+  check_pass("odd_packed.h5", "");
+}
+BOOST_AUTO_TEST_CASE(gradients_of_packed_documents) {
+  check_pass("odd_packed.h5", "packed");
+}
+
+BOOST_AUTO_TEST_CASE(logits) {
+  for (const char* file : {"untied_gqa.h5", "tied_llama3_rope.h5", "head_dim.h5", "odd_packed.h5"})
+    check_logits(file, "");
+  check_logits("odd_packed.h5", "packed");
+}
+
+BOOST_AUTO_TEST_CASE(ten_optimizer_steps) {
+  check_steps("adamw_untied.h5");
+}
+BOOST_AUTO_TEST_CASE(ten_optimizer_steps_with_tied_embeddings) {
+  check_steps("adamw_tied.h5");
+}

@@ -1,0 +1,149 @@
+// Any grid and any schedule give the run of one process: losses, gradient norms and final weights.
+#include <boost/test/unit_test.hpp>
+
+#include "mpi/labels.hpp"
+#include "support/mpi_fixture.hpp"
+#include "train/test_run.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+// fp32 sums in another order differ by about the square root of their length times 6e-8; the bound
+// leaves room for the few hundred terms here and for AdamW's amplification over the steps.
+constexpr double tolerance = 1e-5;
+constexpr int steps = 3;
+constexpr std::int64_t global_batch = 24, sequence = 7;
+
+struct Case {
+  int tp, pp, dp;
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  int chunks = 1;
+  std::int64_t micro_batch = 1;
+  std::vector<int> layers = {};
+};
+
+RunShape shape_of(const Case& c, bool tied) {
+  RunShape shape;
+  shape.model = small_model(tied);
+  shape.grid = {c.tp, c.pp, c.dp};
+  shape.schedule = c.schedule;
+  shape.chunks = c.chunks;
+  shape.micro_batch = c.micro_batch;
+  shape.global_batch = global_batch;
+  shape.sequence = sequence;
+  shape.pipeline_layers = c.layers;
+  return shape;
+}
+
+/// All grids of this many ranks, each with the schedules that can run on it.
+std::vector<Case> cases_of(int ranks) {
+  std::vector<Case> cases;
+  for (int tp : {1, 2, 4})
+    for (int pp = 1; pp <= ranks; ++pp) {
+      if (ranks % (tp * pp) != 0) continue;
+      const int dp = ranks / (tp * pp);
+      if (global_batch % dp != 0) continue;
+      cases.push_back({tp, pp, dp});
+      if (pp == 1) continue;
+      cases.push_back({tp, pp, dp, ScheduleKind::gpipe});
+      cases.push_back({tp, pp, dp, ScheduleKind::zero_bubble});
+      if (pp <= 4) cases.push_back({tp, pp, dp, ScheduleKind::interleaved, 2});
+    }
+  return cases;
+}
+
+struct History {
+  std::vector<double> losses, norms;
+  double valid_loss = 0;
+  GlobalTensors weights;
+};
+
+OptimizerOptions options() {
+  OptimizerOptions options;
+  options.gradient_clip = 0.5;
+  return options;
+}
+
+History history_of(TestRun& run) {
+  History history;
+  run.initialize(7);
+  for (int step = 1; step <= steps; ++step) {
+    const auto batch = random_batch(global_batch, sequence, run.plan().shape.model.vocabulary, 100 + step);
+    const StepResult result = run.step(batch, step, 1e-3);
+    history.losses.push_back(result.loss);
+    history.norms.push_back(result.gradient_norm);
+  }
+  history.valid_loss =
+      run.evaluate(random_batch(global_batch, sequence, run.plan().shape.model.vocabulary, 1)).loss;
+  history.weights = run.weights();
+  return history;
+}
+
+const History& reference(bool tied) {
+  static std::map<bool, History> histories;
+  const auto found = histories.find(tied);
+  if (found != histories.end()) return found->second;
+  TestRun run = TestRun::alone(shape_of({1, 1, 1, ScheduleKind::one_f_one_b, 1, 4}, tied), options());
+  return histories[tied] = history_of(run);
+}
+
+std::string describe(const Case& c) {
+  return fmt::format("{} {} micro-batch {}", GridShape{c.tp, c.pp, c.dp}.to_string(), name_of(c.schedule),
+                     c.micro_batch);
+}
+
+void check_equal(const Case& c, bool tied) {
+  BOOST_TEST_CONTEXT(describe(c) << (tied ? " tied" : "")) {
+    const History& expected = reference(tied);
+    TestRun run(shape_of(c, tied), options());
+    const History actual = history_of(run);
+    for (int i = 0; i < steps; ++i) {
+      const auto step = static_cast<std::size_t>(i);
+      BOOST_CHECK_LE(std::abs(actual.losses[step] - expected.losses[step]),
+                     tolerance * expected.losses[step]);
+      BOOST_CHECK_LE(std::abs(actual.norms[step] - expected.norms[step]), tolerance * expected.norms[step]);
+    }
+    BOOST_CHECK_LE(std::abs(actual.valid_loss - expected.valid_loss), tolerance * expected.valid_loss);
+    std::string worst;
+    const double error = largest_error(actual.weights, expected.weights, &worst);
+    BOOST_CHECK_MESSAGE(error <= tolerance, worst << " differs by " << error);
+    BOOST_CHECK_EQUAL(run.engine().executor().peak_slots(), run.plan().schedule.peak_live_activations);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_grid_and_schedule_gives_the_run_of_one_process) {
+  for (const Case& c : cases_of(control().size())) check_equal(c, false);
+}
+
+BOOST_AUTO_TEST_CASE(tied_embeddings_stay_equal_on_both_stages) {
+  const int ranks = control().size();
+  if (ranks % 2 == 0) check_equal({1, 2, ranks / 2}, true);
+  check_equal({1, ranks, 1, ScheduleKind::one_f_one_b}, true);
+  if (ranks % 4 == 0) check_equal({2, 2, ranks / 4, ScheduleKind::zero_bubble}, true);
+  if (ranks % 4 == 0) check_equal({2, 2, ranks / 4, ScheduleKind::interleaved, 2}, true);
+}
+
+BOOST_AUTO_TEST_CASE(micro_batch_size_and_layer_counts_are_free) {
+  const int ranks = control().size();
+  if (ranks % 2 == 0) {
+    // 3 x 7 rows do not divide by two: padded.
+    const std::int64_t micro_batch = global_batch % (3 * ranks / 2) == 0 ? 3 : 1;
+    check_equal({2, 1, ranks / 2, ScheduleKind::one_f_one_b, 1, micro_batch}, false);
+    check_equal({1, 2, ranks / 2, ScheduleKind::zero_bubble, 1, micro_batch, {7, 1}}, false);
+    check_equal({1, 2, ranks / 2, ScheduleKind::gpipe, 1, 1, {2, 6}}, false);
+  }
+  check_equal({1, 1, ranks, ScheduleKind::one_f_one_b, 1, 1}, false);
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_sees_one_changed_weight) {
+  GlobalTensors changed = reference(false).weights;
+  float& value = changed.begin()->second.values.front();
+  value = value * 1.01f + 0.01f;
+  BOOST_CHECK_GT(largest_error(changed, reference(false).weights), tolerance);
+  changed.erase(changed.begin());
+  BOOST_CHECK_GT(largest_error(changed, reference(false).weights), tolerance);
+}

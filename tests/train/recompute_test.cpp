@@ -1,0 +1,112 @@
+// What must not change a single bit: recomputation, and running the same grid twice. And what a bad step
+// does.
+#include <boost/test/unit_test.hpp>
+#include <limits>
+
+#include "support/mpi_fixture.hpp"
+#include "train/test_run.hpp"
+
+using namespace llama3d;
+using namespace llama3d::test;
+
+namespace {
+
+RunShape shape_of(Recompute recompute, ScheduleKind schedule, DType compute) {
+  RunShape shape;
+  shape.model = small_model(false);
+  const int ranks = control().size();
+  shape.grid = ranks == 4 ? GridShape{2, 2, 1} : GridShape{1, 1, ranks};
+  shape.schedule = schedule;
+  shape.micro_batch = 2;
+  shape.global_batch = 8;
+  shape.sequence = 9;
+  shape.compute = compute;
+  shape.recompute = recompute;
+  return shape;
+}
+
+struct Outcome {
+  std::vector<double> losses;
+  GlobalTensors weights;
+};
+
+Outcome run_steps(const RunShape& shape) {
+  TestRun run(shape, {});
+  run.initialize(3);
+  Outcome outcome;
+  for (int step = 1; step <= 2; ++step)
+    outcome.losses.push_back(
+        run.step(random_batch(8, 9, shape.model.vocabulary, 50 + step), step, 1e-3).loss);
+  outcome.weights = run.weights();
+  return outcome;
+}
+
+bool same_bits(const Outcome& a, const Outcome& b) {
+  bool same = a.losses == b.losses && a.weights.size() == b.weights.size();
+  for (const auto& [name, tensor] : a.weights) same = same && b.weights.at(name).values == tensor.values;
+  return same;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(recomputation_gives_the_same_bits) {
+  for (const DType compute : {DType::fp32, DType::bf16})
+    for (const ScheduleKind schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble})
+      BOOST_TEST_CONTEXT(name_of(compute) << " " << name_of(schedule)) {
+        const Outcome none = run_steps(shape_of(Recompute::none, schedule, compute));
+        BOOST_CHECK(same_bits(run_steps(shape_of(Recompute::cheap, schedule, compute)), none));
+        BOOST_CHECK(same_bits(run_steps(shape_of(Recompute::full, schedule, compute)), none));
+      }
+}
+
+BOOST_AUTO_TEST_CASE(the_same_run_twice_gives_the_same_bits) {
+  const RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::fp32);
+  const Outcome first = run_steps(shape);
+  BOOST_CHECK(same_bits(run_steps(shape), first));
+  Outcome changed = first;
+  changed.weights.begin()->second.values.back() += 1e-6f;
+  BOOST_CHECK(!same_bits(changed, first));
+}
+
+BOOST_AUTO_TEST_CASE(recomputation_saves_memory) {
+  const auto activations = [](Recompute recompute) {
+    TestRun run(shape_of(recompute, ScheduleKind::one_f_one_b, DType::fp32), {});
+    for (const auto& entry : run.plan().memory.entries)
+      if (entry.category == "activations") return entry.bytes;
+    return std::size_t{0};
+  };
+  const auto none = activations(Recompute::none), cheap = activations(Recompute::cheap),
+             full = activations(Recompute::full);
+  BOOST_CHECK_LT(cheap, none);
+  BOOST_CHECK_LT(full, cheap);
+}
+
+BOOST_AUTO_TEST_CASE(bf16_follows_fp32) {
+  const Outcome fp32 = run_steps(shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::fp32));
+  const Outcome bf16 = run_steps(shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::bf16));
+  for (std::size_t i = 0; i < fp32.losses.size(); ++i) {
+    // 8 bits of mantissa through 8 layers, averaged over dozens of tokens: well under two roundings.
+    BOOST_CHECK_LE(std::abs(bf16.losses[i] - fp32.losses[i]), 2 * 0x1p-8 * fp32.losses[i]);
+    BOOST_CHECK_NE(bf16.losses[i], fp32.losses[i]);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_step_that_is_not_finite_changes_nothing) {
+  TestRun run(shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::fp32), {});
+  run.initialize(3);
+  GlobalTensors poisoned = run.weights();
+  poisoned.at("model.norm.weight").values.front() = std::numeric_limits<float>::infinity();
+  run.set_weights(poisoned);
+  const GlobalTensors before = run.weights();
+  const StepResult result = run.step(random_batch(8, 9, 131, 1), 1, 1e-3);
+  BOOST_CHECK(result.skipped);
+  for (const auto& [name, tensor] : run.weights()) BOOST_CHECK(tensor.values == before.at(name).values);
+}
+
+BOOST_AUTO_TEST_CASE(memory_in_use_is_the_plan) {
+  TestRun run(shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::fp32), {});
+  BOOST_CHECK_EQUAL(run.engine().device().memory_in_use(), run.plan().memory.total());
+  run.initialize(1);
+  run.step(random_batch(8, 9, 131, 1), 1, 1e-3);
+  BOOST_CHECK_EQUAL(run.engine().device().memory_in_use(), run.plan().memory.total());
+}

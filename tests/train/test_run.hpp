@@ -1,0 +1,72 @@
+#pragma once
+// A run of a small model on any grid, with its weights and gradients as whole tensors.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "train/engine.hpp"
+#include "train/model_state.hpp"
+
+namespace llama3d::test {
+
+struct GlobalTensor {
+  std::int64_t rows = 0, columns = 0;
+  std::vector<float> values;
+};
+/// By Hugging Face name.
+using GlobalTensors = std::map<std::string, GlobalTensor>;
+
+/// Tokens of a global batch, `samples` x `sequence` values each, sample by sample.
+struct GlobalBatch {
+  std::int64_t samples = 0, sequence = 0;
+  std::vector<std::int32_t> ids, targets;
+  std::vector<std::int32_t> document_start, document_end,
+      position;  ///< as rows of the batch; empty: a document a sample
+};
+
+/// Random tokens below `vocabulary`; every fifth target is none, and documents end at random places.
+GlobalBatch random_batch(std::int64_t samples, std::int64_t sequence, std::int64_t vocabulary,
+                         std::uint64_t seed);
+
+/// An engine on one rank alone or on all ranks of the test.
+class TestRun {
+ public:
+  /// A grid over all ranks of the test program.
+  TestRun(const RunShape& shape, const OptimizerOptions& options);
+  /// This process alone, whatever the test program's ranks: the reference. shape.grid must be one rank.
+  static TestRun alone(const RunShape& shape, const OptimizerOptions& options);
+
+  void initialize(std::uint64_t seed);
+  void set_weights(const GlobalTensors& weights);
+  StepResult step(const GlobalBatch& batch, std::int64_t step, double learning_rate);
+  Evaluation evaluate(const GlobalBatch& batch);
+
+  /// Whole tensors on every rank. Gradients are those of the mean loss of the last step, before clipping.
+  GlobalTensors weights();
+  GlobalTensors gradients(double targets);
+
+  Engine& engine() { return *engine_; }
+  const RankPlan& plan() const { return engine_->plan(); }
+
+ private:
+  TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone);
+  std::vector<BatchRows> micro_batches(const GlobalBatch& batch) const;
+  GlobalTensors gather(const Tensor& arena, bool state_arena, double scale);
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<ControlPlane> local_control_;
+  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ModelState> state_;
+};
+
+/// A small Llama whose sizes divide by 4 where they must and are odd elsewhere.
+ModelConfig small_model(bool tied);
+
+/// Largest relative error norm over all tensors; infinity when names or shapes differ. `worst` gets the name.
+double largest_error(const GlobalTensors& actual, const GlobalTensors& expected,
+                     std::string* worst = nullptr);
+
+}  // namespace llama3d::test
