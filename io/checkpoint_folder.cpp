@@ -78,6 +78,7 @@ fs::path begin_checkpoint(const fs::path& final_folder) {
 }
 
 void commit_checkpoint(const fs::path& temporary, const fs::path& final_folder) {
+  LLAMA3D_EXPECT(fs::exists(temporary / "checkpoint.h5"), "{} has no global view yet", temporary.string());
   guarded(final_folder, "put in place", [&] {
     const fs::path parent = with_suffix(final_folder, "").parent_path();
     io::sync_directory(temporary);

@@ -46,14 +46,9 @@ CheckpointManifest read_manifest(const std::filesystem::path& path) {
   return parse_checkpoint_manifest(text);
 }
 
-// An open rank file and where each block's elements begin in it.
-struct OpenFile {
-  FileDescriptor descriptor;
+// Where each block's elements begin in its rank file.
+std::vector<std::int64_t> offsets_of_blocks(const std::filesystem::path& path, const RankManifest& manifest) {
   std::vector<std::int64_t> offsets;
-};
-
-OpenFile open_rank_file(const std::filesystem::path& path, const RankManifest& manifest) {
-  OpenFile result;
   const Hdf5File file = open_file(path);
   for (const Block& block : manifest.blocks) {
     const auto dataset = open_dataset(file.get(), block_name(block));
@@ -62,10 +57,9 @@ OpenFile open_rank_file(const std::filesystem::path& path, const RankManifest& m
         dtype_of_dataset(dataset.get()) != block.dtype) {
       throw IoError(block_name(block) + " is not as the manifest says");
     }
-    result.offsets.push_back(static_cast<std::int64_t>(offset));
+    offsets.push_back(static_cast<std::int64_t>(offset));
   }
-  result.descriptor = open_descriptor(path, OpenMode::read);
-  return result;
+  return offsets;
 }
 
 std::uint32_t crc_of_file(int descriptor, std::int64_t offset, std::int64_t bytes,
@@ -96,7 +90,7 @@ struct Target {
 
 // Copies the common part of a block and the target. Rows lie apart in the block when the part is narrower:
 // then a stretch of rows is read with what lies between them, unless that would be mostly waste.
-void read_part(const OpenFile& file, std::int64_t offset, const Block& block, const Target& target,
+void read_part(int descriptor, std::int64_t offset, const Block& block, const Target& target,
                std::vector<std::byte>& buffer) {
   const Rectangle part = intersection(block.rectangle, target.rectangle);
   const auto element = static_cast<std::int64_t>(size_of(block.dtype));
@@ -111,11 +105,11 @@ void read_part(const OpenFile& file, std::int64_t offset, const Block& block, co
     const auto bytes = static_cast<std::size_t>((rows - 1) * pitch + width);
     const std::int64_t place = offset + (row - part.row_begin) * pitch;
     if (whole_rows && block.dtype == target.dtype) {
-      read_at(file.descriptor.get(), target.at(row, part.column_begin), bytes, place);
+      read_at(descriptor, target.at(row, part.column_begin), bytes, place);
       continue;
     }
     buffer.resize(bytes);
-    read_at(file.descriptor.get(), buffer.data(), bytes, place);
+    read_at(descriptor, buffer.data(), bytes, place);
     for (std::int64_t r = 0; r < rows; ++r) {
       convert_elements(buffer.data() + r * pitch, block.dtype, target.at(row + r, part.column_begin),
                        target.dtype, static_cast<std::size_t>(part.columns()));
@@ -130,7 +124,8 @@ struct CheckpointReader::State {
   CheckpointManifest manifest;
   std::map<std::string, DatasetBlocks> blocks;
   std::vector<DatasetInfo> datasets;
-  std::map<std::size_t, OpenFile> open_files;
+  std::map<std::size_t, std::vector<std::int64_t>> offsets;  // of the rank files looked into so far
+  std::map<std::size_t, FileDescriptor> descriptors;         // of some of them
 
   [[noreturn]] void fail(const std::string& file, const std::string& reason) const {
     throw CheckpointError(fmt::format("checkpoint {} cannot be loaded ({}: {}); use another one",
@@ -139,7 +134,8 @@ struct CheckpointReader::State {
 
   void open();
   void check_files() const;
-  const OpenFile& file(std::size_t rank);
+  // File descriptor of a rank file and place of a block's elements in it.
+  std::pair<int, std::int64_t> locate(std::size_t rank, std::size_t block);
 };
 
 void CheckpointReader::State::open() {
@@ -171,11 +167,14 @@ void CheckpointReader::State::check_files() const {
   }
 }
 
-const OpenFile& CheckpointReader::State::file(std::size_t rank) {
-  const auto found = open_files.find(rank);
-  if (found != open_files.end()) return found->second;
-  if (open_files.size() >= most_open_files) open_files.clear();
-  return open_files[rank] = open_rank_file(folder / manifest.ranks[rank].file, manifest.ranks[rank]);
+std::pair<int, std::int64_t> CheckpointReader::State::locate(std::size_t rank, std::size_t block) {
+  const std::filesystem::path path = folder / manifest.ranks[rank].file;
+  if (!offsets.contains(rank)) offsets[rank] = offsets_of_blocks(path, manifest.ranks[rank]);
+  if (!descriptors.contains(rank)) {
+    if (descriptors.size() >= most_open_files) descriptors.clear();
+    descriptors[rank] = open_descriptor(path, OpenMode::read);
+  }
+  return {descriptors[rank].get(), offsets[rank][block]};
 }
 
 CheckpointReader::CheckpointReader(const std::filesystem::path& folder) : state_(std::make_unique<State>()) {
@@ -227,8 +226,8 @@ std::int64_t CheckpointReader::verify(int part, int parts) const {
       before += block.bytes();
       if (std::min(owner, parts - 1) != part) continue;
       try {
-        const OpenFile& file = s.file(rank);
-        const auto crc = crc_of_file(file.descriptor.get(), file.offsets[index], block.bytes(), buffer);
+        const auto [descriptor, offset] = s.locate(rank, index);
+        const auto crc = crc_of_file(descriptor, offset, block.bytes(), buffer);
         if (crc != block.crc32c) throw IoError("the checksum of " + block_name(block) + " is wrong");
       } catch (const IoError& problem) {
         s.fail(manifest.file, problem.what());
@@ -259,8 +258,8 @@ void CheckpointReader::read(const std::string& dataset, const Rectangle& rectang
     const Block& block = manifest.blocks[place.block];
     if (intersection(block.rectangle, rectangle).empty()) continue;
     try {
-      const OpenFile& file = s.file(place.rank);
-      read_part(file, file.offsets[place.block], block, target, buffer);
+      const auto [descriptor, offset] = s.locate(place.rank, place.block);
+      read_part(descriptor, offset, block, target, buffer);
     } catch (const IoError& problem) {
       s.fail(manifest.file, fmt::format("{}: {}", dataset, problem.what()));
     }

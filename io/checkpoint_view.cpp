@@ -14,7 +14,7 @@ namespace {
 
 using namespace io;
 
-constexpr std::size_t longest_attribute = 60000;  // HDF5 keeps an object's attributes in 64 KiB
+constexpr std::size_t longest_attribute = 60000;  // an HDF5 attribute has at most 64 KiB
 
 void write_attributes(hid_t file, const nlohmann::ordered_json& attributes) {
   for (const auto& [name, value] : attributes.items()) {

@@ -2,28 +2,22 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
+#include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "base/error.hpp"
+#include "cli/toml.hpp"
+#include "model/presets.hpp"
 
 namespace llama3d {
 namespace {
 
-/// TOML keys may be written with underscores, as identifiers in scripts are.
-class OptionToml : public CLI::ConfigTOML {
- public:
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    auto items = CLI::ConfigTOML::from_config(input);
-    for (auto& item : items) {
-      std::replace(item.name.begin(), item.name.end(), '_', '-');
-      if (!item.parents.empty())
-        throw CLI::ConversionError("sections are not used here (found [" + item.parents.front() +
-                                   "]); write the options at the top level");
-    }
-    return items;
-  }
-};
+using nlohmann::ordered_json;
+
+std::string hyphenated(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
 
 std::string environment_name(const std::string& option) {
   std::string name = "LLAMA3D_" + option;
@@ -36,39 +30,157 @@ std::string one_line(std::string text) {
   return text;
 }
 
+/// `--tp_size=2` to `--tp-size=2`; values stay as they are.
+std::string normalized(std::string argument) {
+  if (argument.rfind("--", 0) != 0) return argument;
+  const auto end = argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
+  std::replace(argument.begin(), end, '_', '-');
+  return argument;
+}
+
 }  // namespace
+
+/// Hands CLI11's reading of configuration files to the command line, which knows the options' types.
+class CommandLine::OptionToml : public CLI::ConfigTOML {
+ public:
+  explicit OptionToml(CommandLine& line) : line_(line) {}
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    return line_.read_config(input);
+  }
+
+ private:
+  CommandLine& line_;
+};
 
 CommandLine::CommandLine(const std::string& command, const std::string& description)
     : app_(description, "llama3d " + command) {
   app_.option_defaults()->always_capture_default();
-  app_.config_formatter(std::make_shared<OptionToml>());
-  app_.allow_config_extras(false);
+  app_.config_formatter(std::make_shared<OptionToml>(*this));
   config_ = app_.set_config("--config", "", "TOML file with any of these options, e.g. tp-size = 2");
+  config_->envname(environment_name("config"));
   app_.get_formatter()->column_width(36);
 }
 
-CLI::Option* CommandLine::configured(CLI::Option* option, const std::string& name) {
-  entries_.push_back({name, option});
-  return option->envname(environment_name(name));
+CLI::Option* CommandLine::configured(CLI::Option* option, const Entry& entry) {
+  entries_.push_back(entry);
+  if (!entry.list) option->take_last();
+  if (entry.list && entry.kind == Kind::integer) option->delimiter(',');
+  return option->envname(environment_name(entry.name));
+}
+
+const CommandLine::Entry* CommandLine::find(const std::string& name) const {
+  const auto named = [&](const Entry& entry) { return entry.name == name; };
+  const auto found = std::find_if(entries_.begin(), entries_.end(), named);
+  return found == entries_.end() ? nullptr : &*found;
+}
+
+const CommandLine::Entry& CommandLine::entry(const std::string& name) const {
+  const Entry* found = find(name);
+  LLAMA3D_EXPECT(found != nullptr, "no option {}", name);
+  return *found;
 }
 
 CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
-  arguments_.assign(argv, argv + argc);
+  arguments_.clear();
+  std::transform(argv + 1, argv + argc, std::back_inserter(arguments_), normalized);
   try {
-    app_.parse(argc, argv);
+    app_.parse(std::vector<std::string>(arguments_.rbegin(), arguments_.rend()));
   } catch (const CLI::CallForHelp&) {
     return Outcome::help;
+  } catch (const CLI::ExtrasError&) {
+    refuse_extras();
+  } catch (const CLI::FileError&) {
+    throw ConfigurationError(fmt::format("--config {}: no file that can be read; give a TOML file", config_path()));
   } catch (const CLI::ParseError& e) {
     throw ConfigurationError(one_line(e.what()) + "; see " + app_.get_name() + " --help");
   }
   return Outcome::run;
 }
 
+std::string CommandLine::suggestion(const std::string& name) const {
+  const std::string* nearest = nullptr;
+  std::size_t least = std::max<std::size_t>(2, name.size() / 3) + 1;
+  for (const Entry& entry : entries_) {
+    const std::size_t distance = edit_distance(name, entry.name);
+    if (distance >= least) continue;
+    least = distance;
+    nearest = &entry.name;
+  }
+  return nearest ? fmt::format("did you mean --{}?", *nearest)
+                 : fmt::format("{} --help lists the options", app_.get_name());
+}
+
+void CommandLine::refuse_extras() const {
+  const std::vector<std::string> extras = app_.remaining();
+  const auto is_option = [](const std::string& text) { return text.rfind('-', 0) == 0; };
+  const auto option = std::find_if(extras.begin(), extras.end(), is_option);
+  if (option == extras.end())
+    throw ConfigurationError(fmt::format("{}: not expected here (options begin with --); {} --help lists them",
+                                         extras.front(), app_.get_name()));
+  const std::string flag = option->substr(0, option->find('='));
+  throw ConfigurationError(
+      fmt::format("{}: no such option; {}", flag, suggestion(flag.substr(flag.find_first_not_of('-')))));
+}
+
+void CommandLine::refuse_value(const std::string& name, const std::string& value, const char* right) const {
+  throw ConfigurationError(fmt::format("--{} {}{}: {}", name, value, origin_note(name), right));
+}
+
+std::string CommandLine::config_path() const {
+  return config_->count() > 0 ? config_->results().back() : std::string();
+}
+
+std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
+  const std::string path = config_path();
+  if (std::filesystem::is_directory(path))
+    throw ConfigurationError(fmt::format("--config {}: is a folder; give a TOML file", path));
+  const std::string text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
+  std::vector<CLI::ConfigItem> items;
+  for (const auto& [key, value] : parse_toml(text, path).items()) {
+    const std::string name = hyphenated(key);
+    const Entry* entry = find(name);
+    if (!entry) throw ConfigurationError(fmt::format("{}: no option {}; {}", path, key, suggestion(name)));
+    if (!in_config_.insert(name).second)
+      throw ConfigurationError(fmt::format("{}: {} is given twice; give it once", path, name));
+    static constexpr const char* names[] = {"a text in quotes", "an integer", "a number", "true or false"};
+    const auto right = [&](const ordered_json& one) {
+      switch (entry->kind) {
+        case Kind::text: return one.is_string();
+        case Kind::integer: return one.is_number_integer();
+        case Kind::number: return one.is_number();
+        case Kind::flag: return one.is_boolean();
+      }
+      return false;
+    };
+    const ordered_json all = entry->list && value.is_array() ? value : ordered_json::array({value});
+    if (!std::all_of(all.begin(), all.end(), right))
+      throw ConfigurationError(fmt::format("{}: {} = {}: must be {}{}", path, key, value.dump(),
+                                           names[static_cast<int>(entry->kind)],
+                                           entry->list ? " or an array of such" : ""));
+    CLI::ConfigItem item;
+    item.name = name;
+    for (const auto& one : all) item.inputs.push_back(one.is_string() ? one.get<std::string>() : one.dump());
+    if (!item.inputs.empty()) items.push_back(std::move(item));
+  }
+  return items;
+}
+
 std::string CommandLine::value_of(const Entry& entry) const {
   if (entry.option->count() == 0) return entry.option->get_default_str();
   std::string value;
-  for (const auto& part : entry.option->results()) value += (value.empty() ? "" : " ") + part;
+  for (const auto& part : entry.option->reduced_results()) value += (value.empty() ? "" : " ") + part;
   return value;
+}
+
+std::string CommandLine::toml_of(const Entry& entry) const {
+  const auto one = [&](const std::string& text) {
+    return entry.kind == Kind::text ? ordered_json(text).dump() : text;
+  };
+  if (!entry.list) return one(value_of(entry));
+  std::string values;
+  if (entry.option->count() > 0)
+    for (const auto& part : entry.option->results()) values += (values.empty() ? "" : ", ") + one(part);
+  return "[" + values + "]";
 }
 
 std::string CommandLine::origin_of(const Entry& entry) const {
@@ -78,24 +190,23 @@ std::string CommandLine::origin_of(const Entry& entry) const {
     return argument == flag || argument == "--no-" + entry.name || argument.rfind(flag + "=", 0) == 0;
   };
   if (std::any_of(arguments_.begin(), arguments_.end(), given)) return "command line";
-  if (config_->count() > 0) {
-    const auto items = app_.get_config_formatter()->from_file(config_->as<std::string>());
-    const auto named = [&](const CLI::ConfigItem& item) { return item.name == entry.name; };
-    if (std::any_of(items.begin(), items.end(), named)) return config_->as<std::string>();
-  }
-  return "environment " + environment_name(entry.name);
+  return in_config_.contains(entry.name) ? config_path() : "environment " + environment_name(entry.name);
+}
+
+std::string CommandLine::origin_note(const std::string& name) const {
+  const std::string origin = origin_of(entry(name));
+  return origin == "command line" ? std::string() : fmt::format(" (from {})", origin);
 }
 
 std::string CommandLine::resolved() const {
   std::string text;
   for (const Entry& entry : entries_)
-    text += fmt::format("{:<40} # {}\n", fmt::format("{} = \"{}\"", entry.name, value_of(entry)),
-                        origin_of(entry));
+    text += fmt::format("{:<40} # {}\n", fmt::format("{} = {}", entry.name, toml_of(entry)), origin_of(entry));
   return text;
 }
 
 std::string CommandLine::resolved_json() const {
-  nlohmann::ordered_json all = nlohmann::ordered_json::object();
+  ordered_json all = ordered_json::object();
   for (const Entry& entry : entries_) all[entry.name] = value_of(entry);
   return all.dump();
 }

@@ -3,34 +3,59 @@
 // variables, in that order of precedence; and where each value came from.
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
+
+#include "base/error.hpp"
 
 namespace llama3d {
 
 class CommandLine {
  public:
   CommandLine(const std::string& command, const std::string& description);
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
 
-  /// A value with its default as it stands; `unit` is shown in --help.
+  /// A text, a number or a list of these, with its default as it stands. `help` says the unit.
   template <class Value>
   CLI::Option* add(const std::string& name, Value& value, const std::string& help) {
-    return configured(app_.add_option("--" + name, value, help), name);
+    auto* option = app_.add_option("--" + name, value, help);
+    if constexpr (std::is_arithmetic_v<Value>) {
+      option->check([this, name](const std::string& text) {
+        check_number<Value>(name, text);
+        return std::string();
+      });
+    }
+    return configured(option, {name, option, kind_of(value), is_list(value)});
   }
   CLI::Option* add_flag(const std::string& name, bool& value, const std::string& help) {
-    return configured(app_.add_flag("--" + name + ",!--no-" + name, value, help), name);
+    const char* standard = value ? "true" : "false";
+    auto* option =
+        app_.add_flag("--" + name + ",!--no-" + name, value, fmt::format("{} (default: {})", help, standard));
+    option->default_str(standard);
+    return configured(option, {name, option, Kind::flag, false});
   }
-  /// A value written as one of a few words.
+  /// A value written as one of a few words. `parse` throws ConfigurationError for any other.
   template <class Value>
   CLI::Option* add_word(const std::string& name, Value& value, Value (*parse)(std::string_view),
                         std::string_view (*word)(Value), const std::string& help) {
-    auto* option = app_.add_option_function<std::string>(
-        "--" + name, [&value, parse](const std::string& text) { value = parse(text); }, help);
+    const auto assign = [this, name, &value, parse](const std::string& text) {
+      try {
+        value = parse(text);
+      } catch (const ConfigurationError& error) {
+        throw ConfigurationError(error.what() + origin_note(name));
+      }
+    };
+    auto* option = app_.add_option_function<std::string>("--" + name, assign, help);
     option->default_str(std::string(word(value)));
-    return configured(option, name);
+    return configured(option, {name, option, Kind::text, false});
   }
   /// A file that names no option and is not recorded: positional.
   template <class Value>
@@ -39,30 +64,79 @@ class CommandLine {
   }
 
   enum class Outcome { run, help };
-  /// Throws ConfigurationError, naming the option, for anything wrong. After Outcome::help the text is in
-  /// help().
+  /// `--tp_size` is read as `--tp-size`; of an option given twice the last one counts. Throws
+  /// ConfigurationError, naming the option, for anything wrong. After Outcome::help the text is in help().
   Outcome parse(int argc, char** argv);
   std::string help() const { return app_.help(); }
 
-  /// Every option with its value and origin, a line each: `tp-size = 2  # command line`.
+  /// Every option with its value and origin, a line each: `tp-size = 2  # command line`. A valid --config.
   std::string resolved() const;
   /// The same as a JSON object of name to value, for the record.
   std::string resolved_json() const;
+  /// Whether the option has its value from anywhere but its default.
+  bool given(const std::string& name) const { return entry(name).option->count() > 0; }
 
  private:
+  enum class Kind { text, integer, number, flag };
   struct Entry {
     std::string name;
     CLI::Option* option;
+    Kind kind;
+    bool list;
   };
+  class OptionToml;
 
-  CLI::Option* configured(CLI::Option* option, const std::string& name);
+  template <class Value>
+  static constexpr Kind kind_of(const Value&) {
+    return std::is_integral_v<Value> ? Kind::integer : std::is_arithmetic_v<Value> ? Kind::number : Kind::text;
+  }
+  template <class Element>
+  static constexpr Kind kind_of(const std::vector<Element>&) {
+    return kind_of(Element());
+  }
+  template <class Value>
+  static constexpr bool is_list(const Value&) {
+    return false;
+  }
+  template <class Element>
+  static constexpr bool is_list(const std::vector<Element>&) {
+    return true;
+  }
+
+  template <class Number>
+  void check_number(const std::string& name, const std::string& text) const {
+    Number value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = error == std::errc() && end == text.data() + text.size();
+    if (error == std::errc::result_out_of_range) refuse_value(name, text, "is too large");
+    if constexpr (std::is_floating_point_v<Number>) {
+      if (!whole || !std::isfinite(value)) refuse_value(name, text, "must be a finite number");
+    } else {
+      const char* right = std::is_unsigned_v<Number> ? "must be an integer of 0 or more" : "must be an integer";
+      if (!whole) refuse_value(name, text, right);
+    }
+  }
+
+  CLI::Option* configured(CLI::Option* option, const Entry& entry);
+  const Entry* find(const std::string& name) const;
+  const Entry& entry(const std::string& name) const;
+  /// " (from FILE)" for a value that is not from the command line.
+  std::string origin_note(const std::string& name) const;
+  [[noreturn]] void refuse_value(const std::string& name, const std::string& value, const char* right) const;
+  /// "did you mean --tp-size?" where an option is near, else where to look.
+  std::string suggestion(const std::string& name) const;
+  [[noreturn]] void refuse_extras() const;
+  std::vector<CLI::ConfigItem> read_config(std::istream& input);
+  std::string config_path() const;
   std::string value_of(const Entry& entry) const;
+  std::string toml_of(const Entry& entry) const;
   std::string origin_of(const Entry& entry) const;
 
   CLI::App app_;
   CLI::Option* config_ = nullptr;
   std::vector<Entry> entries_;
   std::vector<std::string> arguments_;
+  std::set<std::string> in_config_;  ///< options that the TOML file gives
 };
 
 }  // namespace llama3d

@@ -4,7 +4,6 @@
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
-#include "cli/local_command.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
 #include "train/evaluator.hpp"
@@ -57,10 +56,7 @@ int run(MpiSession& session, int argc, char** argv) {
 }  // namespace
 
 int eval_command(int argc, char** argv) {
-  return run_local([&] {
-    MpiSession session(argc, argv);
-    return run_and_report(session.control(), [&] { return run(session, argc, argv); });
-  });
+  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
 }
 
 }  // namespace llama3d

@@ -4,7 +4,8 @@
 
 namespace llama3d {
 
-/// Runs a command of one process: prints an error in one line and returns its exit status.
+/// Runs what needs no other rank: prints an error in one line, on the first task where a launcher started
+/// several, and returns its exit status.
 int run_local(const std::function<int()>& body);
 
 }  // namespace llama3d

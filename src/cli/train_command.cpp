@@ -3,7 +3,6 @@
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
-#include "cli/local_command.hpp"
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
@@ -52,11 +51,9 @@ int run(MpiSession& session, int argc, char** argv) {
   }
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
-  std::unique_ptr<Device> device;
-  fail_together(control,
-                [&] { device = make_device(command.machine.device, command.machine.threads, control); });
   if (command.dry_run) {
     fail_together(control, [&] {
+      const auto device = make_device(command.machine.device, command.machine.threads, control);
       const int ranks = command.dry_run_ranks > 0 ? static_cast<int>(command.dry_run_ranks) : control.size();
       const MemoryPlan plan = check_run(command.settings, ranks, *device, device->kernels());
       if (leader)
@@ -65,18 +62,13 @@ int run(MpiSession& session, int argc, char** argv) {
     });
     return 0;
   }
-  Runtime runtime{*device, control,
-                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
-  return static_cast<int>(train(command.settings, runtime).status);
+  return train_in(session, command.settings, command.machine);
 }
 
 }  // namespace
 
 int train_command(int argc, char** argv) {
-  return run_local([&] {
-    MpiSession session(argc, argv);
-    return run_and_report(session.control(), [&] { return run(session, argc, argv); });
-  });
+  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
 }
 
 }  // namespace llama3d

@@ -115,15 +115,8 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
   RankSchedule schedule = make_schedule(shape.schedule, pipeline).ranks[stage];
   const StageLayout layout = layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations);
-  RankPlan plan{shape,
-                grid,
-                pipeline,
-                std::move(partition),
-                std::move(table),
-                std::move(schedule),
-                layout,
-                {},
-                {}};
+  RankPlan plan{shape,  grid, pipeline, std::move(partition), std::move(table), std::move(schedule),
+                layout, {},   {}};
   plan.buffers = PipelineBufferCounts::of(plan.schedule);
   plan.memory = measure(plan, kernels);
   return plan;

@@ -64,4 +64,7 @@ struct TrainSettings {
   std::string configuration;  ///< all of the above as resolved, JSON text
 };
 
+/// Bounds that no single option's type can express. Throws ConfigurationError naming the option.
+void check_settings(const TrainSettings& settings);
+
 }  // namespace llama3d

@@ -21,6 +21,10 @@ def check(condition, what):
         sys.exit(f"failed: {what}")
 
 
+def h5dump(*arguments):
+    return subprocess.run(["h5dump", *arguments], check=True, capture_output=True, text=True).stdout
+
+
 def expected_tensors(text):
     tensors = {}
     for line in text.splitlines():
@@ -30,7 +34,10 @@ def expected_tensors(text):
 
 
 def holds(file, tensors):
-    return all(np.array_equal(file[name][...].astype(np.float64).ravel(), values) for name, values in tensors.items())
+    return all(
+        np.array_equal(file[name][...].astype(np.float64).ravel(), values)
+        for name, values in tensors.items()
+    )
 
 
 def test_checkpoint(folder, tensors):
@@ -56,8 +63,7 @@ def test_samples(writer, folder):
     shutil.move(f"{folder}/checkpoint", f"{folder}/elsewhere/moved")
     os.chdir("/")
     test_checkpoint(f"{folder}/elsewhere/moved", tensors)
-    dump = subprocess.run(["h5dump", "-d", "/model/model.layers.0.mlp.up_proj.weight",
-                           f"{folder}/elsewhere/moved/checkpoint.h5"], check=True, capture_output=True, text=True).stdout
+    dump = h5dump("-d", "/model/model.layers.0.mlp.up_proj.weight", f"{folder}/elsewhere/moved/checkpoint.h5")
     check("16-bit little-endian floating-point" in dump and "(63,0)" in dump, "h5dump prints bf16")
     with h5py.File(f"{folder}/tokens.h5", "r") as file:
         check(list(file["tokens"][:5]) == [256, 72, 105, 257, 65], "tokens")
@@ -94,8 +100,7 @@ def test_live(writer, path):
         check(reads > 20, "live reads")
         frame = pd.read_hdf(path, "train")
         check(len(frame) > flushed and list(frame["step"][:3]) == [0, 1, 2], "pandas reads the live file")
-        dump = subprocess.run(["h5dump", "-d", "train", "-s", "500", "-c", "1", path], check=True, capture_output=True,
-                              text=True).stdout
+        dump = h5dump("-d", "train", "-s", "500", "-c", "1", path)
         check("500" in dump and "5000" in dump, "h5dump prints a row of the live file")
         # A reader that stays open must not stop the writer.
         with h5py.File(path, "r"):
@@ -108,11 +113,13 @@ def test_live(writer, path):
     rows = read_live(path, flushed)
     with h5py.File(path, "r") as file:
         check(file["events"][0]["text"].decode() == "gr\u00fc\u00df dich", "UTF-8 text")
-        check(file["run"].attrs["command"] in ("llama3d train --steps 1000", b"llama3d train --steps 1000"), "attribute")
+        command = file["run"].attrs["command"]
+        check(command in ("llama3d train --steps 1000", b"llama3d train --steps 1000"), "attribute")
         check(file["train"].attrs["step_seconds_unit"] in ("s", b"s"), "unit")
     for table in ("train", "events", "ranks", "valid"):
         pd.read_hdf(path, table)
-    print(f"{reads} live reads of up to {len(rows)} rows in {time.time() - start:.1f} s, killed after row {flushed}")
+    seconds = time.time() - start
+    print(f"{reads} live reads of up to {len(rows)} rows in {seconds:.1f} s, killed after row {flushed}")
 
 
 def main():

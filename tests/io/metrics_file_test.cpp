@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(a_folder_in_its_place_is_an_error) {
 // The writer is killed at random moments of a tight loop, so mostly inside an append.
 BOOST_AUTO_TEST_CASE(a_kill_loses_no_flushed_row) {
   const test::TemporaryFolder folder;
-  for (int trial = 0; trial < 20; ++trial) {
+  for (int trial = 0; trial < 10; ++trial) {
     const fs::path path = folder / ("metrics_" + std::to_string(trial) + ".h5");
     int pipe[2];
     BOOST_REQUIRE(::pipe(pipe) == 0);

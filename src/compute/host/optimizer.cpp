@@ -12,22 +12,30 @@
 
 namespace llama3d::host {
 
+namespace {
+
+template <class G>
+double sum_of_squares(const G* values, std::int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double value = widen(values[i]);
+    sum += value * value;
+  }
+  return sum;
+}
+
+}  // namespace
+
 void HostKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
   expect_real(in, "in");
   expect_elements(sum, DType::fp64, 1, "sum");
   std::array<double, max_threads> partial{};
   with_type(in.dtype(), [&]<class G>(G) {
-    const G* values = elements<G>(in);
-    parallel_parts(threads_, in.elements(), elements_grain,
-                   [&](int part, std::int64_t begin, std::int64_t end) {
-                     double squares = 0;
-#pragma omp simd reduction(+ : squares)
-                     for (std::int64_t i = begin; i < end; ++i) {
-                       const double value = widen(values[i]);
-                       squares += value * value;
-                     }
-                     partial[static_cast<std::size_t>(part)] = squares;
-                   });
+    parallel_parts(
+        threads_, in.elements(), elements_grain, [&](int part, std::int64_t begin, std::int64_t end) {
+          partial[static_cast<std::size_t>(part)] = sum_of_squares(elements<G>(in) + begin, end - begin);
+        });
   });
   double total = 0;
   for (const double part : partial) total += part;

@@ -9,18 +9,17 @@
 
 namespace llama3d::host {
 
-/// e^x within 2 ulp; 0 for -infinity, infinity from 88.73 on, gradual underflow, NaN for NaN.
+/// e^x within 2 ulp where it is a normal number; 0 below -87.7, infinity above 88.4, NaN for NaN.
 /// x = n ln 2 + r with |r| <= ln(2) / 2 and a minimax polynomial of degree 7 for e^r
 /// (Cody & Waite, "Software manual for the elementary functions", 1980; coefficients of Moshier's Cephes
 /// expf).
 [[gnu::always_inline]] inline float exponential(float x) {
-  // Comparisons are written so that NaN falls through.
-  x = x < -104.0f ? -104.0f : x;
-  x = x > 89.0f ? 89.0f : x;
+  // Comparisons are written so that NaN falls through. At the ends n is -127 and 128.
+  x = x < -88.0f ? -88.0f : x;
+  x = x > 88.7f ? 88.7f : x;
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low mantissa bits.
   constexpr float magic = 12582912.0f;
   const float shifted = x * 1.44269504088896341f + magic;
-  const auto n = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(shifted) - 0x4b400000u);
   const float whole = shifted - magic;
   float r = x - whole * 0.693359375f;
   r = r + whole * 2.12194440e-4f;
@@ -31,11 +30,8 @@ namespace llama3d::host {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  // 2^n in two factors: n reaches from -150 to 128, beyond a single exponent field.
-  const std::int32_t half = n >> 1;
-  const float low = std::bit_cast<float>(static_cast<std::uint32_t>(half + 127) << 23);
-  const float high = std::bit_cast<float>(static_cast<std::uint32_t>(n - half + 127) << 23);
-  return p * low * high;
+  // n + 127 in the exponent field: 2^n, 0 for n = -127 and infinity for n = 128.
+  return p * std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) + 127u) << 23);
 }
 
 /// 1 / (1 + e^-x).

@@ -1,0 +1,33 @@
+#include "cli/launch.hpp"
+
+#include "cli/backend.hpp"
+#include "cli/local_command.hpp"
+#include "mpi/failure.hpp"
+#include "train/trainer.hpp"
+
+namespace llama3d {
+
+int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body) {
+  return run_local([&] {
+    MpiSession session(argc, argv);
+    return run_and_report(session.control(), [&] { return body(session); });
+  });
+}
+
+int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine) {
+  ControlPlane& control = session.control();
+  std::unique_ptr<Device> device;
+  fail_together(control, [&] {
+    check_settings(settings);
+    device = make_device(machine.device, machine.threads, control);
+  });
+  Runtime runtime{*device, control,
+                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+  return static_cast<int>(train(settings, runtime).status);
+}
+
+int launch_training(int& argc, char**& argv, const TrainSettings& settings, const MachineOptions& machine) {
+  return run_job(argc, argv, [&](MpiSession& session) { return train_in(session, settings, machine); });
+}
+
+}  // namespace llama3d

@@ -1,0 +1,29 @@
+#pragma once
+// For programs: a whole training run from settings made in code. What `llama3d train` does once it has read
+// its options.
+
+#include <functional>
+#include <string>
+
+#include "mpi/mpi_session.hpp"
+#include "train/settings.hpp"
+
+namespace llama3d {
+
+/// The machine a rank computes on.
+struct MachineOptions {
+  std::string device = "auto";  ///< cpu, cuda, or auto: cuda where there is one
+  int threads = 0;              ///< a rank on CPUs; 0: the cores, divided by the ranks of the node
+};
+
+/// Starts MPI, runs `body` on every rank and turns errors into one line and an exit status (base/error.hpp).
+int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body);
+
+/// Trains within a job. Throws as train() does.
+int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine);
+
+/// Both: for main. Returns the exit status; start the program with mpirun or srun, one process a GPU.
+int launch_training(int& argc, char**& argv, const TrainSettings& settings,
+                    const MachineOptions& machine = {});
+
+}  // namespace llama3d

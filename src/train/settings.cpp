@@ -1,0 +1,43 @@
+#include "train/settings.hpp"
+
+#include "base/error.hpp"
+
+namespace llama3d {
+namespace {
+
+void require(bool valid, const std::string& option, double value, const char* right) {
+  if (!valid) throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
+}
+
+}  // namespace
+
+void check_settings(const TrainSettings& s) {
+  const auto number = [](auto value) { return static_cast<double>(value); };
+  require(s.tp_size >= 1, "tp-size", s.tp_size, "at least 1");
+  require(s.pp_size >= 1, "pp-size", s.pp_size, "at least 1");
+  require(s.pipeline_chunks >= 0, "pipeline-chunks", s.pipeline_chunks, "0 or more");
+  require(s.global_batch_size >= 0, "global-batch-size", number(s.global_batch_size),
+          "at least 1, or 0 for automatic");
+  require(s.steps >= 1, "steps", number(s.steps), "at least 1");
+  require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
+  require(s.min_learning_rate >= 0 && s.min_learning_rate <= s.learning_rate, "min-learning-rate",
+          s.min_learning_rate, "from 0 to --learning-rate");
+  require(s.warmup_steps >= 0, "warmup-steps", number(s.warmup_steps), "0 or more");
+  require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
+          "from 0 to 1");
+  require(s.weight_decay >= 0, "weight-decay", s.weight_decay, "0 or more");
+  require(s.beta1 >= 0 && s.beta1 < 1, "adam-beta1", s.beta1, "from 0 to below 1");
+  require(s.beta2 >= 0 && s.beta2 < 1, "adam-beta2", s.beta2, "from 0 to below 1");
+  require(s.epsilon > 0, "adam-epsilon", s.epsilon, "above 0");
+  require(s.grad_clip >= 0, "grad-clip", s.grad_clip, "0 or more");
+  require(s.valid_fraction >= 0 && s.valid_fraction < 1, "valid-fraction", s.valid_fraction,
+          "from 0 to below 1");
+  require(s.valid_interval >= 0, "valid-interval", number(s.valid_interval), "0 or more");
+  require(s.valid_samples >= 0, "valid-samples", number(s.valid_samples), "0 or more");
+  require(s.max_skipped_steps >= 1, "max-skipped-steps", number(s.max_skipped_steps), "at least 1");
+  require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
+  require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
+  require(s.log_interval >= 0, "log-interval", number(s.log_interval), "0 or more");
+}
+
+}  // namespace llama3d
