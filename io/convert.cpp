@@ -47,6 +47,7 @@ bool convert_from(const void* from, void* to, DType to_dtype, std::size_t count)
 }  // namespace
 
 void convert_elements(const void* from, DType from_dtype, void* to, DType to_dtype, std::size_t count) {
+  if (count == 0) return;  // pointers may be null then
   if (from_dtype == to_dtype) {
     std::memcpy(to, from, count * size_of(from_dtype));
     return;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include "base/error.hpp"
@@ -19,6 +20,7 @@ namespace {
 // Room for a new chunk of each table and its index.
 constexpr std::int64_t reserve_step = std::int64_t{1} << 20;
 constexpr std::size_t longest_attribute = 60000;
+constexpr std::int64_t unwritten_step = -1;
 
 struct OpenTable {
   Hdf5Dataset dataset;
@@ -31,12 +33,26 @@ std::int64_t step_of(const TableDescriptor& table, const std::byte* row) {
   return step;
 }
 
+// What a row reads as whose chunk a kill kept from the file: a new chunk and the table's new length are two
+// writes.
+std::vector<std::byte> unwritten_row(const TableDescriptor& table) {
+  std::vector<std::byte> row(table.row_bytes);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const FieldDescriptor& field : table.fields) {
+    if (field.type == FieldType::float64) std::memcpy(row.data() + field.offset, &nan, sizeof nan);
+  }
+  std::memcpy(row.data() + table.fields.front().offset, &unwritten_step, sizeof unwritten_step);
+  return row;
+}
+
 OpenTable create_table(hid_t file, const TableDescriptor& table) {
   const hsize_t size = 0, unlimited = H5S_UNLIMITED, chunk = table.chunk_rows;
   const auto space = own_hdf5<Hdf5Space>(H5Screate_simple(1, &size, &unlimited), "make a dataspace");
   const auto creation = make_properties(H5P_DATASET_CREATE);
   check_hdf5(H5Pset_chunk(creation.get(), 1, &chunk), "set the chunk size");
   const auto type = row_type(table);
+  check_hdf5(H5Pset_fill_value(creation.get(), type.get(), unwritten_row(table).data()),
+             "set the fill value");
   OpenTable result;
   result.dataset = own_hdf5<Hdf5Dataset>(
       H5Dcreate2(file, table.name.c_str(), type.get(), space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
@@ -61,7 +77,7 @@ OpenTable open_table(hid_t file, const TableDescriptor& table) {
   return result;
 }
 
-// Keeps the rows up to `last_step`, in their order.
+// Keeps the rows up to `last_step` that were written, in their order.
 void cut_table(const TableDescriptor& table, OpenTable& open, std::int64_t last_step) {
   const auto type = row_type(table);
   const hsize_t block = 4096;
@@ -74,7 +90,7 @@ void cut_table(const TableDescriptor& table, OpenTable& open, std::int64_t last_
     hsize_t good = 0;
     for (hsize_t i = 0; i < count; ++i) {
       const std::byte* row = rows.data() + i * table.row_bytes;
-      if (step_of(table, row) > last_step) continue;
+      if (step_of(table, row) > last_step || step_of(table, row) == unwritten_step) continue;
       if (good != i) std::memmove(rows.data() + good * table.row_bytes, row, table.row_bytes);
       ++good;
     }

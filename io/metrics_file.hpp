@@ -1,10 +1,9 @@
 #pragma once
-// metrics.h5: a growing one-dimensional compound table for each kind of row, and the run's attributes under
-// /run.
+// metrics.h5: a growing one-dimensional compound table for each kind of row, and attributes under /run.
 //
 // Every appended row is flushed: other programs read the file while it is written (h5py, pandas.read_hdf,
-// h5dump), and a killed process loses no row it appended. File locks are off and the file format is the
-// default one.
+// h5dump), and a killed process loses no row it appended. The row that it was appending may be there with
+// step -1 and NaN; resuming drops it. File locks are off and the file format is the default one.
 
 #include <cstdint>
 #include <filesystem>

@@ -22,7 +22,7 @@ struct TableDescriptor {
   std::string name;  ///< "train"
   std::size_t row_bytes;
   std::size_t chunk_rows;
-  std::vector<FieldDescriptor> fields;  ///< with an int64 field "step"
+  std::vector<FieldDescriptor> fields;  ///< the first is int64 "step", not negative
 };
 
 /// One a step.

@@ -22,7 +22,7 @@ check_format() {
   echo "not checked: this needs clang-format $judge, which is not here"
 }
 
-sources() { find src mpi io cuda tests -type f \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print0; }
+sources() { find . -path ./build -prune -o -path ./runs -prune -o -type f \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print0; }
 
 if [[ $INSTALL != 0 ]]; then
   say "packages"

@@ -33,7 +33,8 @@ std::string one_line(std::string text) {
 /// `--tp_size=2` to `--tp-size=2`; values stay as they are.
 std::string normalized(std::string argument) {
   if (argument.rfind("--", 0) != 0) return argument;
-  const auto end = argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
+  const auto end =
+      argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
   std::replace(argument.begin(), end, '_', '-');
   return argument;
 }
@@ -90,7 +91,8 @@ CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
   } catch (const CLI::ExtrasError&) {
     refuse_extras();
   } catch (const CLI::FileError&) {
-    throw ConfigurationError(fmt::format("--config {}: no file that can be read; give a TOML file", config_path()));
+    throw ConfigurationError(
+        fmt::format("--config {}: no file that can be read; give a TOML file", config_path()));
   } catch (const CLI::ParseError& e) {
     throw ConfigurationError(one_line(e.what()) + "; see " + app_.get_name() + " --help");
   }
@@ -115,11 +117,20 @@ void CommandLine::refuse_extras() const {
   const auto is_option = [](const std::string& text) { return text.rfind('-', 0) == 0; };
   const auto option = std::find_if(extras.begin(), extras.end(), is_option);
   if (option == extras.end())
-    throw ConfigurationError(fmt::format("{}: not expected here (options begin with --); {} --help lists them",
-                                         extras.front(), app_.get_name()));
+    throw ConfigurationError(
+        fmt::format("{}: not expected here (options begin with --); {} --help lists them", extras.front(),
+                    app_.get_name()));
   const std::string flag = option->substr(0, option->find('='));
   throw ConfigurationError(
       fmt::format("{}: no such option; {}", flag, suggestion(flag.substr(flag.find_first_not_of('-')))));
+}
+
+void CommandLine::check_flag(const std::string& name, const std::string& text) const {
+  try {
+    CLI::detail::to_flag_value(text);
+  } catch (const std::invalid_argument&) {
+    refuse_value(name, text, "must be true or false");
+  }
 }
 
 void CommandLine::refuse_value(const std::string& name, const std::string& value, const char* right) const {
@@ -136,7 +147,8 @@ std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
     throw ConfigurationError(fmt::format("--config {}: is a folder; give a TOML file", path));
   const std::string text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
   std::vector<CLI::ConfigItem> items;
-  for (const auto& [key, value] : parse_toml(text, path).items()) {
+  const ordered_json options = parse_toml(text, path);
+  for (const auto& [key, value] : options.items()) {
     const std::string name = hyphenated(key);
     const Entry* entry = find(name);
     if (!entry) throw ConfigurationError(fmt::format("{}: no option {}; {}", path, key, suggestion(name)));
@@ -152,7 +164,11 @@ std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
       }
       return false;
     };
-    const ordered_json all = entry->list && value.is_array() ? value : ordered_json::array({value});
+    std::vector<ordered_json> all;
+    if (entry->list && value.is_array())
+      all.assign(value.begin(), value.end());
+    else
+      all.push_back(value);
     if (!std::all_of(all.begin(), all.end(), right))
       throw ConfigurationError(fmt::format("{}: {} = {}: must be {}{}", path, key, value.dump(),
                                            names[static_cast<int>(entry->kind)],
@@ -173,7 +189,8 @@ std::string CommandLine::value_of(const Entry& entry) const {
 }
 
 std::string CommandLine::toml_of(const Entry& entry) const {
-  const auto one = [&](const std::string& text) {
+  const auto one = [&](const std::string& text) -> std::string {
+    if (entry.kind == Kind::flag) return CLI::detail::to_flag_value(text) > 0 ? "true" : "false";
     return entry.kind == Kind::text ? ordered_json(text).dump() : text;
   };
   if (!entry.list) return one(value_of(entry));
@@ -201,7 +218,8 @@ std::string CommandLine::origin_note(const std::string& name) const {
 std::string CommandLine::resolved() const {
   std::string text;
   for (const Entry& entry : entries_)
-    text += fmt::format("{:<40} # {}\n", fmt::format("{} = {}", entry.name, toml_of(entry)), origin_of(entry));
+    text +=
+        fmt::format("{:<40} # {}\n", fmt::format("{} = {}", entry.name, toml_of(entry)), origin_of(entry));
   return text;
 }
 

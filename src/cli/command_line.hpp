@@ -27,19 +27,23 @@ class CommandLine {
   template <class Value>
   CLI::Option* add(const std::string& name, Value& value, const std::string& help) {
     auto* option = app_.add_option("--" + name, value, help);
-    if constexpr (std::is_arithmetic_v<Value>) {
+    using Element = typename ElementOf<Value>::Type;
+    if constexpr (std::is_arithmetic_v<Element>) {
       option->check([this, name](const std::string& text) {
-        check_number<Value>(name, text);
+        check_number<Element>(name, text);
         return std::string();
       });
     }
-    return configured(option, {name, option, kind_of(value), is_list(value)});
+    return configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});
   }
   CLI::Option* add_flag(const std::string& name, bool& value, const std::string& help) {
     const char* standard = value ? "true" : "false";
     auto* option =
         app_.add_flag("--" + name + ",!--no-" + name, value, fmt::format("{} (default: {})", help, standard));
-    option->default_str(standard);
+    option->default_str(standard)->check([this, name](const std::string& text) {
+      check_flag(name, text);
+      return std::string();
+    });
     return configured(option, {name, option, Kind::flag, false});
   }
   /// A value written as one of a few words. `parse` throws ConfigurationError for any other.
@@ -87,20 +91,19 @@ class CommandLine {
   class OptionToml;
 
   template <class Value>
-  static constexpr Kind kind_of(const Value&) {
-    return std::is_integral_v<Value> ? Kind::integer : std::is_arithmetic_v<Value> ? Kind::number : Kind::text;
-  }
+  struct ElementOf {
+    using Type = Value;
+    static constexpr bool list = false;
+  };
   template <class Element>
-  static constexpr Kind kind_of(const std::vector<Element>&) {
-    return kind_of(Element());
-  }
-  template <class Value>
-  static constexpr bool is_list(const Value&) {
-    return false;
-  }
+  struct ElementOf<std::vector<Element>> {
+    using Type = Element;
+    static constexpr bool list = true;
+  };
   template <class Element>
-  static constexpr bool is_list(const std::vector<Element>&) {
-    return true;
+  static constexpr Kind kind_of() {
+    if (std::is_integral_v<Element>) return Kind::integer;
+    return std::is_arithmetic_v<Element> ? Kind::number : Kind::text;
   }
 
   template <class Number>
@@ -112,11 +115,13 @@ class CommandLine {
     if constexpr (std::is_floating_point_v<Number>) {
       if (!whole || !std::isfinite(value)) refuse_value(name, text, "must be a finite number");
     } else {
-      const char* right = std::is_unsigned_v<Number> ? "must be an integer of 0 or more" : "must be an integer";
+      const char* right =
+          std::is_unsigned_v<Number> ? "must be an integer of 0 or more" : "must be an integer";
       if (!whole) refuse_value(name, text, right);
     }
   }
 
+  void check_flag(const std::string& name, const std::string& text) const;
   CLI::Option* configured(CLI::Option* option, const Entry& entry);
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;

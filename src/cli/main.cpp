@@ -6,6 +6,8 @@
 #include "base/error.hpp"
 #include "base/version.hpp"
 #include "cli/commands.hpp"
+#include "cli/local_command.hpp"
+#include "model/presets.hpp"
 
 namespace {
 
@@ -23,11 +25,19 @@ constexpr std::array<Command, 5> commands = {{
     {"inspect", llama3d::inspect_command, "what a checkpoint, token file or metrics file holds"},
 }};
 
-void print_usage(std::FILE* out) {
-  fmt::print(out, "llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
+void print_usage() {
+  fmt::print("llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
              llama3d::git_revision());
-  for (const auto& command : commands) fmt::print(out, "  {:<10} {}\n", command.name, command.summary);
-  fmt::print(out, "\n`llama3d COMMAND --help` lists the options of a command.\n");
+  for (const auto& command : commands) fmt::print("  {:<10} {}\n", command.name, command.summary);
+  fmt::print("\n`llama3d COMMAND --help` lists the options of a command.\n");
+}
+
+[[noreturn]] void refuse(std::string_view name) {
+  if (name.empty()) throw llama3d::ConfigurationError("no command given; llama3d --help lists them");
+  for (const auto& command : commands)
+    if (llama3d::edit_distance(name, command.name) <= 2)
+      throw llama3d::ConfigurationError(fmt::format("no command {}; did you mean {}?", name, command.name));
+  throw llama3d::ConfigurationError(fmt::format("no command {}; llama3d --help lists them", name));
 }
 
 }  // namespace
@@ -37,16 +47,12 @@ int main(int argc, char** argv) {
   for (const auto& command : commands)
     if (command.name == name) return command.run(argc - 1, argv + 1);
   if (name == "--help" || name == "-h") {
-    print_usage(stdout);
+    print_usage();
     return 0;
   }
   if (name == "--version") {
     fmt::print("llama3d {} ({})\n", llama3d::version(), llama3d::git_revision());
     return 0;
   }
-  if (name.empty())
-    print_usage(stderr);
-  else
-    fmt::print(stderr, "llama3d: error: no command {}; llama3d --help lists them\n", name);
-  return static_cast<int>(llama3d::ExitStatus::configuration);
+  return llama3d::run_local([&]() -> int { refuse(name); });
 }

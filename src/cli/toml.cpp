@@ -32,7 +32,8 @@ class TomlReader {
       skip_blank(false);
       all[key] = read_value();
       skip_blank(false);
-      if (!at_end() && peek() != '\n') refuse(fmt::format("{} after the value of {}; remove it", rest(), key));
+      if (!at_end() && peek() != '\n')
+        refuse(fmt::format("{} after the value of {}; remove it", rest(), key));
     }
     return all;
   }
@@ -47,9 +48,11 @@ class TomlReader {
         fmt::format("{} line {}: {}", origin_, 1 + std::count(text_.begin(), end, '\n'), problem));
   }
 
-  /// What is left of the line, for messages.
+  /// What is left of the line, for messages; a file that is no text may have long and strange ones.
   std::string rest() const {
-    const std::string line = text_.substr(place_, text_.find_first_of("\r\n", place_) - place_);
+    std::string line = text_.substr(place_, text_.find_first_of("\r\n", place_) - place_).substr(0, 60);
+    for (char& c : line)
+      if (std::iscntrl(static_cast<unsigned char>(c))) c = '?';
     return line.empty() ? "nothing" : fmt::format("'{}'", line);
   }
 

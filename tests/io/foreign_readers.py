@@ -72,7 +72,7 @@ def test_samples(writer, folder):
 
 
 def read_live(path, least):
-    """The file's rows, once with each reader. A read that meets the writer in the middle of a flush may fail."""
+    """The rows of /train. A read that meets the writer in the middle of a flush may fail, so it tries again."""
     for attempt in range(5):
         try:
             with h5py.File(path, "r") as file:

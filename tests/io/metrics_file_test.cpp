@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.hpp"
@@ -166,6 +167,28 @@ BOOST_AUTO_TEST_CASE(a_folder_in_its_place_is_an_error) {
   const test::TemporaryFolder folder;
   BOOST_CHECK_EXCEPTION(MetricsFile(folder.path(), 1), Error,
                         says({folder.path().string(), "Is a directory"}));
+}
+
+// A kill between the two writes of a first row in a new chunk, made by hand: the length is there, the row is
+// not.
+BOOST_AUTO_TEST_CASE(a_row_that_was_never_written_is_marked_and_dropped) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "metrics.h5";
+  const auto chunk = static_cast<std::int64_t>(table_of(TrainRow{}).chunk_rows);
+  {
+    MetricsFile file(path);
+    for (std::int64_t step = 0; step < chunk; ++step) file.append(train_row(step));
+  }
+  {
+    const auto file = io::open_file(path, true);
+    const auto size = static_cast<hsize_t>(chunk + 1);
+    BOOST_REQUIRE(H5Dset_extent(io::open_dataset(file.get(), "train").get(), &size) >= 0);
+  }
+  BOOST_TEST(read_table<TrainRow>(path).back().step == -1);
+  BOOST_TEST(std::isnan(read_table<TrainRow>(path).back().loss));
+  MetricsFile file(path, chunk + 10);
+  BOOST_TEST(file.set_aside().empty());
+  BOOST_TEST(file.rows("train") == chunk);
 }
 
 // The writer is killed at random moments of a tight loop, so mostly inside an append.

@@ -1,0 +1,11 @@
+# One target for the C library of HDF5, whatever find_package(HDF5) called it.
+if(NOT TARGET HDF5::HDF5)
+  add_library(HDF5::HDF5 INTERFACE IMPORTED GLOBAL)
+  if(TARGET hdf5::hdf5)
+    target_link_libraries(HDF5::HDF5 INTERFACE hdf5::hdf5)
+  else()
+    target_include_directories(HDF5::HDF5 INTERFACE ${HDF5_C_INCLUDE_DIRS} ${HDF5_INCLUDE_DIRS})
+    target_compile_definitions(HDF5::HDF5 INTERFACE ${HDF5_C_DEFINITIONS})
+    target_link_libraries(HDF5::HDF5 INTERFACE ${HDF5_C_LIBRARIES})
+  endif()
+endif()

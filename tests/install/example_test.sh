@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs the build, builds the example against the installed package alone, and trains with it on four ranks.
+set -euo pipefail
+build=$1 source=$2 mpiexec=$3
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake --install "$build" --prefix "$work/prefix" >/dev/null
+cp -r "$source/jobs/example" "$work/example"
+cmake -S "$work/example" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_BUILD_TYPE=Release >/dev/null
+cmake --build "$work/build"
+
+"$work/prefix/bin/llama3d" tokenize --input "$source/jobs/data/pride_and_prejudice.txt" --output "$work/tokens.h5"
+"$mpiexec" --oversubscribe --bind-to none -np 4 "$work/build/example" "$work/tokens.h5" "$work/run"
+"$work/prefix/bin/llama3d" inspect "$work/run/checkpoints/step_00000010" | grep -q model.embed_tokens.weight
