@@ -17,8 +17,10 @@ namespace {
 struct BackwardTiles {
   float *queries, *queries_across, *douts, *douts_across, *dqueries;
   float *keys, *values, *probabilities, *dscores, *lse, *projection;
+  float *dkeys, *dvalues;
 
-  BackwardTiles(Scratch& scratch, const AttentionSizes& sizes) {
+  /// For documents of up to `rows` rows.
+  BackwardTiles(Scratch& scratch, const AttentionSizes& sizes, std::int64_t rows) {
     const std::int64_t columns = sizes.columns();
     const auto take = [&](std::int64_t n) { return scratch.take(n, "attention_backward"); };
     queries = take(columns * sizes.width);        // (c, width)
@@ -32,6 +34,8 @@ struct BackwardTiles {
     dscores = take(tile_rows * columns);          // (key, c)
     lse = take(columns);                          // (c), infinity in padding: probability 0
     projection = take(columns);                   // (c), dout . out
+    dkeys = take(rows * sizes.width);    // (row of the document, width): the sum over its queries
+    dvalues = take(rows * sizes.width);  // (row of the document, width)
   }
 };
 
@@ -41,7 +45,6 @@ struct BackwardCall {
   const T *qkv, *out, *dout;
   const float* lse;
   T* dqkv;
-  float* dkeys_values;  ///< (T, kv heads, 2, width): sums of dK and dV
   std::int64_t rows;
 };
 
