@@ -145,8 +145,8 @@ struct MetricsFile::State {
 
 void MetricsFile::State::create() {
   const auto creation = make_properties(H5P_FILE_CREATE);
-  // 1,024 chunks in one index node: it is rewritten in place, and splits (the only change of the index that a
-  // kill could tear) come only after half a million rows.
+  // 1,024 chunks in one index node, so that it splits only after half a million rows: a split is several
+  // writes, which a kill could part.
   check_hdf5(H5Pset_istore_k(creation.get(), 512), "size the chunk index");
   file = create_file(path, creation.get());
   space = SpaceReserve(path);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
@@ -143,8 +142,6 @@ std::string CommandLine::config_path() const {
 
 std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
   const std::string path = config_path();
-  if (std::filesystem::is_directory(path))
-    throw ConfigurationError(fmt::format("--config {}: is a folder; give a TOML file", path));
   const std::string text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
   std::vector<CLI::ConfigItem> items;
   const ordered_json options = parse_toml(text, path);

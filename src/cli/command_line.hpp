@@ -38,8 +38,7 @@ class CommandLine {
   }
   CLI::Option* add_flag(const std::string& name, bool& value, const std::string& help) {
     const char* standard = value ? "true" : "false";
-    auto* option =
-        app_.add_flag("--" + name + ",!--no-" + name, value, fmt::format("{} (default: {})", help, standard));
+    auto* option = app_.add_flag("--" + name + ",!--no-" + name, value, help);
     option->default_str(standard)->check([this, name](const std::string& text) {
       check_flag(name, text);
       return std::string();

@@ -18,6 +18,7 @@ struct EvalCommand {
 
   EvalCommand() {
     settings.model.clear();
+    settings.seq_length = 0;
     settings.valid_samples = 0;
     line.add("load", settings.load, "checkpoint to evaluate");
     line.add("data", settings.data, "token file to evaluate on");

@@ -1,14 +1,13 @@
 #pragma once
-// The part of TOML that a list of options needs.
 
 #include <nlohmann/json.hpp>
 #include <string>
 
 namespace llama3d {
 
-/// Reads `key = value` lines in their order: strings in one line, integers, floats, booleans, arrays of
-/// these, comments. Throws ConfigurationError, naming `origin` and the line, for anything else: sections and
-/// dotted keys, a key given twice, text that is no TOML.
+/// The `key = value` lines of a TOML file: strings, integers, floats, booleans, and arrays of these. Throws
+/// ConfigurationError, naming `origin` and the line, for what is no TOML, and for sections and dates, which
+/// no option takes.
 nlohmann::ordered_json parse_toml(const std::string& text, const std::string& origin);
 
 }  // namespace llama3d

@@ -21,7 +21,7 @@ struct TrainCommand {
   TrainSettings settings;
   MachineOptions machine;
   bool print_config = false, dry_run = false;
-  std::int64_t dry_run_ranks = 0;
+  int dry_run_ranks = 0;
   CommandLine line{"train", "Train Llama 3 with tensor, pipeline and data parallelism."};
 
   TrainCommand() {
@@ -41,7 +41,10 @@ int run(MpiSession& session, int argc, char** argv) {
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = command.line.parse(argc, argv);
-    if (outcome == CommandLine::Outcome::run) check_settings(command.settings);
+    if (outcome == CommandLine::Outcome::help) return;
+    check_settings(command.settings);
+    if (command.dry_run_ranks < 0)
+      throw ConfigurationError(fmt::format("--dry-run-ranks {}: must be 0 or more", command.dry_run_ranks));
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help || command.print_config) {
@@ -54,7 +57,7 @@ int run(MpiSession& session, int argc, char** argv) {
   if (command.dry_run) {
     fail_together(control, [&] {
       const auto device = make_device(command.machine.device, command.machine.threads, control);
-      const int ranks = command.dry_run_ranks > 0 ? static_cast<int>(command.dry_run_ranks) : control.size();
+      const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
       const MemoryPlan plan = check_run(command.settings, ranks, *device, device->kernels());
       if (leader)
         fmt::print("memory of the largest rank:\n{}\neverything checked: the run can start\n",

@@ -20,19 +20,21 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
 }
 
 void add_shape_options(CommandLine& line, TrainSettings& s) {
-  line.add("model", s.model,
-           "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder");
+  const std::string recorded = s.seq_length == 0 ? "; as the checkpoint was trained if not given" : "";
+  line.add(
+      "model", s.model,
+      "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder" + recorded);
   line.add("tp-size", s.tp_size, "tensor-parallel ranks: every layer is split over so many");
   line.add("pp-size", s.pp_size, "pipeline stages; data parallelism is what is left of the ranks");
   line.add_word("pipeline-schedule", s.pipeline_schedule, parse_schedule_kind, name_of,
                 "gpipe, 1f1b, interleaved or zero-bubble");
   line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
   line.add("pipeline-layers", s.pipeline_layers,
-           "layers of each part of the pipeline, e.g. 5 5 6; balanced if not given");
+           "layers of each part of the pipeline, e.g. 5,5,6; balanced if not given");
   line.add("micro-batch-size", s.micro_batch_size, "sequences a rank computes on at once");
   line.add("global-batch-size", s.global_batch_size,
            "sequences a step over all ranks; 0: micro-batch size x DP x stages");
-  line.add("seq-length", s.seq_length, "tokens a sequence");
+  line.add("seq-length", s.seq_length, "tokens a sequence" + recorded);
   line.add_word("precision", s.precision, parse_precision, name_of,
                 "of parameters and activations: fp32, or bf16 with fp32 master weights");
   line.add_word("recompute", s.recompute, parse_recompute, name_of,

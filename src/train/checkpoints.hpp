@@ -20,28 +20,37 @@ struct TrainPosition {
 
 class Checkpoints {
  public:
-  /// `directory` holds the step folders. `keep` newest stay, 0: all. `note` tells people of warnings (rank
-  /// 0).
-  Checkpoints(std::filesystem::path directory, int keep, ControlPlane& control,
+  /// `directory` holds the step folders. `keep` newest stay, 0: all. `attributes`: JSON object to record with
+  /// each and to compare with what is loaded, see checkpoint_attributes(). `note` tells people of warnings
+  /// (rank 0).
+  Checkpoints(std::filesystem::path directory, int keep, std::string attributes, ControlPlane& control,
               std::function<void(const std::string&)> note);
 
+  /// For rank 0, before the first save: removes what killed runs left half written. With `alone` this run
+  /// does not continue the directory's newest course: checkpoints of steps past `step` get other names
+  /// (step_00000100.previous-1), lest a later run resume from them.
+  void prepare(std::int64_t step, bool alone);
+
   /// Writes, verifies and commits `step_...`, then removes what is older than the newest `keep`.
-  /// `attributes`: JSON object, what else to record. Returns the folder. Throws CheckpointWriteError on all
-  /// ranks when any failed; earlier checkpoints are then untouched.
-  std::filesystem::path save(const TrainPosition& position, const std::string& attributes, ModelState& state);
+  /// Returns the folder. Throws CheckpointWriteError on all ranks when any failed; earlier checkpoints are
+  /// then untouched.
+  std::filesystem::path save(const TrainPosition& position, ModelState& state);
 
   /// Loads the newest complete checkpoint; a damaged one is skipped with a warning that names what is wrong.
   /// Empty when there is none. The slices are filled: gather the parameters afterwards. Throws
   /// CheckpointError when there are checkpoints but none could be loaded.
   std::optional<TrainPosition> load_newest(ModelState& state);
-  /// Loads this one. Throws CheckpointError when it can't be.
+  /// Loads this one. Throws CheckpointError when it can't be, ConfigurationError when it is another model's.
   TrainPosition load(const std::filesystem::path& folder, ModelState& state, bool with_optimizer);
+  /// Of load's errors those that are seen without reading tensors. Not collective.
+  void check(const std::filesystem::path& folder, bool with_optimizer) const;
 
  private:
-  void remove_old();
+  void remove_old(std::int64_t step);
 
   std::filesystem::path directory_;
   int keep_;
+  std::string attributes_;
   ControlPlane* control_;
   std::function<void(const std::string&)> note_;
 };

@@ -6,19 +6,24 @@
 #include "compute/kernels.hpp"
 #include "train/batches.hpp"
 #include "train/checkpoints.hpp"
+#include "train/run_record.hpp"
 #include "train/trainer.hpp"
 
 namespace llama3d {
 namespace {
 
-ModelConfig recorded_model(const std::string& folder) {
-  const CheckpointReader checkpoint(folder);
+/// Fills in what the settings leave to the checkpoint: sequence length and, returned, the model.
+ModelConfig complete(TrainSettings& settings) {
+  const CheckpointReader checkpoint(settings.load);
   try {
-    return parse_model_config(
-        nlohmann::json::parse(checkpoint.attributes()).at("model_config").get<std::string>(), folder);
+    const auto attributes = nlohmann::json::parse(checkpoint.attributes());
+    if (settings.seq_length == 0) settings.seq_length = attributes.at("sequence");
+    if (!settings.model.empty()) return load_model_config(settings.model);
+    return parse_model_config(attributes.at("model_config").get<std::string>(), settings.load);
   } catch (const nlohmann::json::exception& e) {
     throw CheckpointError(
-        fmt::format("{}: no model configuration in it ({}); give --model", folder, e.what()));
+        fmt::format("checkpoint {} does not say what it holds ({}); give --model and --seq-length",
+                    settings.load, e.what()));
   }
 }
 
@@ -27,13 +32,13 @@ ModelConfig recorded_model(const std::string& folder) {
 Evaluation evaluate_checkpoint(TrainSettings settings, Runtime& runtime) {
   std::optional<RankPlan> plan;
   std::optional<TrainingBatches> batches;
+  std::string attributes;
   fail_together(runtime.control, [&] {
     if (settings.load.empty())
       throw ConfigurationError("--load: no checkpoint given; name a checkpoint's folder");
-    const bool recorded = settings.model.empty();
-    if (recorded) settings.model = "llama3-tiny";
-    RunShape shape = run_shape(settings, runtime.control.size());
-    if (recorded) shape.model = recorded_model(settings.load);
+    const ModelConfig model = complete(settings);
+    const RunShape shape = run_shape(settings, model, runtime.control.size());
+    attributes = checkpoint_attributes(settings, shape);
     plan.emplace(make_rank_plan(shape, runtime.control.rank(), runtime.device.kernels()));
     settings.valid_data = settings.data;
     batches.emplace(settings, *plan);
@@ -41,7 +46,8 @@ Evaluation evaluate_checkpoint(TrainSettings settings, Runtime& runtime) {
   Engine engine(std::move(*plan), {}, runtime);
   ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
                    engine.memory().state, runtime.device, engine.stream());
-  Checkpoints({}, 0, runtime.control, [](const std::string&) {}).load(settings.load, state, false);
+  Checkpoints({}, 0, attributes, runtime.control, [](const std::string&) {
+  }).load(settings.load, state, false);
   engine.optimizer().gather_parameters();
   std::vector<BatchRows> rows;
   fail_together(runtime.control, [&] { rows = batches->read_validation(); });

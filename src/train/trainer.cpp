@@ -9,6 +9,7 @@
 
 #include "base/bytes.hpp"
 #include "compute/kernels.hpp"
+#include "mpi/failure.hpp"
 #include "train/batches.hpp"
 #include "train/run_record.hpp"
 #include "train/signals.hpp"
@@ -41,12 +42,46 @@ LearningRateSchedule learning_rate_schedule(const TrainSettings& s) {
           .decay_fraction = s.wsd_decay_fraction};
 }
 
-void check_output_directory(const std::filesystem::path& directory) {
+namespace fs = std::filesystem;
+
+[[noreturn]] void refuse_output_directory(const fs::path& directory, const std::string& reason) {
+  throw ConfigurationError(
+      fmt::format("--output-dir {}: can't be written to ({}); give a folder that can be made",
+                  directory.string(), reason));
+}
+
+/// As far as can be told without making it.
+void check_output_directory(const fs::path& directory) {
+  if (directory.empty()) refuse_output_directory(directory, "no name given");
   std::error_code error;
-  std::filesystem::create_directories(directory / "checkpoints", error);
-  if (error || access(directory.c_str(), W_OK | X_OK) != 0)
-    throw ConfigurationError(fmt::format(
-        "--output-dir {}: can't be written to; give a folder that can be made", directory.string()));
+  fs::path existing = fs::absolute(directory, error);
+  while (!fs::exists(existing, error) && existing.has_relative_path()) existing = existing.parent_path();
+  if (!fs::is_directory(existing, error))
+    refuse_output_directory(directory, existing.string() + " is no folder");
+  if (access(existing.c_str(), W_OK | X_OK) != 0)
+    refuse_output_directory(directory, "no permission in " + existing.string());
+}
+
+void make_output_directory(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory / "checkpoints", error);
+  if (error) refuse_output_directory(directory, error.message());
+}
+
+Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
+                             std::function<void(const std::string&)> note) {
+  return {fs::path(settings.output_dir) / "checkpoints", settings.keep_checkpoints,
+          checkpoint_attributes(settings, shape), control, std::move(note)};
+}
+
+/// What is known of the run's files and folders before anything is allocated, loaded or written.
+void check_files(const TrainSettings& settings, const Checkpoints& checkpoints) {
+  check_output_directory(settings.output_dir);
+  if (settings.resume == "auto") return;  // one of several may do
+  if (!settings.resume.empty())
+    checkpoints.check(settings.resume, true);
+  else if (!settings.load.empty())
+    checkpoints.check(settings.load, false);
 }
 
 /// One run on one rank, set up and then stepped through.
@@ -56,8 +91,9 @@ class Trainer {
   TrainResult run();
 
  private:
+  void check_and_plan(std::optional<RankPlan>& plan);
   void start();
-  void record_run();
+  void open_output();
   /// One step; false when the job was told to stop instead.
   bool step();
   void count_skips(const StepResult& result);
@@ -75,7 +111,7 @@ class Trainer {
   std::optional<TrainingBatches> batches_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ModelState> state_;
-  std::unique_ptr<Checkpoints> checkpoints_;
+  std::optional<Checkpoints> checkpoints_;
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
   LearningRateSchedule schedule_;
@@ -91,38 +127,49 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
       leader_(runtime.control.rank() == 0),
       schedule_(learning_rate_schedule(settings)) {
   std::optional<RankPlan> plan;
-  fail_together(runtime.control, [&] {
-    Kernels& kernels = runtime.device.kernels();
-    shape_ = run_shape(settings, runtime.control.size());
-    const auto most = check_fits(
-        shape_, kernels,
-        runtime.device.memory_bytes() /
-            static_cast<std::size_t>(runtime.device.kind() == "cpu" ? runtime.control.node_size() : 1));
-    plan.emplace(make_rank_plan(shape_, runtime.control.rank(), kernels));
-    batches_.emplace(settings, *plan);
-    if (!leader_) return;
-    check_output_directory(settings.output_dir);
-    note(describe_run(settings, shape_, runtime.device));
-    note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
-  });
+  fail_together(runtime.control, [&] { check_and_plan(plan); });
   engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime);
   state_ =
       std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
                                    engine_->memory().state, runtime.device, engine_->stream());
-  const auto tell = [this](const std::string& text) {
-    if (leader_) note(text);
-  };
-  checkpoints_ = std::make_unique<Checkpoints>(std::filesystem::path(settings.output_dir) / "checkpoints",
-                                               settings.keep_checkpoints, runtime.control, tell);
   start();
-  fail_together(runtime.control, [&] {
-    metrics_ = std::make_unique<MetricsRecorder>(
-        std::filesystem::path(settings.output_dir) / "metrics.h5",
-        settings.resume.empty() ? std::optional<std::int64_t>() : std::optional(position_.step),
-        runtime.control, tell);
-  });
-  record_run();
+  // Only now, so that a run that can't start leaves nothing behind.
+  fail_together(runtime.control, [&] { open_output(); });
+  record_run_attributes(*metrics_, settings_, shape_, runtime_);
+  if (position_.step > 0)
+    metrics_->event(position_.step, "resume", fmt::format("at step {}", position_.step));
   progress_ = std::make_unique<Progress>(leader_, position_.step, settings.steps, settings.log_interval);
+}
+
+void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
+  Kernels& kernels = runtime_.device.kernels();
+  ControlPlane& control = runtime_.control;
+  shape_ = run_shape(settings_, control.size());
+  const int sharing = runtime_.device.kind() == "cpu" ? control.node_size() : 1;
+  const auto most =
+      check_fits(shape_, kernels, runtime_.device.memory_bytes() / static_cast<std::size_t>(sharing));
+  plan.emplace(make_rank_plan(shape_, control.rank(), kernels));
+  batches_.emplace(settings_, *plan);
+  checkpoints_.emplace(make_checkpoints(settings_, shape_, control, [this](const std::string& text) {
+    if (leader_) note(text);
+  }));
+  if (!leader_) return;
+  check_files(settings_, *checkpoints_);
+  note(describe_run(settings_, shape_, runtime_.device));
+  note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
+}
+
+void Trainer::open_output() {
+  if (leader_) {
+    make_output_directory(settings_.output_dir);
+    checkpoints_->prepare(position_.step, settings_.resume != "auto");
+  }
+  metrics_ = std::make_unique<MetricsRecorder>(
+      fs::path(settings_.output_dir) / "metrics.h5",
+      settings_.resume.empty() ? std::optional<std::int64_t>() : std::optional(position_.step),
+      runtime_.control, [this](const std::string& text) {
+        if (leader_) note(text);
+      });
 }
 
 void Trainer::start() {
@@ -146,18 +193,12 @@ void Trainer::start() {
   engine_->optimizer().gather_parameters();
 }
 
-void Trainer::record_run() {
-  record_run_attributes(*metrics_, settings_, shape_, runtime_);
-  if (position_.step > 0)
-    metrics_->event(position_.step, "resume", fmt::format("at step {}", position_.step));
-}
-
 TrainResult Trainer::run() {
   const SignalGuard signals;
   while (position_.step < settings_.steps) {
     if (!step()) {
-      save();
       result_.status = ExitStatus::requeue;
+      save();
       break;
     }
     const bool last = position_.step == settings_.steps;
@@ -269,15 +310,15 @@ void Trainer::save() {
   if (last_save_ == position_.step) return;
   const auto begin = Clock::now();
   try {
-    const auto folder = checkpoints_->save(position_, checkpoint_attributes(settings_, shape_), *state_);
+    const auto folder = checkpoints_->save(position_, *state_);
     last_save_ = position_.step;
     metrics_->event(position_.step, "checkpoint",
                     fmt::format("{} in {:.2f} s", folder.string(), seconds_since(begin)));
     metrics_->sync();
     if (leader_) note(fmt::format("step {}: saved {}", position_.step, folder.string()));
-  } catch (const Error& error) {
+  } catch (const CollectiveError& error) {
     // A full disk must not end a run that can go on; at its end there is nothing left to go on with.
-    if (position_.step == settings_.steps || SignalGuard::received()) throw;
+    if (position_.step == settings_.steps || result_.status == ExitStatus::requeue) throw;
     if (leader_) note(fmt::format("warning: no checkpoint at step {}: {}", position_.step, error.what()));
     metrics_->event(position_.step, "checkpoint", fmt::format("failed: {}", error.what()));
   }
@@ -286,8 +327,12 @@ void Trainer::save() {
 }  // namespace
 
 RunShape run_shape(const TrainSettings& s, int world_size) {
+  return run_shape(s, load_model_config(s.model), world_size);
+}
+
+RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {
   RunShape shape;
-  shape.model = load_model_config(s.model);
+  shape.model = model;
   shape.grid = ProcessGrid::derive(world_size, s.tp_size, s.pp_size, 0).shape();
   shape.schedule = s.pipeline_schedule;
   const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
@@ -307,6 +352,7 @@ MemoryPlan check_run(const TrainSettings& settings, int world_size, const Device
   const RunShape shape = run_shape(settings, world_size);
   const MemoryPlan most = check_fits(shape, kernels, device.memory_bytes());
   TrainingBatches(settings, make_rank_plan(shape, 0, kernels));
+  check_files(settings, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
   return most;
 }
 

@@ -22,6 +22,8 @@ struct TrainResult {
 
 /// The shape of the run on `world_size` ranks. Throws ConfigurationError.
 RunShape run_shape(const TrainSettings& settings, int world_size);
+/// With this model instead of settings.model.
+RunShape run_shape(const TrainSettings& settings, const ModelConfig& model, int world_size);
 
 /// Checks everything that can be checked without allocating or writing: settings, shapes, memory, data files.
 /// Throws what training would. Returns the memory of the rank that needs most.

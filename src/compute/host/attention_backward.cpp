@@ -34,8 +34,8 @@ struct BackwardTiles {
     dscores = take(tile_rows * columns);          // (key, c)
     lse = take(columns);                          // (c), infinity in padding: probability 0
     projection = take(columns);                   // (c), dout . out
-    dkeys = take(rows * sizes.width);    // (row of the document, width): the sum over its queries
-    dvalues = take(rows * sizes.width);  // (row of the document, width)
+    dkeys = take(rows * sizes.width);             // (row of the document, width): the sum over its queries
+    dvalues = take(rows * sizes.width);           // (row of the document, width)
   }
 };
 
@@ -108,15 +108,14 @@ void differentiate(const AttentionSizes& sizes, const QueryBlock& block, const K
 
 /// dkeys += dscores . queries, dvalues += probabilities . douts, dqueries (+)= dscores^T . keys.
 void accumulate(const AttentionSizes& sizes, const QueryBlock& block, const KeyTile& tile,
-                const BackwardTiles& tiles, std::int64_t columns, bool first, float* dkeys, float* dvalues,
-                std::int64_t d_stride) {
+                const BackwardTiles& tiles, std::int64_t columns, bool first) {
   const std::int64_t width = sizes.width, stride = block.stride();
   for_each_strip(block, tile, sizes.groups, [&](auto key, auto keys, auto column, auto count) {
-    const std::int64_t at = key * columns + column;
+    const std::int64_t at = key * columns + column, row = (tile.begin - block.document + key) * width;
     tile_product(keys, width, count, {tiles.dscores + at, columns, 1}, tiles.queries + column * width, width,
-                 dkeys + key * d_stride, d_stride, true);
+                 tiles.dkeys + row, width, true);
     tile_product(keys, width, count, {tiles.probabilities + at, columns, 1}, tiles.douts + column * width,
-                 width, dvalues + key * d_stride, d_stride, true);
+                 width, tiles.dvalues + row, width, true);
   });
   if (!tile.diagonal) {
     tile_product(columns, width, tile.rows, {tiles.dscores, 1, columns}, tiles.keys, width, tiles.dqueries,
@@ -143,7 +142,6 @@ template <class T>
 void differentiate_block(const AttentionSizes& sizes, const QueryBlock& block, std::int64_t head,
                          const BackwardCall<T>& call, const BackwardTiles& tiles) {
   const std::int64_t stride = block.stride(), columns = sizes.groups * stride, width = sizes.width;
-  const std::int64_t d_stride = sizes.kv_heads * 2 * width;
   load_queries(sizes, block, head, call, tiles);
   bool first = true;
   for_each_tile(block, [&](const KeyTile& tile) {
@@ -152,8 +150,7 @@ void differentiate_block(const AttentionSizes& sizes, const QueryBlock& block, s
     pack_rows(row + sizes.value_column(head), sizes.row_stride, tile.rows, sizes.size, width, 1,
               tiles.values);
     differentiate(sizes, block, tile, tiles, columns);
-    float* dkeys = call.dkeys_values + tile.begin * d_stride + head * 2 * width;
-    accumulate(sizes, block, tile, tiles, columns, first, dkeys, dkeys + width, d_stride);
+    accumulate(sizes, block, tile, tiles, columns, first);
     first = false;
   });
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
@@ -168,16 +165,16 @@ void differentiate_block(const AttentionSizes& sizes, const QueryBlock& block, s
 template <class T>
 void differentiate_document(const AttentionSizes& sizes, std::int64_t begin, std::int64_t end,
                             std::int64_t head, const BackwardCall<T>& call, const BackwardTiles& tiles) {
-  const std::int64_t width = sizes.width, d_stride = sizes.kv_heads * 2 * width;
-  float* sums = call.dkeys_values + head * 2 * width;
-  for (std::int64_t t = begin; t < end; ++t) std::fill_n(sums + t * d_stride, 2 * width, 0.0f);
+  std::fill_n(tiles.dkeys, (end - begin) * sizes.width, 0.0f);
+  std::fill_n(tiles.dvalues, (end - begin) * sizes.width, 0.0f);
   for (std::int64_t t = begin; t < end; t += tile_rows) {
     differentiate_block(sizes, {begin, t, std::min(tile_rows, end - t)}, head, call, tiles);
   }
   for (std::int64_t t = begin; t < end; ++t) {
     T* row = call.dqkv + t * sizes.row_stride;
-    store_row(sums + t * d_stride, 1, row + sizes.key_column(head), sizes.size);
-    store_row(sums + t * d_stride + width, 1, row + sizes.value_column(head), sizes.size);
+    const std::int64_t from = (t - begin) * sizes.width;
+    store_row(tiles.dkeys + from, 1, row + sizes.key_column(head), sizes.size);
+    store_row(tiles.dvalues + from, 1, row + sizes.value_column(head), sizes.size);
   }
 }
 
@@ -186,8 +183,7 @@ void differentiate_document(const AttentionSizes& sizes, std::int64_t begin, std
 std::int64_t attention_backward_scratch(const WorkspaceRequest& request, int threads) {
   Scratch count;
   const AttentionSizes sizes(request.attention);
-  for (int t = 0; t < threads; ++t) BackwardTiles(count, sizes);
-  count.take(request.tokens * sizes.kv_heads * 2 * sizes.width, "");
+  for (int t = 0; t < threads; ++t) BackwardTiles(count, sizes, request.tokens);
   return count.used();
 }
 
@@ -202,23 +198,17 @@ void HostKernels::attention_backward(const Tensor& qkv, const DocumentRows& docu
   const AttentionSizes sizes(shape);
   const std::int32_t* start = elements<std::int32_t>(documents.start);
   const std::int32_t* end = elements<std::int32_t>(documents.end);
-  Scratch measure, space = scratch();
-  BackwardTiles(measure, sizes);
-  float* memory = space.take(measure.used() * threads_, "attention_backward");
-  float* sums = space.take(rows * sizes.kv_heads * 2 * sizes.width, "attention_backward");
+  Scratch measure;
+  BackwardTiles(measure, sizes, rows);
+  float* memory = scratch().take(measure.used() * threads_, "attention_backward");
   const std::int64_t slabs = (rows + tile_rows - 1) / tile_rows;
   with_type(qkv.dtype(), [&]<class T>(T) {
-    const BackwardCall<T> call{elements<T>(qkv),
-                               elements<T>(out),
-                               elements<T>(dout),
-                               elements<float>(lse),
-                               elements<T>(dqkv),
-                               sums,
-                               rows};
+    const BackwardCall<T> call{elements<T>(qkv),     elements<T>(out),  elements<T>(dout),
+                               elements<float>(lse), elements<T>(dqkv), rows};
     // An item is the documents that begin in a slab of 64 rows, under one key-value head.
     parallel_items(threads_, slabs * sizes.kv_heads, [&](int thread, std::int64_t item) {
       Scratch own(memory + thread * measure.used(), measure.used());
-      const BackwardTiles tiles(own, sizes);
+      const BackwardTiles tiles(own, sizes, rows);
       const std::int64_t slab = item / sizes.kv_heads, head = item % sizes.kv_heads;
       const std::int64_t last = std::min(rows, (slab + 1) * tile_rows);
       for (std::int64_t t = slab * tile_rows; t < last; t = end[t]) {
