@@ -8,7 +8,7 @@ set -euo pipefail
 packages=(
   cmake ninja-build g++ git pkg-config clang-format      # build
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools      # libraries of the program
-  libopenblas-openmp-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev libpcre2-dev
+  libopenblas-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev libpcre2-dev
   libboost-test-dev                                      # tests
   python3-h5py python3-matplotlib python3-pandas python3-tables  # report
 )
@@ -57,16 +57,6 @@ quietly() {
   rm -f "$log"
 }
 
-# An OpenBLAS with threads of its own fights with OpenMP over the cores.
-warn_of_other_openblas() {
-  local library
-  library=$(readlink -f "/usr/lib/$(uname -m)-linux-gnu/libopenblas.so.0" 2>/dev/null) || return 0
-  case "$library" in
-    */openblas-openmp/* | "") ;;
-    *) echo "install_packages.sh: programs load $library, not the OpenMP one; to change: sudo update-alternatives --config libopenblas.so.0-$(uname -m)-linux-gnu" >&2 ;;
-  esac
-}
-
 supported_distribution
 mapfile -t missing < <(missing_packages)
 if [[ ${1:-} == --dry-run ]]; then
@@ -77,4 +67,3 @@ elif ((${#missing[@]} > 0)); then
   quietly "apt-get update" "${as_root[@]}" apt-get update
   quietly "apt-get install" "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 fi
-warn_of_other_openblas

@@ -56,6 +56,7 @@ TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& 
     valid_.emplace(open(settings.valid_data, settings, plan, Split::all, false));
   else if (settings.valid_fraction > 0)
     valid_.emplace(open(settings.data, settings, plan, Split::valid, false));
+  read(0);  // samples that can't be used are better seen now than after the first step was set up
 }
 
 std::vector<BatchRows> TrainingBatches::read_validation() const {

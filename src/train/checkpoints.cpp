@@ -153,10 +153,13 @@ std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
       note_(fmt::format("warning: skipping a checkpoint that can't be loaded: {}", reason));
     }
   }
-  throw CheckpointError(
-      fmt::format("--resume auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
-                  "start without --resume, or with --resume PATH",
-                  directory_.string(), reason));
+  fail_together(*control_, [&] {
+    throw CheckpointError(
+        fmt::format("--resume auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
+                    "start without --resume, or with --resume PATH",
+                    directory_.string(), reason));
+  });
+  return {};  // not reached
 }
 
 }  // namespace llama3d

@@ -130,8 +130,8 @@ class BadInput(JobTest):
             "array": ("valid-samples = [1, 2]\n", ["valid-samples = [1,2]", "an integer"]),
             "twice": ("seed = 3\nseed = 4\n", ["line 2", "seed"]),
             "both_spellings": ("valid-samples = 3\nvalid_samples = 4\n", ["valid-samples is given twice"]),
-            "quote": ('valid-data = "abc\n', ["line 1", "closing quote"]),
-            "no_equals": ("seed 3\n", ["line 1", "no '=' after seed"]),
+            "quote": ('valid-data = "abc\n', ["line 1", "string"]),
+            "no_equals": ("seed 3\n", ["line 1", "expected '='"]),
             "binary": ("\x00\x01\x02", ["line 1"]),
         }
         for name, (text, _) in files.items():

@@ -172,7 +172,7 @@ def tensors(checkpoint):
     found = {}
 
     def collect(name, item):
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and name.startswith(("model/", "optimizer/")):
             found[name] = item[:]
 
     with h5py.File(checkpoint / "checkpoint.h5", "r") as file:

@@ -1,0 +1,112 @@
+"""Steps that are not finite, options that must not change a bit, and evaluation of what training saved."""
+
+import re
+
+import numpy
+
+from jobs import JobTest, different, main, relative_error, tensors
+
+NUMERICS = 6
+
+
+class NotFinite(JobTest):
+    DIVERGING = ["--learning-rate", "1e30", "--min-learning-rate", 0, "--grad-clip", 0]
+
+    def test_training_gives_up(self):
+        result = self.job(2, *self.training("nan", *self.DIVERGING, "--max-skipped-steps", 3, steps=50))
+        self.assertEqual(result.status, NUMERICS, result)
+        self.assertEqual(len(result.error_lines()), 1, result)
+        self.assertRegex(result.error_lines()[0], r"3 steps in a row .*not finite.*--learning-rate")
+        rows = self.metrics("nan", "train")
+        self.assertEqual(list(rows["skipped"][-3:]), [1, 1, 1])
+        self.assertEqual(rows["skipped"][0], 0, "the first step is finite")
+        skips = self.events("nan", "skip")
+        self.assertEqual(len(skips), rows["skipped"].sum())
+        self.assertIn(f"step {rows['step'][-1]} skipped (3 in a row)", skips[-1])
+        self.assertEqual(result.err.count("warning: loss"), len(skips))
+        self.assertEqual(self.checkpoint_steps("nan"), [], "broken weights are not saved")
+
+    def test_skipped_steps_change_nothing(self):
+        """Fewer than the limit: the run ends well, with the weights and moments of the last good step."""
+        straight = ["--checkpoint-interval", 1, "--keep-checkpoints", 0, "--max-skipped-steps", 100]
+        self.train(2, "skip", *straight, *self.DIVERGING, steps=6)
+        rows = self.metrics("skip", "train")
+        good = int(rows["step"][rows["skipped"] == 0][-1])
+        self.assertLess(good, 6)
+        self.assertEqual(list(rows["skipped"]), [0] * good + [1] * (6 - good))
+        ends = [tensors(self.checkpoint("skip", step)) for step in (good, 6)]
+        self.assertEqual(different(*ends), [])
+
+
+class SameBits(JobTest):
+    def same_as(self, output, other):
+        losses = [self.metrics(name, "train")["loss"] for name in (output, other)]
+        self.assertEqual(losses[0].tobytes(), losses[1].tobytes())
+        self.assertEqual(different(*(tensors(self.checkpoint(name, 4)) for name in (output, other))), [])
+
+    def recompute(self, name, ranks, *options):
+        for kind in ("none", "cheap", "full"):
+            self.train(ranks, f"{name}_{kind}", "--recompute", kind, *options, steps=4)
+        self.same_as(f"{name}_cheap", f"{name}_none")
+        self.same_as(f"{name}_full", f"{name}_none")
+
+    def test_recompute(self):
+        self.recompute("fp32", 2, "--tp-size", 2)
+
+    def test_recompute_bf16_pipeline(self):
+        self.recompute("bf16", 2, "--pp-size", 2, "--precision", "bf16")
+
+    def test_same_run_twice(self):
+        for name in ("first", "second"):
+            self.train(4, name, "--tp-size", 2, steps=4)
+        self.same_as("first", "second")
+        self.train(4, "third", "--tp-size", 2, "--seed", 2, steps=4)
+        self.assertTrue(different(*(tensors(self.checkpoint(name, 4)) for name in ("first", "third"))))
+
+    def test_bf16_is_near_fp32_and_not_the_same(self):
+        for precision in ("fp32", "bf16"):
+            self.train(2, precision, "--precision", precision, steps=4)
+        losses = [self.metrics(name, "train")["loss"] for name in ("fp32", "bf16")]
+        self.assertTrue((losses[0] != losses[1]).all())
+        # Eight bits of mantissa; rounding errors of a sum over layers and tokens partly cancel.
+        numpy.testing.assert_allclose(*losses, rtol=2**-8)
+        ends = [tensors(self.checkpoint(name, 4)) for name in ("fp32", "bf16")]
+        weights = [{key: end[key] for key in end if key.startswith("model/")} for end in ends]
+        self.assertGreater(relative_error(*weights), 0)
+
+
+class Evaluation(JobTest):
+    def evaluated(self, ranks, *words):
+        result = self.job(ranks, "eval", "--device", "cpu", "--threads", 1, *words)
+        self.assertEqual(result.status, 0, result)
+        found = re.findall(r"^loss (\S+)  perplexity (\S+)  targets (\d+)$", result.out, re.M)
+        self.assertEqual(len(found), 1, f"once, not once a rank: {result}")
+        return float(found[0][0]), float(found[0][1]), int(found[0][2])
+
+    def test_loss_of_the_last_validation(self):
+        """Model and sequence length come from the checkpoint. Six decimals are printed."""
+        (self.folder / "valid.txt").write_text((self.folder / "text.txt").read_text()[3000:9000])
+        made = self.command("tokenize", "--tokenizer", "bytes", "--input", "valid.txt", "--output", "valid.h5")
+        self.assertEqual(made.status, 0, made)
+        validation = ["--valid-data", "valid.h5", "--valid-interval", 4, "--valid-samples", 50]
+        trained = self.train(2, "valid", *validation, "--checkpoint-interval", 4)
+        rows = self.metrics("valid", "valid")
+        self.assertEqual(list(rows["step"]), [4, 8])
+        self.assertLess(rows["loss"][1], rows["loss"][0])
+        numpy.testing.assert_allclose(rows["perplexity"], numpy.exp(rows["loss"]), rtol=1e-12)
+        targets = int(re.search(r"step 8: validation loss .* \((\d+) targets\)", trained.err)[1])
+        words = ["--load", self.checkpoint("valid", 8), "--data", "valid.h5", "--samples", 50]
+        for ranks, grid in ((1, []), (2, []), (2, ["--tp-size", 2]), (2, ["--pp-size", 2])):
+            loss, perplexity, count = self.evaluated(ranks, *words, *grid)
+            # Half a unit of the last printed decimal, and rounding of another order of sums.
+            self.assertAlmostEqual(loss, rows["loss"][1], delta=0.5e-6 + 1e-6 * loss)
+            self.assertAlmostEqual(perplexity, numpy.exp(loss), delta=1e-3)
+            self.assertEqual(count, targets)
+        # Negative control: other weights, other loss.
+        earlier, _, _ = self.evaluated(2, "--load", self.checkpoint("valid", 4), *words[2:])
+        self.assertAlmostEqual(earlier, rows["loss"][0], delta=0.5e-6 + 1e-6 * earlier)
+        self.assertNotAlmostEqual(earlier, rows["loss"][1], delta=1e-3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Where options come from, what --help, --print-config and --dry-run say, and what the commands without ranks print."""
+
+import re
+
+from jobs import JobTest, main
+
+
+def sources(text):
+    """--print-config as {option: (value, origin)}."""
+    return {name: (value, origin) for name, value, origin in re.findall(r"^(\S+) = (.*?) +# ([^#]*)$", text, re.M)}
+
+
+class Options(JobTest):
+    def resolved(self, *words, **extra):
+        result = self.command("train", *words, "--print-config", **extra)
+        self.assertEqual((result.status, result.err), (0, ""), result)
+        return sources(result.out)
+
+    def test_precedence(self):
+        (self.folder / "run.toml").write_text("steps = 20\nseed = 21\nwarmup_steps = 22\n")
+        variables = {"LLAMA3D_STEPS": 10, "LLAMA3D_SEED": 11, "LLAMA3D_TP_SIZE": 12}
+        options = self.resolved("--config", "run.toml", "--steps", 30, **variables)
+        self.assertEqual(options["steps"], ("30", "command line"))
+        self.assertEqual(options["seed"], ("21", "run.toml"))
+        self.assertEqual(options["warmup-steps"], ("22", "run.toml"))
+        self.assertEqual(options["tp-size"], ("12", "environment LLAMA3D_TP_SIZE"))
+        self.assertEqual(options["pp-size"], ("1", "default"))
+        # Each source alone, so that none wins by being the only one read.
+        self.assertEqual(self.resolved("--config", "run.toml")["steps"], ("20", "run.toml"))
+        self.assertEqual(self.resolved(**variables)["steps"], ("10", "environment LLAMA3D_STEPS"))
+        self.assertEqual(self.resolved()["steps"], ("1000", "default"))
+
+    def test_settings_reach_the_run(self):
+        (self.folder / "use.toml").write_text("steps = 3\nglobal_batch_size = 2\nseq-length = 16\n")
+        words = ["train", "--config", "use.toml", "--steps", 2, "--output-dir", "used", "--threads", 1]
+        result = self.job(2, *words, LLAMA3D_MODEL="model.json", LLAMA3D_DATA="tokens.h5", LLAMA3D_STEPS=5)
+        self.assertEqual(result.status, 0, result)
+        rows = self.metrics("used", "train")
+        self.assertEqual(list(rows["step"]), [1, 2])
+        self.assertEqual(list(rows["tokens"]), [32, 64])
+
+    def test_spellings(self):
+        (self.folder / "spelling.toml").write_text(
+            '# every way to write a key and a value\ntp_size=2 # of 8\n"pp-size" = +2\n\nlearning_rate = 1e-4\n'
+            "pipeline_layers = [\n  1, 1, # a line each\n  2\n]\nseparate-documents = false\nsteps = 1_000_000\n"
+            "data = 'C:\\a # b'\r\nvalid_data = \"say \\\"a\\\" # b\"\n"
+        )
+        options = self.resolved("--config=spelling.toml", "--micro_batch_size=4", "--global_batch_size", 8)
+        values = {name: value for name, (value, _) in options.items()}
+        wanted = {
+            "tp-size": "2", "pp-size": "2", "learning-rate": "0.0001", "pipeline-layers": "[1, 1, 2]",
+            "separate-documents": "false", "steps": "1000000", "micro-batch-size": "4", "global-batch-size": "8",
+            "data": '"C:\\\\a # b"', "valid-data": '"say \\"a\\" # b"',
+        }  # fmt: skip
+        self.assertEqual({name: values[name] for name in wanted}, wanted)
+        self.assertEqual(options["micro-batch-size"][1], "command line")
+        self.assertEqual(self.resolved("--steps", 3, "--steps", 4)["steps"], ("4", "command line"))
+        self.assertEqual(self.resolved("--pipeline-layers", "1,2")["pipeline-layers"][0], "[1, 2]")
+        self.assertEqual(self.resolved("--pipeline-layers", 1, 2)["pipeline-layers"][0], "[1, 2]")
+        self.assertEqual(self.resolved(LLAMA3D_PIPELINE_LAYERS="1,2")["pipeline-layers"][0], "[1, 2]")
+
+    def test_flags(self):
+        name = "separate-documents"
+        self.assertEqual(self.resolved()[name], ("true", "default"))
+        self.assertEqual(self.resolved("--no-separate-documents")[name], ("false", "command line"))
+        self.assertEqual(self.resolved("--separate-documents")[name], ("true", "command line"))
+        self.assertEqual(
+            self.resolved(LLAMA3D_SEPARATE_DOCUMENTS=0)[name], ("false", "environment LLAMA3D_SEPARATE_DOCUMENTS")
+        )
+
+    def test_printed_configuration_is_one(self):
+        printed = self.command("train", "--steps", 7, "--data", "a b", "--print-config")
+        self.assertEqual(printed.status, 0, printed)
+        (self.folder / "printed.toml").write_text(printed.out.replace("print-config = true", "print-config = false"))
+        again = self.resolved("--config", "printed.toml")
+        first = {name: value for name, (value, _) in sources(printed.out).items()}
+        self.assertEqual({name: value for name, (value, _) in again.items()}, first)
+        self.assertEqual(first["steps"], "7")
+        self.assertEqual(again["steps"][1], "printed.toml")
+
+    def test_help(self):
+        for command in ("train", "eval", "plan", "tokenize", "inspect"):
+            result = self.command(command, "--help")
+            self.assertEqual((result.status, result.err), (0, ""), result)
+            self.assertIn(f"Usage: llama3d {command}", result.out)
+        text = self.job(2, "train", "--help").out
+        self.assertEqual(text.count("Usage:"), 1, "once, not once a rank")
+        self.assertRegex(text, r"--tp-size INT=1 \(Env:LLAMA3D_TP_SIZE\)")
+        self.assertRegex(text, r"--learning-rate FLOAT=0\.0003")
+        self.assertRegex(text, r"--seq-length INT=1024 .*\n +tokens a sequence")
+        self.assertRegex(text, r"--separate-documents.*=true")
+        # Every option says what it is.
+        self.assertNotRegex(text, r"\(Env:\w+\)\s*\n\s*--")
+        commands = self.command("--help")
+        self.assertEqual(commands.status, 0)
+        for command in ("train", "eval", "plan", "tokenize", "inspect"):
+            self.assertIn(f"  {command} ", commands.out)
+        self.assertRegex(self.command("--version").out, r"^llama3d \d")
+
+    def test_dry_run_writes_nothing(self):
+        before = sorted(path for path in self.folder.rglob("*") if path.suffix != ".log")
+        result = self.job(2, *self.training("dry", "--dry-run"))
+        self.assertEqual((result.status, result.err), (0, ""), result)
+        self.assertEqual(result.out.count("everything checked"), 1, result)
+        self.assertRegex(result.out, r"total +\S+ [KMG]iB")
+        many = self.command(*self.training("dry", "--dry-run", "--dry-run-ranks", 8, "--tp-size", 2, "--pp-size", 4))
+        self.assertEqual(many.status, 0, many)
+        wrong = self.command(*self.training("dry", "--dry-run", "--dry-run-ranks", 6, "--tp-size", 4))
+        self.assertEqual(wrong.status, 2, wrong)
+        after = sorted(path for path in self.folder.rglob("*") if path.suffix != ".log")
+        self.assertEqual(after, before)
+
+    def test_plan_prints_every_grid(self):
+        result = self.command(
+            "plan", "--ranks", 4, "--model", "model.json", "--seq-length", 32, "--global-batch-size", 8
+        )
+        self.assertEqual(result.status, 0, result)
+        grids = {tuple(map(int, found)) for found in re.findall(r"^TP (\d+) x PP (\d+) x DP (\d+)", result.out, re.M)}
+        # Two key-value heads allow TP 1 and 2, four layers all of 1, 2 and 4 stages.
+        self.assertEqual(grids, {(1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1)})
+
+    def test_inspect(self):
+        self.train(2, "seen", steps=2)
+        step = "seen/checkpoints/step_00000002"
+        wanted = {
+            "tokens.h5": ["token file", "bytes", "259"],
+            "seen/metrics.h5": ["metrics", "train", "2 rows"],
+            step: ["checkpoint", "model.embed_tokens.weight", "(259, 32)"],
+            f"{step}/checkpoint.h5": ["checkpoint", "model.embed_tokens.weight"],
+            f"{step}/rank_00001.h5": ["rank"],
+        }
+        for path, words in wanted.items():
+            for verify in ([], ["--verify"]):
+                result = self.command("inspect", path, *verify)
+                self.assertEqual((result.status, result.err), (0, ""), result)
+                for word in words:
+                    self.assertIn(word, result.out, path)
+
+
+if __name__ == "__main__":
+    main()
