@@ -24,6 +24,10 @@ std::string environment_name(const std::string& option) {
   return name;
 }
 
+std::string environment_origin(const std::string& option) {
+  return "environment " + environment_name(option);
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
@@ -125,11 +129,9 @@ void CommandLine::refuse_extras() const {
 }
 
 void CommandLine::check_flag(const std::string& name, const std::string& text) const {
-  try {
-    CLI::detail::to_flag_value(text);
-  } catch (const std::invalid_argument&) {
-    refuse_value(name, text, "must be true or false");
-  }
+  for (const char* word : {"true", "false", "yes", "no", "on", "off", "1", "0"})
+    if (text == word) return;
+  refuse_value(name, text, "must be true or false");
 }
 
 void CommandLine::refuse_value(const std::string& name, const std::string& value, const char* right) const {
@@ -204,11 +206,13 @@ std::string CommandLine::origin_of(const Entry& entry) const {
     return argument == flag || argument == "--no-" + entry.name || argument.rfind(flag + "=", 0) == 0;
   };
   if (std::any_of(arguments_.begin(), arguments_.end(), given)) return "command line";
-  return in_config_.contains(entry.name) ? config_path() : "environment " + environment_name(entry.name);
+  return in_config_.contains(entry.name) ? config_path() : environment_origin(entry.name);
 }
 
 std::string CommandLine::origin_note(const std::string& name) const {
-  const std::string origin = origin_of(entry(name));
+  // Some versions of CLI11 check a variable's value before they count it as given.
+  const Entry& of = entry(name);
+  const std::string origin = of.option->count() > 0 ? origin_of(of) : environment_origin(name);
   return origin == "command line" ? std::string() : fmt::format(" (from {})", origin);
 }
 

@@ -30,7 +30,8 @@ class CommandLine {
     using Element = typename ElementOf<Value>::Type;
     if constexpr (std::is_arithmetic_v<Element>) {
       option->check([this, name](const std::string& text) {
-        check_number<Element>(name, text);
+        // A variable's list may come here in one piece.
+        for (const auto& part : CLI::detail::split(text, ',')) check_number<Element>(name, part);
         return std::string();
       });
     }

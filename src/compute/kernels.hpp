@@ -80,8 +80,9 @@ class Kernels {
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) = 0;
   /// Normal deviates of `standard_deviation` in a block of a global (., global_columns) matrix: the block's
   /// element (i, j) depends only on `key` and the global index (first_row + i) * global_columns +
-  /// first_column + j. Philox4x32-10 block index/4, Box-Muller on its word pairs. out: (rows, columns) fp32
-  /// or bf16.
+  /// first_column + j. Philox4x32-10 block index/4, Box-Muller on its word pairs (a, b): the radius from
+  /// ((a >> 8) + 1) / 2^24, the angle (b >> 8) / 2^24 of a turn, cosine first. out: (rows, columns) fp32 or
+  /// bf16.
   virtual void fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
                            std::int64_t first_column, std::int64_t global_columns, float standard_deviation,
                            Stream& stream) = 0;
@@ -181,7 +182,9 @@ class Kernels {
                               Stream& stream) = 0;
   /// Updates n parameters unless *scale is 0. parameter: (n) compute; master: (n) fp32 weights of which
   /// parameter is the rounded copy, or empty; gradient: (n) gradient; exp_avg, exp_avg_sq: (n) fp32 or bf16;
-  /// scale: (1) fp32. bf16 moments, and bf16 parameters without a master, round stochastically.
+  /// scale: (1) fp32. bf16 moments, and bf16 parameters without a master, round stochastically: words 0
+  /// (exp_avg), 1 (exp_avg_sq) and 2 (parameter) of philox4x32(rounding_seed, first_element + i, step), the
+  /// low 16 bits added before truncation.
   virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master,
                      const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
                      const Tensor& scale, Stream& stream) = 0;
