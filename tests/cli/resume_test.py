@@ -100,8 +100,8 @@ class Resume(JobTest):
                 left, right = (tensors(self.checkpoint(output, STEPS)) for output in (name, straight))
                 weights = [{key: end[key] for key in end if key.startswith("model/")} for end in (left, right)]
                 self.assertLess(relative_error(*weights), 1e-6)
-                # Moments are sums of gradients, which cancel: rounding weighs more in them.
-                self.assertLess(relative_error(left, right), 1e-5)
+                # Moments are sums of gradients, which cancel: rounding weighs more in them, and squares double it.
+                self.assertLess(relative_error(left, right), 2e-6)
                 losses = [self.metrics(output, "train")["loss"] for output in (name, straight)]
                 numpy.testing.assert_allclose(*losses, rtol=1e-6)
                 self.expect_all_steps(name)
