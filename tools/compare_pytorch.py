@@ -224,7 +224,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--model", type=pathlib.Path, default=REPOSITORY / "jobs/presets/llama3-tiny.json", help="config.json of the model")
-    add("--llama3d", type=pathlib.Path, default=REPOSITORY / "build/release/llama3d", help="the program")
+    add("--llama3d", type=pathlib.Path, default=REPOSITORY / "build/release/bin/llama3d", help="the program")
     add("--ranks", type=int, default=1, help="processes of llama3d; the cores are shared out among them")
     add("--llama3d-options", default="", help='further options of `llama3d train`, such as "--tp-size 2"')
     add("--text", type=pathlib.Path, default=REPOSITORY / "jobs/data/pride_and_prejudice.txt",
