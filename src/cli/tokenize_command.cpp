@@ -1,7 +1,7 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "base/bytes.hpp"
+#include "base/terminal.hpp"
 #include "base/version.hpp"
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
@@ -39,7 +39,7 @@ int tokenize_command(int argc, char** argv) {
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());
-    const bool terminal = isatty(STDERR_FILENO);
+    const bool terminal = stderr_is_terminal();
     const TokenizeSummary s =
         tokenize_files(options, terminal ? show : std::function<void(const TokenizeProgress&)>());
     if (terminal) fmt::print(stderr, "\r\033[K");

@@ -1,15 +1,16 @@
 #include "train/progress.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
+
+#include "base/terminal.hpp"
 
 namespace llama3d {
 
 Progress::Progress(bool shown, std::int64_t first_step, std::int64_t steps, std::int64_t interval)
     : shown_(shown),
-      terminal_(isatty(STDERR_FILENO)),
+      terminal_(stderr_is_terminal()),
       first_step_(first_step),
       steps_(steps),
       interval_(interval) {}

@@ -1,8 +1,30 @@
 """Where options come from, what --help, --print-config and --dry-run say, and what the commands without ranks print."""
 
+import os
+import pty
 import re
+import subprocess
 
-from jobs import JobTest, main
+from jobs import PROGRAM, JobTest, environment, main, mpirun
+
+
+def on_terminal(words, folder):
+    """What a command writes to standard error when that is a terminal."""
+    screen, side = pty.openpty()
+    process = subprocess.Popen(
+        [str(word) for word in words], cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=side
+    )
+    os.close(side)
+    shown = b""
+    try:
+        while block := os.read(screen, 4096):
+            shown += block
+    except OSError:  # what reading a terminal gives after its last writer has gone
+        pass
+    os.close(screen)
+    if process.wait() != 0:
+        raise AssertionError(f"{words}: status {process.returncode}\n{shown.decode()}")
+    return shown.decode()
 
 
 def sources(text):
@@ -119,6 +141,15 @@ class Options(JobTest):
         grids = {tuple(map(int, found)) for found in re.findall(r"^TP (\d+) x PP (\d+) x DP (\d+)", result.out, re.M)}
         # Two key-value heads allow TP 1 and 2, four layers all of 1, 2 and 4 stages.
         self.assertEqual(grids, {(1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1)})
+
+    def test_progress(self):
+        words = [*mpirun(2), PROGRAM, *self.training("bar", steps=4)]
+        shown = on_terminal(words, self.folder)
+        self.assertIn("\r\033[K[", shown)
+        self.assertRegex(shown, r"4/4  loss \d+\.\d{4}  \d+ tokens/s  ETA 0m00s")
+        plain = self.train(2, "lines", steps=4).err
+        self.assertNotIn("\r", plain)
+        self.assertRegex(plain, r"\nstep 4/4  loss \d+\.\d{4} .* tokens/s  ETA 0m00s\n")
 
     def test_inspect(self):
         self.train(2, "seen", steps=2)
