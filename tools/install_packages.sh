@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(
-  cmake ninja-build g++ git pkg-config clang-format      # build
+  cmake ninja-build make g++ git pkg-config clang-format # build
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools      # libraries of the program
   libopenblas-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libspdlog-dev
   libboost-test-dev                                      # tests
