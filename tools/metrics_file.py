@@ -117,7 +117,9 @@ def read_table(file: h5py.File, name: str) -> np.ndarray:
         return np.zeros(0, dtype=[("step", "i8")])
     if not isinstance(table, h5py.Dataset) or table.dtype.names is None or table.ndim != 1:
         raise MetricsError(f"{file.filename} has no table /{name} ({table} is there); is it llama3d's metrics file?")
-    return table[:]
+    rows = table[:]
+    # A kill between a table's new length and its new rows leaves some with the fill value's step, -1.
+    return rows[rows["step"] >= 0] if "step" in table.dtype.names else rows
 
 
 def load_run(path: pathlib.Path, name: str | None = None) -> Run:

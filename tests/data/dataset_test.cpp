@@ -6,8 +6,8 @@
 #include <set>
 
 #include "base/error.hpp"
-#include "data/temporary_folder.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using llama3d::test::says;

@@ -4,10 +4,10 @@
 #include <cmath>
 
 #include "base/error.hpp"
-#include "data/temporary_folder.hpp"
 #include "data/tokenizer.hpp"
 #include "io/token_file.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using llama3d::test::says;

@@ -2,9 +2,10 @@
 
 #include "io/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
+#include "io/damage.hpp"
 #include "io/hdf5.hpp"
-#include "io/temporary_folder.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using test::says;

@@ -2,8 +2,9 @@
 
 #include "io/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
-#include "io/temporary_folder.hpp"
+#include "io/damage.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using test::says;

@@ -4,12 +4,13 @@
 
 #include "base/error.hpp"
 #include "io/checkpoint_samples.hpp"
+#include "io/damage.hpp"
 #include "io/hdf5.hpp"
 #include "io/metrics_file.hpp"
 #include "io/safetensors.hpp"
-#include "io/temporary_folder.hpp"
 #include "io/token_file.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using test::says;

@@ -6,8 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "io/temporary_folder.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using namespace llama3d::io;

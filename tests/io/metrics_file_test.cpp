@@ -9,10 +9,11 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "io/damage.hpp"
 #include "io/hdf5.hpp"
 #include "io/metrics_format.hpp"
-#include "io/temporary_folder.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using test::says;

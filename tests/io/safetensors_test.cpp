@@ -5,8 +5,9 @@
 #include <numeric>
 
 #include "base/error.hpp"
-#include "io/temporary_folder.hpp"
+#include "io/damage.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using test::says;

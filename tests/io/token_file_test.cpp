@@ -4,9 +4,10 @@
 #include <random>
 
 #include "base/error.hpp"
+#include "io/damage.hpp"
 #include "io/hdf5.hpp"
-#include "io/temporary_folder.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using llama3d::test::says;

@@ -1,7 +1,5 @@
 #include "model/config.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
@@ -13,6 +11,7 @@
 #include "base/error.hpp"
 #include "model/presets.hpp"
 #include "support/error_message.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace fs = std::filesystem;
 using namespace llama3d;
@@ -20,20 +19,6 @@ using llama3d::test::says;
 using nlohmann::json;
 
 namespace {
-
-struct TemporaryFolder {
-  fs::path path = fs::temp_directory_path() / ("llama3d_config_test_" + std::to_string(::getpid()));
-  TemporaryFolder() { fs::create_directories(path); }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path write(const std::string& name, const std::string& text) const {
-    fs::create_directories((path / name).parent_path());
-    std::ofstream(path / name) << text;
-    return path / name;
-  }
-};
 
 /// A small valid config.json in the form of transformers 4.
 json small() {
@@ -271,15 +256,16 @@ BOOST_AUTO_TEST_CASE(broken_files_are_data_errors) {
 }
 
 BOOST_AUTO_TEST_CASE(files_and_folders) {
-  const TemporaryFolder folder;
+  const test::TemporaryFolder folder;
   const fs::path file = folder.write("model/config.json", small().dump());
   const ModelConfig config = load_model_config(file.string());
   BOOST_TEST(config.name == file.string());
-  BOOST_TEST((load_model_config((folder.path / "model").string()) == config));
+  BOOST_TEST((load_model_config((folder.path() / "model").string()) == config));
   BOOST_TEST(config.hidden == 128);
 
-  BOOST_CHECK_EXCEPTION(load_model_config(folder.path.string()), DataError, says({"config.json", "missing"}));
-  BOOST_CHECK_EXCEPTION(load_model_config((folder.path / "none").string()), DataError,
+  BOOST_CHECK_EXCEPTION(load_model_config(folder.path().string()), DataError,
+                        says({"config.json", "missing"}));
+  BOOST_CHECK_EXCEPTION(load_model_config((folder.path() / "none").string()), DataError,
                         says({"none", "missing"}));
   BOOST_CHECK_EXCEPTION(load_model_config("none.json"), DataError, says({"none.json", "missing"}));
   const fs::path cut = folder.write("cut.json", small().dump().substr(0, 100));

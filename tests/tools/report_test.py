@@ -170,6 +170,14 @@ class ReportTest(unittest.TestCase):
             process.communicate("\n")
         self.assertIn("step 21,", output)
 
+    def test_rows_never_written(self) -> None:
+        whole = write_run(self.folder / "whole" / "metrics.h5")
+        rows = np.append(train_rows(0.375), np.zeros(1, TRAIN))
+        rows[-1]["step"], rows[-1]["step_seconds"] = -1, 1e9
+        killed = write_run(self.folder / "killed" / "metrics.h5", train=rows)
+        self.assertEqual(self.cells(killed)[1:], self.cells(whole)[1:])
+        self.assertIn(f"step {STEPS},", report("--table-only", killed).stdout)
+
     def test_refusals(self) -> None:
         self.assert_refused("nowhere.h5", "no such file", arguments=(self.folder / "nowhere.h5",))
         other = self.folder / "other.h5"
