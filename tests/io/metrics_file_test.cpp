@@ -32,7 +32,7 @@ TrainRow train_row(std::int64_t step) {
 template <class Row>
 std::vector<Row> read_table(const fs::path& path) {
   const auto file = io::open_file(path);
-  const auto& table = table_of(Row{});
+  const TableDescriptor table = table_of(Row{});
   const auto dataset = io::open_dataset(file.get(), table.name);
   std::vector<Row> rows(io::extent_of(dataset.get()).at(0));
   io::read_range(dataset.get(), io::row_type(table).get(), 0, rows.size(), rows.data());
