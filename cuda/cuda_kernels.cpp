@@ -1,0 +1,34 @@
+#include "cuda/cuda_kernels.hpp"
+
+#include <algorithm>
+
+#include "cuda/matmul_tuner.hpp"
+#include "cuda/workspace.hpp"
+
+namespace llama3d::cuda {
+
+CudaKernels::CudaKernels(const GpuTraits& gpu) : gpu_(gpu), matmul_(std::make_unique<MatmulTuner>(gpu)) {}
+
+CudaKernels::~CudaKernels() = default;
+
+std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const {
+  return std::max({matmul_scratch(), attention_scratch(request), norm_scratch(request, gpu_),
+                   embedding_scratch(request), loss_scratch(request), optimizer_scratch()});
+}
+
+void CudaKernels::set_workspace(const Tensor& workspace) {
+  LLAMA3D_EXPECT(workspace && workspace.dtype() == DType::fp32, "the workspace must be fp32");
+  workspace_ = workspace;
+}
+
+void* Scratch::take_bytes(std::size_t bytes, const char* what) {
+  constexpr std::size_t alignment = 256;
+  const std::size_t begin = used_;
+  used_ += (bytes + alignment - 1) / alignment * alignment;
+  if (counts_) return nullptr;
+  LLAMA3D_EXPECT(used_ <= capacity_, "workspace of {} bytes is too small: {} needs {}", capacity_, what,
+                 used_);
+  return memory_ + begin;
+}
+
+}  // namespace llama3d::cuda

@@ -1,0 +1,40 @@
+#include "cuda/cuda_stream.hpp"
+
+#include "cuda/check.hpp"
+
+namespace llama3d::cuda {
+
+CudaEvent::CudaEvent() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "creating an event");
+  event_.reset(event);
+}
+
+CudaStream::CudaStream(StreamPriority priority) {
+  int lowest = 0, highest = 0;
+  check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "asking for stream priorities");
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
+                                     priority == StreamPriority::high ? highest : lowest),
+        "creating a stream");
+  stream_.reset(stream);
+}
+
+void CudaStream::record(Event& event) {
+  check(cudaEventRecord(dynamic_cast<CudaEvent&>(event).handle(), handle()), "recording an event");
+}
+
+void CudaStream::wait(const Event& event) {
+  check(cudaStreamWaitEvent(handle(), dynamic_cast<const CudaEvent&>(event).handle(), 0),
+        "waiting for an event");
+}
+
+void CudaStream::synchronize() {
+  check(cudaStreamSynchronize(handle()), "waiting for the work of a stream");
+}
+
+cudaStream_t handle_of(Stream& stream) {
+  return dynamic_cast<CudaStream&>(stream).handle();
+}
+
+}  // namespace llama3d::cuda

@@ -1,0 +1,118 @@
+#pragma once
+// Elements in kernels: fp32 and bf16 in memory, fp32 in registers, moved in packets of 16 bytes or one by
+// one.
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "compute/tensor.hpp"
+
+namespace llama3d::cuda {
+
+using Bf16 = __nv_bfloat16;
+
+__device__ __forceinline__ float widen(float value) {
+  return value;
+}
+__device__ __forceinline__ float widen(Bf16 value) {
+  return __bfloat162float(value);
+}
+
+/// Rounds to nearest even.
+template <class T>
+__device__ __forceinline__ T narrow(float value) {
+  if constexpr (std::is_same_v<T, float>)
+    return value;
+  else
+    return __float2bfloat16_rn(value);
+}
+
+/// `value` as it is after a round trip through T.
+template <class T>
+__device__ __forceinline__ float rounded(float value) {
+  return widen(narrow<T>(value));
+}
+
+/// Elements of the widest packet; tensors whose rows are a multiple of this move in packets.
+inline constexpr int packet_size = 8;
+
+/// N (8 or 1) neighbouring elements, widened. `p` must be aligned to N elements.
+template <int N>
+struct Packet {
+  float value[N];
+
+  template <class T>
+  __device__ __forceinline__ static Packet load(const T* p) {
+    Packet packet;
+    if constexpr (N == 1) {
+      packet.value[0] = widen(*p);
+    } else if constexpr (std::is_same_v<T, float>) {
+      const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+      packet = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+    } else {
+      packet.unpack(*reinterpret_cast<const uint4*>(p));
+    }
+    return packet;
+  }
+
+  template <class T>
+  __device__ __forceinline__ void store(T* p) const {
+    if constexpr (N == 1) {
+      *p = narrow<T>(value[0]);
+    } else if constexpr (std::is_same_v<T, float>) {
+      reinterpret_cast<float4*>(p)[0] = {value[0], value[1], value[2], value[3]};
+      reinterpret_cast<float4*>(p)[1] = {value[4], value[5], value[6], value[7]};
+    } else {
+      *reinterpret_cast<uint4*>(p) = pack();
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void unpack(const uint4& raw) {
+    const std::uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      value[2 * i] = __uint_as_float(words[i] << 16);
+      value[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+  }
+  __device__ __forceinline__ uint4 pack() const {
+    std::uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(value[2 * i], value[2 * i + 1]);
+      words[i] = reinterpret_cast<const std::uint32_t&>(pair);
+    }
+    return {words[0], words[1], words[2], words[3]};
+  }
+};
+
+// --- from tensors to types, on the host --------------------------------------------------------------------
+
+/// The elements as the device sees them.
+template <class T>
+T* elements(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data());
+}
+
+/// Calls f<float>() or f<Bf16>().
+template <class F>
+void with_type(DType dtype, F&& f) {
+  if (dtype == DType::fp32)
+    f.template operator()<float>();
+  else
+    f.template operator()<Bf16>();
+}
+
+/// Calls f<8>() where rows of `columns` elements can move in packets, f<1>() otherwise.
+template <class F>
+void with_packet(std::int64_t columns, F&& f) {
+  if (columns % packet_size == 0)
+    f.template operator()<packet_size>();
+  else
+    f.template operator()<1>();
+}
+
+}  // namespace llama3d::cuda
