@@ -7,7 +7,8 @@
 
 namespace llama3d::cuda {
 
-CudaKernels::CudaKernels(const GpuTraits& gpu) : gpu_(gpu), matmul_(std::make_unique<MatmulTuner>(gpu)) {}
+CudaKernels::CudaKernels(const GpuTraits& gpu)
+    : gpu_(gpu), matmul_(std::make_unique<MatmulTuner>(gpu, MatmulTuner::default_cache())) {}
 
 CudaKernels::~CudaKernels() = default;
 

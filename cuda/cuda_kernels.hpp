@@ -5,18 +5,11 @@
 #include <memory>
 
 #include "compute/kernels.hpp"
+#include "cuda/gpu_traits.hpp"
 
 namespace llama3d::cuda {
 
 class MatmulTuner;
-
-/// What kernels need to know of the GPU to choose grids and variants.
-struct GpuTraits {
-  int multiprocessors = 0;
-  int architecture = 0;          ///< 10 * major + minor compute capability
-  std::string name;              ///< as the vendor writes it
-  std::size_t shared_bytes = 0;  ///< most shared memory of a block
-};
 
 /// Queues each operation on its stream. The same call gives the same bits; operations share the workspace, so
 /// one stream at a time.

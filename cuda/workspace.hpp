@@ -3,6 +3,7 @@
 // another on a stream, so each may use all of it.
 
 #include "compute/kernels.hpp"
+#include "cuda/gpu_traits.hpp"
 
 namespace llama3d::cuda {
 
@@ -33,7 +34,7 @@ class Scratch {
 /// Bytes each group of operations needs for calls within the request.
 std::size_t matmul_scratch();
 std::size_t attention_scratch(const WorkspaceRequest& request);
-std::size_t norm_scratch(const WorkspaceRequest& request, const struct GpuTraits& gpu);
+std::size_t norm_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t embedding_scratch(const WorkspaceRequest& request);
 std::size_t loss_scratch(const WorkspaceRequest& request);
 std::size_t optimizer_scratch();

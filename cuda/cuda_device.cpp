@@ -1,0 +1,170 @@
+#include "cuda/cuda_device.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+
+#include "base/bytes.hpp"
+#include "cuda/check.hpp"
+#include "cuda/cuda_kernels.hpp"
+#include "cuda/cuda_stream.hpp"
+
+namespace llama3d {
+namespace {
+
+using cuda::check;
+
+/// Dense peaks as NVIDIA's data sheets give them, TFLOP/s. The first entry whose words are in the GPU's name.
+struct Peak {
+  std::string_view name;
+  double bf16, fp32;
+};
+constexpr std::array<Peak, 10> peaks = {{{"H100 PCIe", 756, 51},
+                                         {"H100 NVL", 835, 60},
+                                         {"H100", 989.4, 66.9},
+                                         {"H200", 989.4, 66.9},
+                                         {"H800", 989.4, 66.9},
+                                         {"GH200", 989.4, 66.9},
+                                         {"A100", 312, 19.5},
+                                         {"A800", 312, 19.5},
+                                         {"L40S", 362, 91.6},
+                                         {"RTX 4090", 165.2, 82.6}}};
+
+cuda::GpuTraits traits_of(int ordinal) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
+  return {.multiprocessors = properties.multiProcessorCount,
+          .architecture = 10 * properties.major + properties.minor,
+          .name = properties.name,
+          .shared_bytes = properties.sharedMemPerBlockOptin};
+}
+
+struct Memory {
+  std::size_t free = 0, total = 0;
+};
+
+Memory memory_now() {
+  Memory memory;
+  check(cudaMemGetInfo(&memory.free, &memory.total), "asking for the GPU's memory");
+  return memory;
+}
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
+
+  std::string kind() const override { return "cuda"; }
+  std::string name() const override { return traits_.name; }
+  std::optional<double> peak_flops(DType dtype) const override {
+    for (const Peak& peak : peaks)
+      if (traits_.name.find(peak.name) != std::string::npos)
+        return (dtype == DType::bf16 ? peak.bf16 : peak.fp32) * 1e12;
+    return std::nullopt;
+  }
+  std::string peak_source() const override {
+    return peak_flops(DType::bf16) ? "dense peak of NVIDIA's data sheet" : "no data sheet known for this GPU";
+  }
+  std::size_t memory_bytes() const override { return start_.free; }
+  std::size_t memory_in_use() const override {
+    const Memory now = memory_now();
+    return now.total - now.free;
+  }
+
+  Kernels& kernels() override { return kernels_; }
+  std::unique_ptr<Stream> create_stream(StreamPriority priority) override {
+    return std::make_unique<cuda::CudaStream>(priority);
+  }
+  std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
+  double elapsed_seconds(const Event& begin, const Event& end) const override {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, dynamic_cast<const cuda::CudaEvent&>(begin).handle(),
+                               dynamic_cast<const cuda::CudaEvent&>(end).handle()),
+          "reading the time between two events");
+    return milliseconds * 1e-3;
+  }
+
+  DeviceMemory allocate(std::size_t bytes) override;
+  DeviceMemory allocate_host(std::size_t bytes) override;
+  void upload(const Tensor& destination, const void* source, Stream& stream) override;
+  void download(void* destination, const Tensor& source, Stream& stream) override;
+
+ private:
+  cuda::GpuTraits traits_;
+  cuda::CudaKernels kernels_;
+  Memory start_;
+};
+
+DeviceMemory CudaDevice::allocate(std::size_t bytes) {
+  void* memory = nullptr;
+  if (const auto status = cudaMalloc(&memory, bytes); status != cudaSuccess) {
+    cudaGetLastError();
+    throw Error(
+        ExitStatus::failure,
+        fmt::format("cannot allocate {} on the GPU ({}; {} are free); use a smaller micro-batch or "
+                    "model, or more ranks",
+                    format_bytes(bytes), cudaGetErrorString(status), format_bytes(memory_now().free)));
+  }
+  return {memory, [](void* p) { cudaFree(p); }};
+}
+
+DeviceMemory CudaDevice::allocate_host(std::size_t bytes) {
+  void* memory = nullptr;
+  if (const auto status = cudaMallocHost(&memory, bytes); status != cudaSuccess) {
+    cudaGetLastError();
+    throw Error(ExitStatus::failure,
+                fmt::format("cannot pin {} of host memory ({}); free memory on this host, or raise the limit "
+                            "of locked memory (ulimit -l)",
+                            format_bytes(bytes), cudaGetErrorString(status)));
+  }
+  return {memory, [](void* p) { cudaFreeHost(p); }};
+}
+
+void CudaDevice::upload(const Tensor& destination, const void* source, Stream& stream) {
+  if (destination.bytes() == 0) return;
+  check(cudaMemcpyAsync(destination.data(), source, destination.bytes(), cudaMemcpyHostToDevice,
+                        cuda::handle_of(stream)),
+        fmt::format("copying {} to the GPU", destination.shape().to_string()));
+}
+
+void CudaDevice::download(void* destination, const Tensor& source, Stream& stream) {
+  if (source.bytes() == 0) return;
+  check(cudaMemcpyAsync(destination, source.data(), source.bytes(), cudaMemcpyDeviceToHost,
+                        cuda::handle_of(stream)),
+        fmt::format("copying {} from the GPU", source.shape().to_string()));
+}
+
+}  // namespace
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+std::unique_ptr<Device> make_cuda_device(int ordinal) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    throw ConfigurationError(
+        fmt::format("--device cuda: no GPU can be used ({}); use --device cpu, or see "
+                    "what nvidia-smi says",
+                    status == cudaSuccess ? "none is visible" : cudaGetErrorString(status)));
+  }
+  if (ordinal >= count)
+    throw ConfigurationError(fmt::format(
+        "--device cuda: rank {} of this node has no GPU of its own, {} are visible; start at most "
+        "one rank a GPU",
+        ordinal, count));
+  check(cudaSetDevice(ordinal), fmt::format("taking GPU {}", ordinal));
+  const cuda::GpuTraits traits = traits_of(ordinal);
+  if (traits.architecture < 80)
+    throw ConfigurationError(
+        fmt::format("--device cuda: {} has compute capability {}.{}, at least 8.0 "
+                    "(Ampere) is needed; use --device cpu",
+                    traits.name, traits.architecture / 10, traits.architecture % 10));
+  return std::make_unique<CudaDevice>(ordinal);
+}
+
+}  // namespace llama3d

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace llama3d::cuda {
+
+/// What kernels need to know of the GPU to choose grids and variants.
+struct GpuTraits {
+  int multiprocessors = 0;
+  int architecture = 0;          ///< 10 * major + minor compute capability
+  std::string name;              ///< as the vendor writes it
+  std::size_t shared_bytes = 0;  ///< most shared memory of a block
+};
+
+}  // namespace llama3d::cuda

@@ -1,0 +1,256 @@
+#include "cuda/matmul_tuner.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "base/unique_handle.hpp"
+#include "cuda/check.hpp"
+
+namespace llama3d::cuda {
+namespace {
+
+constexpr int most_candidates = 16;
+constexpr int timed_runs = 5;
+
+cudaDataType_t cuda_type(DType dtype) {
+  return dtype == DType::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+struct DescriptorTraits {
+  using Handle = cublasLtMatmulDesc_t;
+  static constexpr Handle invalid = nullptr;
+  static void release(Handle handle) { cublasLtMatmulDescDestroy(handle); }
+};
+struct LayoutTraits {
+  using Handle = cublasLtMatrixLayout_t;
+  static constexpr Handle invalid = nullptr;
+  static void release(Handle handle) { cublasLtMatrixLayoutDestroy(handle); }
+};
+struct PreferenceTraits {
+  using Handle = cublasLtMatmulPreference_t;
+  static constexpr Handle invalid = nullptr;
+  static void release(Handle handle) { cublasLtMatmulPreferenceDestroy(handle); }
+};
+struct EventTraits {
+  using Handle = cudaEvent_t;
+  static constexpr Handle invalid = nullptr;
+  static void release(Handle handle) { cudaEventDestroy(handle); }
+};
+
+UniqueHandle<LayoutTraits> make_layout(DType dtype, std::int64_t rows, std::int64_t columns) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  check(cublasLtMatrixLayoutCreate(&layout, cuda_type(dtype), static_cast<std::uint64_t>(rows),
+                                   static_cast<std::uint64_t>(columns), rows),
+        fmt::format("describing a matrix of {} x {}", rows, columns));
+  return UniqueHandle<LayoutTraits>(layout);
+}
+
+UniqueHandle<EventTraits> make_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "creating an event");
+  return UniqueHandle<EventTraits>(event);
+}
+
+template <class T>
+void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
+        "setting a preference for matrix products");
+}
+
+void set_transpose(cublasLtMatmulDesc_t descriptor, cublasLtMatmulDescAttributes_t attribute,
+                   bool transpose) {
+  const cublasOperation_t operation = transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
+  check(cublasLtMatmulDescSetAttribute(descriptor, attribute, &operation, sizeof(operation)),
+        "describing a matrix product");
+}
+
+std::string file_name(const GpuTraits& gpu) {
+  std::string name = gpu.name;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '-');
+  return fmt::format("matmul_{}_cublaslt{}.txt", name, cublasLtGetVersion());
+}
+
+std::string to_hex(const cublasLtMatmulAlgo_t& algorithm) {
+  std::string text;
+  for (const std::uint64_t word : algorithm.data) text += fmt::format("{:016x}", word);
+  return text;
+}
+
+std::optional<cublasLtMatmulAlgo_t> from_hex(const std::string& text) {
+  cublasLtMatmulAlgo_t algorithm{};
+  if (text.size() != std::size(algorithm.data) * 16) return std::nullopt;
+  for (std::size_t i = 0; i < std::size(algorithm.data); ++i) {
+    char* end = nullptr;
+    const std::string word = text.substr(i * 16, 16);
+    algorithm.data[i] = std::strtoull(word.c_str(), &end, 16);
+    if (*end != 0) return std::nullopt;
+  }
+  return algorithm;
+}
+
+}  // namespace
+
+std::string MatmulKey::to_string() const {
+  return fmt::format("{} {} {} {}{} {} {} {} {} {} {}", m, n, k, transpose_a ? 'T' : 'N',
+                     transpose_b ? 'T' : 'N', name_of(in), name_of(out), accumulate ? 1 : 0, alignment_a,
+                     alignment_b, alignment_d);
+}
+
+struct MatmulTuner::Plan {
+  explicit Plan(const MatmulKey& key)
+      : a(make_layout(key.in, key.rows_a(), key.transpose_a ? key.m : key.k)),
+        b(make_layout(key.in, key.rows_b(), key.transpose_b ? key.k : key.n)),
+        d(make_layout(key.out, key.m, key.n)) {
+    cublasLtMatmulDesc_t made = nullptr;
+    check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a matrix product");
+    descriptor.reset(made);
+    set_transpose(made, CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_a);
+    set_transpose(made, CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_b);
+  }
+
+  UniqueHandle<DescriptorTraits> descriptor;
+  UniqueHandle<LayoutTraits> a, b, d;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+MatmulTuner::MatmulTuner(const GpuTraits& gpu, std::filesystem::path cache) {
+  check(cublasLtCreate(&handle_), "starting cuBLASLt");
+  if (cache.empty()) return;
+  file_ = std::move(cache) / file_name(gpu);
+  load();
+}
+
+MatmulTuner::~MatmulTuner() {
+  plans_.clear();
+  cublasLtDestroy(handle_);
+}
+
+std::filesystem::path MatmulTuner::default_cache() {
+  if (const char* own = std::getenv("LLAMA3D_CACHE_DIR")) return own;
+  if (const char* user = std::getenv("XDG_CACHE_HOME")) return std::filesystem::path(user) / "llama3d";
+  if (const char* home = std::getenv("HOME")) return std::filesystem::path(home) / ".cache" / "llama3d";
+  return {};
+}
+
+void MatmulTuner::multiply(const MatmulKey& key, const MatmulOperands& operands, void* workspace,
+                           cudaStream_t stream) {
+  const Plan& plan = plan_for(key, operands, workspace, stream);
+  check(run(plan, plan.algorithm, 1.0f, key, operands, workspace, stream),
+        "matrix product " + key.to_string());
+}
+
+MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOperands& operands,
+                                         void* workspace, cudaStream_t stream) {
+  auto& plan = plans_[key];
+  if (plan) return *plan;
+  auto made = std::make_unique<Plan>(key);
+  const std::string name = key.to_string();
+  if (const auto known = choices_.find(name); known != choices_.end()) {
+    made->algorithm = known->second;
+  } else {
+    made->algorithm = fastest(*made, candidates(*made, key), key, operands, workspace, stream);
+    choices_[name] = made->algorithm;
+    save();
+  }
+  plan = std::move(made);
+  return *plan;
+}
+
+std::vector<cublasLtMatmulAlgo_t> MatmulTuner::candidates(const Plan& plan, const MatmulKey& key) const {
+  cublasLtMatmulPreference_t made = nullptr;
+  check(cublasLtMatmulPreferenceCreate(&made), "creating a preference for matrix products");
+  const UniqueHandle<PreferenceTraits> preference(made);
+  set(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment_a);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignment_b);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignment_d);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment_d);
+  // Split sums in fp32 and in order only: the same call gives the same bits, and bf16 rounds once.
+  set(made, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  std::vector<cublasLtMatmulHeuristicResult_t> found(most_candidates);
+  int count = 0;
+  check(
+      cublasLtMatmulAlgoGetHeuristic(handle_, plan.descriptor.get(), plan.a.get(), plan.b.get(), plan.d.get(),
+                                     plan.d.get(), made, most_candidates, found.data(), &count),
+      "choosing an algorithm for matrix product " + key.to_string());
+  std::vector<cublasLtMatmulAlgo_t> algorithms;
+  for (int i = 0; i < count; ++i)
+    if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+      algorithms.push_back(found[static_cast<std::size_t>(i)].algo);
+  LLAMA3D_EXPECT(!algorithms.empty(), "cuBLASLt knows no algorithm for matrix product {}", key.to_string());
+  return algorithms;
+}
+
+cublasLtMatmulAlgo_t MatmulTuner::fastest(const Plan& plan,
+                                          const std::vector<cublasLtMatmulAlgo_t>& algorithms,
+                                          const MatmulKey& key, const MatmulOperands& operands,
+                                          void* workspace, cudaStream_t stream) const {
+  if (algorithms.size() == 1) return algorithms.front();
+  // Sums that a call adds to must survive the trials: the smallest positive factor leaves any normal number
+  // as it is and a zero below 1e-36, while the GPU does all of the work on the real operands.
+  const float alpha = key.accumulate ? std::numeric_limits<float>::denorm_min() : 1.0f;
+  const auto begin = make_event(), end = make_event();
+  float best_time = std::numeric_limits<float>::infinity();
+  cublasLtMatmulAlgo_t best = algorithms.front();
+  for (const auto& algorithm : algorithms) {
+    if (run(plan, algorithm, alpha, key, operands, workspace, stream) != CUBLAS_STATUS_SUCCESS) continue;
+    float least = std::numeric_limits<float>::infinity();
+    for (int i = 0; i < timed_runs; ++i) {
+      check(cudaEventRecord(begin.get(), stream), "recording an event");
+      check(run(plan, algorithm, alpha, key, operands, workspace, stream),
+            "matrix product " + key.to_string());
+      check(cudaEventRecord(end.get(), stream), "recording an event");
+      check(cudaEventSynchronize(end.get()), "timing matrix product " + key.to_string());
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()), "reading an event");
+      least = std::min(least, milliseconds);
+    }
+    if (least < best_time) {
+      best_time = least;
+      best = algorithm;
+    }
+  }
+  return best;
+}
+
+cublasStatus_t MatmulTuner::run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,
+                                const MatmulKey& key, const MatmulOperands& operands, void* workspace,
+                                cudaStream_t stream) const {
+  const float beta = key.accumulate ? 1.0f : 0.0f;
+  return cublasLtMatmul(handle_, plan.descriptor.get(), &alpha, operands.a, plan.a.get(), operands.b,
+                        plan.b.get(), &beta, operands.d, plan.d.get(), operands.d, plan.d.get(), &algorithm,
+                        workspace, workspace ? workspace_bytes : 0, stream);
+}
+
+void MatmulTuner::load() {
+  std::ifstream in(file_);
+  for (std::string line; std::getline(in, line);) {
+    const auto split = line.rfind(' ');
+    if (split == std::string::npos) continue;
+    if (const auto algorithm = from_hex(line.substr(split + 1))) choices_[line.substr(0, split)] = *algorithm;
+  }
+}
+
+void MatmulTuner::save() const {
+  if (file_.empty()) return;
+  // Written aside and renamed, so that ranks that tune at once never leave half a file. It is a cache: where
+  // it cannot be written, the next run measures again.
+  std::error_code error;
+  std::filesystem::create_directories(file_.parent_path(), error);
+  const std::filesystem::path aside = file_.string() + fmt::format(".{}", getpid());
+  {
+    std::ofstream out(aside);
+    for (const auto& [key, algorithm] : choices_) out << key << ' ' << to_hex(algorithm) << '\n';
+    if (!out.flush()) return;
+  }
+  std::filesystem::rename(aside, file_, error);
+}
+
+}  // namespace llama3d::cuda
