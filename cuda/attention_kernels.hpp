@@ -1,0 +1,48 @@
+#pragma once
+// The variants of attention. attention.cpp picks one by dtype, head size and GPU.
+
+#include <cuda_runtime_api.h>
+
+#include "compute/kernels.hpp"
+#include "cuda/host_device.hpp"
+
+namespace llama3d::cuda {
+
+/// Raw operands of a call; see Kernels::attention_forward and attention_backward.
+struct AttentionCall {
+  const void* qkv = nullptr;            ///< (T, fused columns)
+  const std::int32_t* start = nullptr;  ///< (T)
+  const std::int32_t* end = nullptr;    ///< (T)
+  int rows = 0;                         ///< T
+  int query_heads = 0, key_value_heads = 0, head_dim = 0;
+  float scale = 1;       ///< 1 / sqrt(D)
+  void* out = nullptr;   ///< (T, Hq D)
+  float* lse = nullptr;  ///< (Hq, T)
+  // backward only
+  const void* dout = nullptr;  ///< (T, Hq D)
+  void* dqkv = nullptr;        ///< (T, fused columns)
+  float* delta = nullptr;      ///< scratch (Hq, T): sums over D of out * dout
+  float* dq = nullptr;         ///< scratch, mma_dq_elements() fp32
+
+  LLAMA3D_HOST_DEVICE std::int64_t fused_columns() const {
+    return std::int64_t{query_heads + 2 * key_value_heads} * head_dim;
+  }
+  LLAMA3D_HOST_DEVICE std::int64_t output_columns() const { return std::int64_t{query_heads} * head_dim; }
+};
+
+// bf16 on tensor cores, head sizes 64 and 128, sm_80 and up (FlashAttention-2, Dao 2023). dq is summed by
+// unordered atomic additions, so the last bits of its fp32 sums vary.
+void attention_forward_mma(const AttentionCall& call, cudaStream_t stream);
+void attention_backward_mma(const AttentionCall& call, cudaStream_t stream);
+/// Elements of AttentionCall::dq.
+std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim);
+
+// Any even head size up to 256, fp32 or bf16, one warp a row: for tests, fp32 runs and unusual models.
+void attention_forward_plain(const AttentionCall& call, DType dtype, cudaStream_t stream);
+void attention_backward_plain(const AttentionCall& call, DType dtype, cudaStream_t stream);
+inline constexpr int largest_head_dim = 256;
+
+/// delta[h][t] = sum over D of out * dout.
+void attention_delta(const AttentionCall& call, DType dtype, cudaStream_t stream);
+
+}  // namespace llama3d::cuda
