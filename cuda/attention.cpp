@@ -76,7 +76,6 @@ void CudaKernels::attention_backward(const Tensor& qkv, const DocumentRows& docu
   const BackwardScratch space(scratch, qkv.rows(), shape);
   call.delta = space.delta;
   call.dq = space.dq;
-  attention_delta(call, qkv.dtype(), handle_of(stream));
   if (suits_mma(qkv.dtype(), shape.head_dim))
     attention_backward_mma(call, handle_of(stream));
   else

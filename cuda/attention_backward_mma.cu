@@ -311,6 +311,25 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
   write_gradient<D>(dv, gradients + a.key_value_heads * D, stride, first_key, a.rows, place, 1);
 }
 
+/// delta[h][t] = sum over D of out * dout. A thread takes 8 elements, D / 8 neighbouring lanes a head.
+template <int D>
+__global__ __launch_bounds__(256) void delta_kernel(const Bf16* out, const Bf16* dout, float* delta, int rows,
+                                                    int query_heads) {
+  const std::int64_t piece = static_cast<std::int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  const std::int64_t pieces = static_cast<std::int64_t>(rows) * query_heads * (D / 8);
+  float sum = 0;
+  if (piece < pieces) {
+    const auto x = Packet<8>::load(out + piece * 8), y = Packet<8>::load(dout + piece * 8);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = fmaf(x.value[i], y.value[i], sum);
+  }
+#pragma unroll
+  for (int offset = D / 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (piece >= pieces || piece % (D / 8) != 0) return;
+  const std::int64_t head_row = piece / (D / 8);
+  delta[head_row % query_heads * rows + head_row / query_heads] = sum;
+}
+
 /// dQ from the accumulator's order to rows, scaled and rounded. A thread takes 8 columns of two rows.
 template <int D>
 __global__ __launch_bounds__(256) void query_gradient_kernel(const Arguments a) {
@@ -338,7 +357,10 @@ __global__ __launch_bounds__(256) void query_gradient_kernel(const Arguments a) 
 }
 
 template <int D>
-void launch(const Arguments& a, cudaStream_t stream) {
+void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) {
+  const std::int64_t pieces = std::int64_t{a.rows} * a.query_heads * (D / 8);
+  delta_kernel<D><<<static_cast<unsigned>((pieces + 255) / 256), 256, 0, stream>>>(
+      static_cast<const Bf16*>(call.out), a.dout, call.delta, a.rows, a.query_heads);
   cudaMemsetAsync(
       a.dq, 0, static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float), stream);
   cudaFuncSetAttribute(attention_backward_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -370,9 +392,9 @@ void attention_backward_mma(const AttentionCall& call, cudaStream_t stream) {
                     call.key_value_heads,
                     call.scale};
   if (call.head_dim == 64)
-    launch<64>(a, stream);
+    launch<64>(a, call, stream);
   else
-    launch<128>(a, stream);
+    launch<128>(a, call, stream);
 }
 
 }  // namespace llama3d::cuda

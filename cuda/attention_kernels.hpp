@@ -42,7 +42,4 @@ void attention_forward_plain(const AttentionCall& call, DType dtype, cudaStream_
 void attention_backward_plain(const AttentionCall& call, DType dtype, cudaStream_t stream);
 inline constexpr int largest_head_dim = 256;
 
-/// delta[h][t] = sum over D of out * dout.
-void attention_delta(const AttentionCall& call, DType dtype, cudaStream_t stream);
-
 }  // namespace llama3d::cuda

@@ -181,14 +181,9 @@ void attention_forward_plain(const AttentionCall& call, DType dtype, cudaStream_
 
 void attention_backward_plain(const AttentionCall& call, DType dtype, cudaStream_t stream) {
   with_type(dtype, [&]<class T>() {
+    delta_kernel<T><<<grid_of(call, call.query_heads), threads, 0, stream>>>(call, call.head_dim);
     query_gradient_kernel<T><<<grid_of(call, call.query_heads), threads, 0, stream>>>(call, Rows<T>(call));
     key_gradient_kernel<T><<<grid_of(call, call.key_value_heads), threads, 0, stream>>>(call, Rows<T>(call));
-  });
-}
-
-void attention_delta(const AttentionCall& call, DType dtype, cudaStream_t stream) {
-  with_type(dtype, [&]<class T>() {
-    delta_kernel<T><<<grid_of(call, call.query_heads), threads, 0, stream>>>(call, call.head_dim);
   });
 }
 
