@@ -46,30 +46,44 @@ struct Packet {
   template <class T>
   __device__ __forceinline__ static Packet load(const T* p) {
     Packet packet;
-    if constexpr (N == 1) {
+    if constexpr (N == 1)
       packet.value[0] = widen(*p);
-    } else if constexpr (std::is_same_v<T, float>) {
-      const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
-      packet = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-    } else {
-      packet.unpack(*reinterpret_cast<const uint4*>(p));
-    }
+    else
+      packet.read(p);
     return packet;
   }
 
   template <class T>
   __device__ __forceinline__ void store(T* p) const {
-    if constexpr (N == 1) {
+    if constexpr (N == 1)
       *p = narrow<T>(value[0]);
-    } else if constexpr (std::is_same_v<T, float>) {
-      reinterpret_cast<float4*>(p)[0] = {value[0], value[1], value[2], value[3]};
-      reinterpret_cast<float4*>(p)[1] = {value[4], value[5], value[6], value[7]};
-    } else {
-      *reinterpret_cast<uint4*>(p) = pack();
-    }
+    else
+      write(p);
   }
 
  private:
+  __device__ __forceinline__ void read(const float* p) {
+    const auto* halves = reinterpret_cast<const float4*>(p);
+#pragma unroll
+    for (int i = 0; i < N / 4; ++i) {
+      const float4 half = halves[i];
+      value[4 * i] = half.x;
+      value[4 * i + 1] = half.y;
+      value[4 * i + 2] = half.z;
+      value[4 * i + 3] = half.w;
+    }
+  }
+  __device__ __forceinline__ void read(const Bf16* p) {
+    unpack(*reinterpret_cast<const uint4*>(p));
+  }
+  __device__ __forceinline__ void write(float* p) const {
+#pragma unroll
+    for (int i = 0; i < N / 4; ++i)
+      reinterpret_cast<float4*>(p)[i] = {value[4 * i], value[4 * i + 1], value[4 * i + 2], value[4 * i + 3]};
+  }
+  __device__ __forceinline__ void write(Bf16* p) const {
+    *reinterpret_cast<uint4*>(p) = pack();
+  }
   __device__ __forceinline__ void unpack(const uint4& raw) {
     const std::uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
