@@ -3,7 +3,10 @@
 #   llama3d_room(NAME SOURCES file... [LINKS target...] [PRIVATE_LINKS target...])
 
 function(llama3d_set_warnings target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${LLAMA3D_WARNINGS_AS_ERRORS}>:-Werror>)
+  set(flags -Wall -Wextra $<$<BOOL:${LLAMA3D_WARNINGS_AS_ERRORS}>:-Werror>)
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CXX>:${flags}>"
+    "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${LLAMA3D_WARNINGS_AS_ERRORS}>>:--Werror=all-warnings>")
 endfunction()
 
 function(llama3d_room name)

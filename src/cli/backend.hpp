@@ -11,7 +11,8 @@
 namespace llama3d {
 
 /// `--device cpu|cuda|auto`. `node_size` ranks share the node: each gets its part of the cores unless
-/// `threads` is given. Throws ConfigurationError for an unknown word, and for cuda in a build without it.
+/// `threads` is given. Throws ConfigurationError for an unknown word, for cuda in a build without it, where
+/// there is no GPU, and with several ranks.
 std::unique_ptr<Device> make_device(const std::string& word, int threads, const ControlPlane& control);
 
 /// Communicators for tensors of this device.
