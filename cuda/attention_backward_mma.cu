@@ -238,7 +238,7 @@ __device__ __forceinline__ void write_gradient(const float (&sum)[2][D / 16][4],
 
 template <int D>
 __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Arguments a) {
-  extern __shared__ __align__(128) std::byte shared[];
+  extern __shared__ __align__(1024) std::byte shared[];
   const std::uint32_t base = shared_address(shared);
   const SharedTile<D> k(base + Layout<D>::k), v(base + Layout<D>::v);
   const SharedTile<key_rows> p(base + Layout<D>::p), ds(base + Layout<D>::ds);

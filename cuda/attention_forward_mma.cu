@@ -231,7 +231,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const RowState<D>
 template <int D>
 __global__ __launch_bounds__(threads, D == 64 ? 3 : 2) void attention_forward_kernel(const Arguments a) {
   constexpr int N = KeyTile<D>::rows;
-  extern __shared__ __align__(128) std::byte shared[];
+  extern __shared__ __align__(1024) std::byte shared[];
   const SharedTile<D> q(shared_address(shared)), k(q.base + block_rows * D * 2), v(k.base + N * D * 2);
 
   const int head = blockIdx.x, block_row = (gridDim.y - 1 - blockIdx.y) * block_rows;
@@ -272,7 +272,7 @@ __global__ __launch_bounds__(threads, D == 64 ? 3 : 2) void attention_forward_ke
     v.template copy_rows<N, threads>(values, stride, first_key, a.rows);
     commit_copies();
     float scores[2][N / 8][4];
-    if (in_sight) compute_scores<D, N>(scores, q, k, warp_row);
+    if (in_sight) compute_scores<D, N>(scores, q.anew(), k.anew(), warp_row);
     wait_copies<0>();
     __syncthreads();
     if (tile > first_tile) {
@@ -284,7 +284,7 @@ __global__ __launch_bounds__(threads, D == 64 ? 3 : 2) void attention_forward_ke
       mask_scores<N>(scores, a, first_row, first_key);
     raise_references<D, N>(scores, state, scale_log2);
     exponentiate<D, N>(scores, state, scale_log2);
-    add_values<D, N>(state, scores, v);
+    add_values<D, N>(state, scores, v.anew());
   }
   write_rows<D>(a, state, q, head, block_row, warp_row);
 }

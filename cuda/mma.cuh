@@ -27,8 +27,7 @@ __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4], 
 /// c (16 x 8) += a (16 x 16) b (16 x 8).
 __device__ __forceinline__ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                              std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -73,27 +72,32 @@ struct SharedTile {
     return base + row * (Columns * 2) + (((column / 8) ^ (row % 8)) * 16) + column % 8 * 2;
   }
 
-  // Operands of 16 x 16 (two n tiles for b). `row`, `column`: the block's first element in this tile.
+  /// The same tile, of which the compiler does not know that it is: addresses derived from it are computed
+  /// where they are used rather than kept in registers across a loop.
+  __device__ __forceinline__ SharedTile anew() const {
+    std::uint32_t hidden = base;
+    asm volatile("" : "+r"(hidden));
+    return SharedTile(hidden);
+  }
+
+  // Operands of 16 x 16 (two n tiles for b). `row`, `column`: the block's first element in this tile,
+  // multiples of 16; the tile starts at a multiple of its row's bytes.
 
   /// a[m][k] stored as [m][k].
   __device__ __forceinline__ void load_a(std::uint32_t (&a)[4], int row, int column) const {
-    const int lane = threadIdx.x % 32;
-    load_matrices(a, address(row + lane % 16, column + lane / 16 * 8));
+    load_matrices(a, block_address(row, column, lane() % 16, lane() / 16));
   }
   /// a[m][k] stored as [k][m]; row counts k.
   __device__ __forceinline__ void load_a_transposed(std::uint32_t (&a)[4], int row, int column) const {
-    const int lane = threadIdx.x % 32;
-    load_matrices_transposed(a, address(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+    load_matrices_transposed(a, block_address(row, column, lane() % 8 + lane() / 16 * 8, lane() / 8 % 2));
   }
   /// b[k][n] stored as [n][k]; row counts n. b[0], b[1]: the first n tile; b[2], b[3]: the second.
   __device__ __forceinline__ void load_b(std::uint32_t (&b)[4], int row, int column) const {
-    const int lane = threadIdx.x % 32;
-    load_matrices(b, address(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2 * 8));
+    load_matrices(b, block_address(row, column, lane() % 8 + lane() / 16 * 8, lane() / 8 % 2));
   }
   /// b[k][n] stored as [k][n]; row counts k.
   __device__ __forceinline__ void load_b_transposed(std::uint32_t (&b)[4], int row, int column) const {
-    const int lane = threadIdx.x % 32;
-    load_matrices_transposed(b, address(row + lane % 16, column + lane / 16 * 8));
+    load_matrices_transposed(b, block_address(row, column, lane() % 16, lane() / 16));
   }
 
   /// Starts copying rows [first, first + Rows) of a matrix with rows of `stride` elements, by all Threads of
@@ -101,16 +105,32 @@ struct SharedTile {
   template <int Rows, int Threads>
   __device__ __forceinline__ void copy_rows(const Bf16* matrix, std::int64_t stride, int first,
                                             int end) const {
-    static_assert(Rows * pieces % Threads == 0);
+    constexpr int step = Threads / pieces;  // rows that the block copies at once
+    static_assert(Threads % pieces == 0 && step % 8 == 0 && Rows % step == 0);
+    const int row = threadIdx.x / pieces, column = threadIdx.x % pieces * 8;
+    const std::uint32_t to = address(row, column);
+    const Bf16* from = matrix + static_cast<std::int64_t>(first + row) * stride + column;
 #pragma unroll
-    for (int i = 0; i < Rows * pieces / Threads; ++i) {
-      const int piece = i * Threads + threadIdx.x, row = piece / pieces, column = piece % pieces * 8;
-      const bool valid = first + row < end;
-      copy_async(address(row, column), matrix + (valid ? first + row : 0) * stride + column, valid);
+    for (int i = 0; i < Rows / step; ++i) {
+      const bool valid = first + row + i * step < end;
+      copy_async(to + i * step * Columns * 2, valid ? from : matrix, valid);
+      from += step * stride;
     }
   }
 
   std::uint32_t base;
+
+ private:
+  __device__ __forceinline__ static int lane() {
+    return threadIdx.x % 32;
+  }
+  /// Of row `lane_row` and piece `lane_piece` of the block. What depends on the lane is apart from what does
+  /// not: one exclusive or a load.
+  __device__ __forceinline__ std::uint32_t block_address(int row, int column, int lane_row,
+                                                         int lane_piece) const {
+    const std::uint32_t of_lane = base + lane_row * (Columns * 2) + ((lane_piece ^ (lane_row % 8)) * 16);
+    return (of_lane ^ (column * 2)) + row * (Columns * 2);
+  }
 };
 
 }  // namespace llama3d::cuda

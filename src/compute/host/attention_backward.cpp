@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "compute/contracts.hpp"
 #include "compute/host/attention_tiles.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -190,11 +191,9 @@ std::int64_t attention_backward_scratch(const WorkspaceRequest& request, int thr
 void HostKernels::attention_backward(const Tensor& qkv, const DocumentRows& documents,
                                      const AttentionShape& shape, const Tensor& out, const Tensor& lse,
                                      const Tensor& dout, const Tensor& dqkv, Stream&) {
-  expect_attention(qkv, documents, shape, out, lse);
+  contracts::attention_backward(qkv, documents, shape, out, lse, dout, dqkv);
+  expect_whole_documents(documents, qkv.rows());
   const std::int64_t rows = qkv.rows();
-  expect_matrix(dout, qkv.dtype(), rows, shape.output_columns(), "dout");
-  expect_matrix(dqkv, qkv.dtype(), rows, shape.fused_columns(), "dqkv");
-  expect_apart(dqkv, {&qkv, &out, &lse, &dout}, "dqkv");
   const AttentionSizes sizes(shape);
   const std::int32_t* start = elements<std::int32_t>(documents.start);
   const std::int32_t* end = elements<std::int32_t>(documents.end);

@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "compute/contracts.hpp"
 #include "compute/host/attention_tiles.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -157,8 +158,8 @@ std::int64_t attention_forward_scratch(const WorkspaceRequest& request, int thre
 void HostKernels::attention_forward(const Tensor& qkv, const DocumentRows& documents,
                                     const AttentionShape& shape, const Tensor& out, const Tensor& lse,
                                     Stream&) {
-  expect_attention(qkv, documents, shape, out, lse);
-  expect_apart(out, {&qkv, &lse}, "out");
+  contracts::attention_forward(qkv, documents, shape, out, lse);
+  expect_whole_documents(documents, qkv.rows());
   const AttentionSizes sizes(shape);
   const std::int64_t rows = qkv.rows();
   const std::int32_t* start = elements<std::int32_t>(documents.start);

@@ -5,7 +5,7 @@
 #include <numbers>
 
 #include "base/philox.hpp"
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -13,7 +13,7 @@
 namespace llama3d::host {
 
 void HostKernels::fill_zero(const Tensor& out, Stream&) {
-  expect(static_cast<bool>(out), "fill_zero of an empty tensor");
+  contracts::fill_zero(out);
   auto* bytes = static_cast<std::byte*>(out.data());
   parallel_ranges(threads_, static_cast<std::int64_t>(out.bytes()), 4 * elements_grain,
                   [&](std::int64_t begin, std::int64_t end) {
@@ -22,10 +22,7 @@ void HostKernels::fill_zero(const Tensor& out, Stream&) {
 }
 
 void HostKernels::copy(const Tensor& in, const Tensor& out, Stream&) {
-  expect_real(in, "in");
-  expect_real(out, "out");
-  expect_elements(out, out.dtype(), in.elements(), "out");
-  expect_apart(out, {&in}, "out");
+  contracts::copy(in, out);
   with_type(in.dtype(), [&]<class In>(In) {
     with_type(out.dtype(), [&]<class Out>(Out) {
       const In* from = elements<In>(in);
@@ -43,11 +40,7 @@ void HostKernels::copy(const Tensor& in, const Tensor& out, Stream&) {
 }
 
 void HostKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Stream&) {
-  expect_real(a, "a");
-  expect_elements(b, a.dtype(), a.elements(), "b");
-  expect_elements(out, a.dtype(), a.elements(), "out");
-  expect_same_or_apart(out, a, "out");
-  expect_same_or_apart(out, b, "out");
+  contracts::add(a, b, out);
   with_type(a.dtype(), [&]<class T>(T) {
     const T* first = elements<T>(a);
     const T* second = elements<T>(b);
@@ -91,10 +84,8 @@ void draw_normal(T* out, std::int64_t first, std::int64_t count, std::uint64_t k
 void HostKernels::fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
                               std::int64_t first_column, std::int64_t global_columns,
                               float standard_deviation, Stream&) {
-  expect_real(out, "out");
+  contracts::fill_normal(out, first_row, first_column, global_columns);
   const std::int64_t rows = out.rows(), columns = out.columns();
-  expect(first_row >= 0 && first_column >= 0 && first_column + columns <= global_columns,
-         "fill_normal: the block leaves the global matrix");
   with_type(out.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(columns), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {

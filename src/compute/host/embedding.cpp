@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -18,13 +18,8 @@ std::int64_t embedding_scratch(const WorkspaceRequest& request) {
 
 void HostKernels::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
                                     const Tensor& out, Stream&) {
-  expect_real(table, "table");
-  expect_rank2(table, "table");
-  expect_rank2(out, "out");
+  contracts::embedding_forward(ids, table, out);
   const std::int64_t rows = out.rows(), n = table.columns();
-  expect_matrix(out, table.dtype(), rows, n, "out");
-  expect_elements(ids, DType::int32, rows, "ids");
-  expect_apart(out, {&ids, &table}, "out");
   with_type(table.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
@@ -70,14 +65,8 @@ void scatter_columns(const std::int32_t* ids, const std::int32_t* order, std::in
 
 void HostKernels::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
                                      const Tensor& dtable, Stream&) {
-  expect_real(dout, "dout");
-  expect_real(dtable, "dtable");
-  expect_rank2(dout, "dout");
-  expect_rank2(dtable, "dtable");
+  contracts::embedding_backward(ids, dout, dtable);
   const std::int64_t rows = dout.rows(), n = dout.columns();
-  expect_matrix(dtable, dtable.dtype(), dtable.rows(), n, "dtable");
-  expect_elements(ids, DType::int32, rows, "ids");
-  expect_apart(dtable, {&ids, &dout}, "dtable");
   if (rows == 0) return;
   Scratch space = scratch();
   auto* order = reinterpret_cast<std::int32_t*>(space.take(rows, "embedding_backward"));

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -55,21 +55,12 @@ void differentiate_row(T* logits, std::int64_t columns, std::int64_t width, cons
   std::fill(logits + columns, logits + width, T(0.0f));
 }
 
-void expect_loss(const Tensor& logits, const Tensor& targets, std::int64_t columns) {
-  expect_real(logits, "logits");
-  expect_rank2(logits, "logits");
-  expect_elements(targets, DType::int32, logits.rows(), "targets");
-  expect(columns >= 0 && columns <= logits.columns(), "more existing columns than logits");
-}
-
 }  // namespace
 
 void HostKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                            std::int64_t columns, const Tensor& statistics, Stream&) {
-  expect_loss(logits, targets, columns);
+  contracts::cross_entropy_statistics(logits, targets, columns, statistics);
   const std::int64_t rows = logits.rows(), width = logits.columns();
-  expect_elements(statistics, DType::fp32, rows * 3, "statistics");
-  expect_apart(statistics, {&logits, &targets}, "statistics");
   with_type(logits.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
@@ -87,14 +78,9 @@ void HostKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& t
 void HostKernels::cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                        std::int64_t columns, const Tensor& statistics, bool gradient,
                                        const Tensor& losses, const Tensor& totals, Stream&) {
-  expect_loss(logits, targets, columns);
+  const std::int64_t shards =
+      contracts::cross_entropy_finish(logits, targets, columns, statistics, losses, totals);
   const std::int64_t rows = logits.rows(), width = logits.columns();
-  expect_dtype(statistics, DType::fp32, "statistics");
-  const std::int64_t shards = rows == 0 ? 1 : statistics.elements() / (3 * rows);
-  expect_elements(statistics, DType::fp32, shards * rows * 3, "statistics");
-  expect_elements(losses, DType::fp32, rows, "losses");
-  expect_elements(totals, DType::fp64, 2, "totals");
-  expect_apart(losses, {&logits, &targets, &statistics}, "losses");
   const std::int32_t* target = elements<std::int32_t>(targets);
   with_type(logits.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(width), [&](std::int64_t begin, std::int64_t end) {

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "compute/contracts.hpp"
 #include "compute/host/blas.hpp"
-#include "compute/host/checks.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -82,33 +82,17 @@ std::int64_t matmul_scratch(const WorkspaceRequest& request) {
 }
 
 void HostKernels::linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream&) {
-  expect_real(x, "x");
-  expect_rank2(x, "x");
-  expect_rank2(w, "w");
-  expect_matrix(w, x.dtype(), w.rows(), x.columns(), "w");
-  expect_matrix(y, x.dtype(), x.rows(), w.rows(), "y");
-  expect_apart(y, {&x, &w}, "y");
+  contracts::linear_forward(x, w, y);
   project(threads_, scratch(), x, w, true, y);
 }
 
 void HostKernels::linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream&) {
-  expect_real(dy, "dy");
-  expect_rank2(dy, "dy");
-  expect_rank2(w, "w");
-  expect_matrix(w, dy.dtype(), dy.columns(), w.columns(), "w");
-  expect_matrix(dx, dy.dtype(), dy.rows(), w.columns(), "dx");
-  expect_apart(dx, {&dy, &w}, "dx");
+  contracts::linear_backward_input(dy, w, dx);
   project(threads_, scratch(), dy, w, false, dx);
 }
 
 void HostKernels::linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream&) {
-  expect_real(dy, "dy");
-  expect_rank2(dy, "dy");
-  expect_rank2(x, "x");
-  expect_matrix(x, dy.dtype(), dy.rows(), x.columns(), "x");
-  expect_real(dw, "dw");
-  expect_matrix(dw, dw.dtype(), dy.columns(), x.columns(), "dw");
-  expect_apart(dw, {&dy, &x}, "dw");
+  contracts::linear_backward_weight(dy, x, dw);
   if (dy.rows() == 0) return;
   if (dw.dtype() == DType::fp32) {
     correlate(threads_, scratch(), dy, x, 1.0f, elements<float>(dw));

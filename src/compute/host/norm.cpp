@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -48,14 +48,6 @@ void normalize_row_backward(const T* dy, const T* x, const T* w, float rstd, con
   }
 }
 
-void expect_norm(const Tensor& x, const Tensor& w, const Tensor& y, const Tensor& rstd) {
-  expect_real(x, "x");
-  expect_rank2(x, "x");
-  expect_elements(w, x.dtype(), x.columns(), "w");
-  expect_matrix(y, x.dtype(), x.rows(), x.columns(), "y");
-  expect_elements(rstd, DType::fp32, x.rows(), "rstd");
-}
-
 /// Adds the partial sums of `parts` threads, each (n), to the gradient.
 template <class G>
 void add_parts(const float* sums, int parts, G* total, std::int64_t n) {
@@ -76,8 +68,7 @@ std::int64_t norm_scratch(const WorkspaceRequest& request, int threads) {
 
 void HostKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
                                    const Tensor& rstd, Stream&) {
-  expect_norm(x, w, y, rstd);
-  expect_apart(y, {&x, &w, &rstd}, "y");
+  contracts::rms_norm_forward(x, w, y, rstd);
   const std::int64_t n = x.columns();
   with_type(x.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, x.rows(), rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
@@ -92,13 +83,8 @@ void HostKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsil
 void HostKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
                                        float epsilon, const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                        Stream&) {
-  expect_norm(residual, w, y, rstd);
+  contracts::add_rms_norm_forward(residual, delta, w, sum, y, rstd);
   const std::int64_t n = residual.columns();
-  expect_matrix(delta, residual.dtype(), residual.rows(), n, "delta");
-  expect_matrix(sum, residual.dtype(), residual.rows(), n, "sum");
-  expect_same_or_apart(sum, residual, "sum");
-  expect_same_or_apart(sum, delta, "sum");
-  expect_apart(y, {&residual, &delta, &sum, &w, &rstd}, "y");
   with_type(residual.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, residual.rows(), rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
@@ -115,17 +101,8 @@ void HostKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& del
 
 void HostKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                                     const Tensor& dresidual, const Tensor& dx, const Tensor& dw, Stream&) {
-  expect_norm(x, w, dy, rstd);
+  contracts::rms_norm_backward(dy, x, w, rstd, dresidual, dx, dw);
   const std::int64_t n = x.columns();
-  if (dresidual) {
-    expect_matrix(dresidual, x.dtype(), x.rows(), n, "dresidual");
-    expect_same_or_apart(dx, dresidual, "dx");
-  }
-  expect_matrix(dx, x.dtype(), x.rows(), n, "dx");
-  expect_same_or_apart(dx, dy, "dx");
-  expect_apart(dx, {&x, &w, &rstd, &dw}, "dx");
-  expect_real(dw, "dw");
-  expect_elements(dw, dw.dtype(), n, "dw");
   if (x.rows() == 0) return;
   float* sums = scratch().take(threads_ * n, "rms_norm_backward");
   with_type(x.dtype(), [&]<class T>(T) {

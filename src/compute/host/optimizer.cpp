@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "base/philox.hpp"
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -28,8 +28,7 @@ double sum_of_squares(const G* values, std::int64_t n) {
 }  // namespace
 
 void HostKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
-  expect_real(in, "in");
-  expect_elements(sum, DType::fp64, 1, "sum");
+  contracts::squared_norm(in, sum);
   std::array<double, max_threads> partial{};
   with_type(in.dtype(), [&]<class G>(G) {
     parallel_parts(
@@ -44,9 +43,7 @@ void HostKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
 
 void HostKernels::gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale,
                                  const Tensor& report, Stream&) {
-  expect_elements(totals, DType::fp64, 3, "totals");
-  expect_elements(scale, DType::fp32, 1, "scale");
-  expect_elements(report, DType::fp32, 2, "report");
+  contracts::gradient_scale(totals, scale, report);
   const double* total = elements<double>(totals);
   const double targets = total[2];
   const double norm = std::sqrt(total[0]) / targets, loss = total[1] / targets;
@@ -167,16 +164,8 @@ void update_range(const Update& update, const AdamWStep& step, const States<P, G
 void HostKernels::adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master,
                         const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
                         const Tensor& scale, Stream&) {
+  contracts::adamw(step, parameter, master, gradient, exp_avg, exp_avg_sq, scale);
   const std::int64_t n = parameter.elements();
-  expect_real(parameter, "parameter");
-  if (master) expect_elements(master, DType::fp32, n, "master");
-  for (const auto& [tensor, name] :
-       {std::pair{&gradient, "gradient"}, {&exp_avg, "exp_avg"}, {&exp_avg_sq, "exp_avg_sq"}}) {
-    expect_real(*tensor, name);
-    expect_elements(*tensor, tensor->dtype(), n, name);
-  }
-  expect_elements(scale, DType::fp32, 1, "scale");
-  expect(step.step >= 1, "adamw: steps count from 1");
   const float factor = elements<float>(scale)[0];
   if (factor == 0) return;
   const Update update(step, factor);

@@ -1,5 +1,6 @@
 // Rotary position embedding: a head's elements i and i + D/2 rotate by the angle of (position, i).
 
+#include "compute/contracts.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -22,17 +23,10 @@ void rotate_head(T* head, const float* cosine, const float* sine, float directio
 /// Rotates the query and key heads of every row; direction -1 turns back.
 void rotate(int threads, const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
             const AttentionShape& shape, float direction) {
-  expect_attention_shape(shape);
-  expect_real(qkv, "qkv");
-  expect_rank2(qkv, "qkv");
+  contracts::rope(qkv, documents, table, shape);
   const std::int64_t rows = qkv.rows(), columns = shape.fused_columns(), size = shape.head_dim;
-  expect_matrix(qkv, qkv.dtype(), rows, columns, "qkv");
-  expect_documents(documents, rows);
-  expect_matrix(table, DType::fp32, table.rows(), size, "table");
+  expect_positions(documents, table.rows());
   const std::int32_t* position = elements<std::int32_t>(documents.position);
-  for (std::int64_t t = 0; t < rows; ++t) {
-    expect(position[t] >= 0 && position[t] < table.rows(), "a rotary position outside the table");
-  }
   const std::int64_t heads = shape.query_heads + shape.key_value_heads, half = size / 2;
   with_type(qkv.dtype(), [&]<class T>(T) {
     parallel_ranges(threads, rows, rows_grain(heads * size), [&](std::int64_t begin, std::int64_t end) {

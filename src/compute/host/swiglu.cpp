@@ -1,6 +1,6 @@
 // SwiGLU: h = silu(gate) * up, silu(g) = g / (1 + e^-g).
 
-#include "compute/host/checks.hpp"
+#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -33,11 +33,8 @@ void activate_row_backward(const T* gate, const T* up, const T* dh, T* dgate, T*
 }  // namespace
 
 void HostKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&) {
-  expect_real(h, "h");
-  expect_rank2(h, "h");
+  contracts::swiglu_forward(gate_up, h);
   const std::int64_t rows = h.rows(), n = h.columns();
-  expect_matrix(gate_up, h.dtype(), rows, 2 * n, "gate_up");
-  expect_apart(h, {&gate_up}, "h");
   with_type(h.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(2 * n), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
@@ -49,13 +46,8 @@ void HostKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
 }
 
 void HostKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, Stream&) {
-  expect_real(dh, "dh");
-  expect_rank2(dh, "dh");
+  contracts::swiglu_backward(gate_up, dh, dgate_up);
   const std::int64_t rows = dh.rows(), n = dh.columns();
-  expect_matrix(gate_up, dh.dtype(), rows, 2 * n, "gate_up");
-  expect_matrix(dgate_up, dh.dtype(), rows, 2 * n, "dgate_up");
-  expect_same_or_apart(dgate_up, gate_up, "dgate_up");
-  expect_apart(dgate_up, {&dh}, "dgate_up");
   with_type(dh.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(2 * n), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "compute/host/checks.hpp"
 #include "compute/host/host_kernels.hpp"
 
 namespace llama3d::host {
@@ -26,7 +25,7 @@ std::size_t HostKernels::workspace_bytes(const WorkspaceRequest& request) const 
 }
 
 void HostKernels::set_workspace(const Tensor& workspace) {
-  expect_dtype(workspace, DType::fp32, "workspace");
+  LLAMA3D_EXPECT(workspace && workspace.dtype() == DType::fp32, "the workspace must be fp32");
   workspace_ = workspace;
 }
 
