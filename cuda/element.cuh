@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include "compute/tensor.hpp"
@@ -103,6 +104,23 @@ struct Packet {
   }
 };
 
+/// A packet as it lies in memory: what a thread holds of data that it will need later.
+template <class T>
+struct RawPacket {
+  static constexpr int words_count = packet_size * sizeof(T) / 16;
+  uint4 words[words_count];
+
+  __device__ __forceinline__ static RawPacket load(const T* p) {
+    RawPacket raw;
+#pragma unroll
+    for (int i = 0; i < words_count; ++i) raw.words[i] = reinterpret_cast<const uint4*>(p)[i];
+    return raw;
+  }
+  __device__ __forceinline__ Packet<packet_size> widened() const {
+    return Packet<packet_size>::load(reinterpret_cast<const T*>(words));
+  }
+};
+
 // --- from tensors to types, on the host --------------------------------------------------------------------
 
 /// The elements as the device sees them.
@@ -120,10 +138,14 @@ void with_type(DType dtype, F&& f) {
     f.template operator()<Bf16>();
 }
 
-/// Calls f<8>() where rows of `columns` elements can move in packets, f<1>() otherwise.
+/// Calls f<8>() where `tensors`, used in runs of `columns` elements, can move in packets, f<1>() otherwise.
 template <class F>
-void with_packet(std::int64_t columns, F&& f) {
-  if (columns % packet_size == 0)
+void with_packet(std::int64_t columns, std::initializer_list<const Tensor*> tensors, F&& f) {
+  bool packets = columns % packet_size == 0;
+  for (const Tensor* tensor : tensors)
+    packets &=
+        reinterpret_cast<std::uintptr_t>(tensor->data()) % (packet_size * size_of(tensor->dtype())) == 0;
+  if (packets)
     f.template operator()<packet_size>();
   else
     f.template operator()<1>();
