@@ -59,8 +59,9 @@ class CudaKernels final : public Kernels {
   void squared_norm(const Tensor& in, const Tensor& sum, Stream& stream) override;
   void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
                       Stream& stream) override;
-  void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master, const Tensor& gradient,
-             const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) override;
+  void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+             const Tensor& master, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+             const Tensor& scale, Stream& stream) override;
 
  private:
   GpuTraits gpu_;

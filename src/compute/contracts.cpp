@@ -275,15 +275,23 @@ void gradient_scale(const Tensor& totals, const Tensor& scale, const Tensor& rep
   expect_elements(report, DType::fp32, 2, "report");
 }
 
-void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master, const Tensor& gradient,
-           const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& scale) {
-  const std::int64_t n = parameter.elements();
+void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+           const Tensor& master, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+           const Tensor& scale) {
+  const std::int64_t n = parameter.elements(), states = exp_avg.elements();
   expect_real(parameter, "parameter");
-  if (master) expect_elements(master, DType::fp32, n, "master");
-  for (const auto& [tensor, name] :
-       {std::pair{&gradient, "gradient"}, {&exp_avg, "exp_avg"}, {&exp_avg_sq, "exp_avg_sq"}}) {
-    expect_real(*tensor, name);
-    expect_elements(*tensor, tensor->dtype(), n, name);
+  expect_real(gradient, "gradient");
+  expect_elements(gradient, gradient.dtype(), n, "gradient");
+  if (master) expect_elements(master, DType::fp32, states, "master");
+  expect_real(exp_avg, "exp_avg");
+  expect_elements(exp_avg_sq, exp_avg.dtype(), states, "exp_avg_sq");
+  for (const AdamWPiece& piece : pieces) {
+    const auto inside = [&](std::int64_t begin, std::int64_t extent) {
+      return begin >= 0 && piece.elements >= 0 && begin + piece.elements <= extent;
+    };
+    LLAMA3D_EXPECT(inside(piece.parameter_begin, n) && inside(piece.state_begin, states) && piece.columns > 0,
+                   "a piece of {} elements at {} of {} parameters and {} of {} states", piece.elements,
+                   piece.parameter_begin, n, piece.state_begin, states);
   }
   expect_elements(scale, DType::fp32, 1, "scale");
   LLAMA3D_EXPECT(step.step >= 1, "step {}: steps count from 1", step.step);

@@ -39,7 +39,8 @@ std::int64_t cross_entropy_finish(const Tensor& logits, const Tensor& targets, s
                                   const Tensor& statistics, const Tensor& losses, const Tensor& totals);
 void squared_norm(const Tensor& in, const Tensor& sum);
 void gradient_scale(const Tensor& totals, const Tensor& scale, const Tensor& report);
-void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master, const Tensor& gradient,
-           const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& scale);
+void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+           const Tensor& master, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+           const Tensor& scale);
 
 }  // namespace llama3d::contracts

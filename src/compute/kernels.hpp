@@ -16,6 +16,7 @@
 //  - Wrong shapes, dtypes or aliasing are a ContractViolation.
 
 #include <cstdint>
+#include <span>
 
 #include "compute/device.hpp"
 #include "compute/tensor.hpp"
@@ -55,10 +56,27 @@ struct WorkspaceRequest {
 /// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's
 /// form.
 struct AdamWStep {
-  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
-  std::int64_t step = 1;            ///< 1 for the first update; corrects the bias of the moments
-  std::uint64_t rounding_seed = 0;  ///< key of stochastic rounding where a state is bf16
-  std::int64_t first_element = 0;   ///< index of the first element in the whole parameter arena, for rounding
+  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f;
+  std::int64_t step = 1;  ///< 1 for the first update; corrects the bias of the moments
+};
+
+/// Elements of one parameter's shard that adamw updates.
+struct AdamWPiece {
+  std::int64_t elements = 0;
+  std::int64_t parameter_begin = 0;  ///< first element in `parameter` and `gradient`
+  std::int64_t state_begin = 0;      ///< first element in `master`, `exp_avg` and `exp_avg_sq`
+  float weight_decay = 0;
+  /// Key of stochastic rounding: philox_key(seed, name).
+  std::uint64_t rounding_key = 0;
+  /// Where the elements lie in the global parameter: element i of the piece is element l = shard_begin + i of
+  /// a shard `columns` wide, whose first element is (first_row, first_column) of a matrix `global_columns`
+  /// wide.
+  std::int64_t shard_begin = 0, columns = 1, first_row = 0, first_column = 0, global_columns = 1;
+
+  std::int64_t global_index(std::int64_t i) const {
+    const std::int64_t l = shard_begin + i;
+    return (first_row + l / columns) * global_columns + first_column + l % columns;
+  }
 };
 
 class Kernels {
@@ -180,14 +198,17 @@ class Kernels {
   /// max_norm <= 0 does not clip. report (2) fp32 = mean loss, norm before clipping.
   virtual void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
                               Stream& stream) = 0;
-  /// Updates n parameters unless *scale is 0. parameter: (n) compute; master: (n) fp32 weights of which
-  /// parameter is the rounded copy, or empty; gradient: (n) gradient; exp_avg, exp_avg_sq: (n) fp32 or bf16;
-  /// scale: (1) fp32. bf16 moments, and bf16 parameters without a master, round stochastically: words 0
-  /// (exp_avg), 1 (exp_avg_sq) and 2 (parameter) of philox4x32(rounding_seed, first_element + i, step), the
-  /// low 16 bits added before truncation.
-  virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master,
-                     const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
-                     const Tensor& scale, Stream& stream) = 0;
+  /// Updates the pieces unless *scale is 0. parameter: compute and gradient: gradient dtype, of one extent;
+  /// master: fp32 weights of which parameter is the rounded copy, or empty; exp_avg, exp_avg_sq: fp32 or
+  /// bf16, of one extent with master; scale: (1) fp32. Pieces do not overlap. bf16 moments, and bf16
+  /// parameters without a master, round stochastically: to the element with global index g belong, of the
+  /// words r of philox4x32(rounding_key, g / 2, step) and with h = 2 (g mod 2), the low half of r[h] for
+  /// exp_avg, its high half for exp_avg_sq and the low half of r[h + 1] for the parameter; the 16 bits are
+  /// added below those that stay, then the rest is cut off. So bits do not depend on how parameters are
+  /// sharded.
+  virtual void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+                     const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
+                     const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) = 0;
 };
 
 }  // namespace llama3d

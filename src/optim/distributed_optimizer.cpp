@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "compute/kernels.hpp"
+#include "base/philox.hpp"
 #include "mpi/labels.hpp"
 
 namespace llama3d {
@@ -29,6 +29,44 @@ std::vector<OwnedSlice> owned_slices(const ParameterTable& table, int dp_size, i
   }
   return slices;
 }
+
+std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
+                                     const GridCoordinate& coordinate) {
+  std::vector<OwnedPiece> pieces;
+  for (const OwnedSlice& slice : slices) {
+    const ParameterGroup& group = table.groups()[static_cast<std::size_t>(slice.group)];
+    for (const Parameter& p : table.parameters()) {
+      const std::int64_t begin = std::max(slice.begin, p.offset);
+      const std::int64_t end = std::min(slice.end, p.offset + p.existing_rows * p.columns);
+      if (begin >= end) continue;
+      pieces.push_back({.parameter = &p,
+                        .arena_begin = begin,
+                        .state_begin = slice.state_begin + begin - slice.begin,
+                        .elements = end - begin,
+                        .decays = group.decays,
+                        .writes = !p.tied_copy && (!group.tp_replicated || coordinate.tp == 0)});
+    }
+  }
+  return pieces;
+}
+
+namespace {
+
+AdamWPiece update_of(const OwnedPiece& piece, const OptimizerOptions& options) {
+  const Parameter& p = *piece.parameter;
+  return {.elements = piece.elements,
+          .parameter_begin = piece.arena_begin,
+          .state_begin = piece.state_begin,
+          .weight_decay = piece.decays ? static_cast<float>(options.weight_decay) : 0.0f,
+          .rounding_key = philox_key(options.seed, p.name),
+          .shard_begin = piece.shard_begin(),
+          .columns = p.columns,
+          .first_row = p.first_row,
+          .first_column = p.first_column,
+          .global_columns = p.global_columns()};
+}
+
+}  // namespace
 
 ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTable& table,
                                         const GridShape& grid, DType compute, DType gradient, DType state) {
@@ -59,7 +97,10 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
       slices_(owned_slices(table, grid.shape().dp, grid.coordinate().dp)),
       reductions_(slices_.size()),
       reduced_(slices_.size(), false),
-      host_(device.allocate_host(sizeof(HostResult))) {}
+      host_(device.allocate_host(sizeof(HostResult))) {
+  for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate()))
+    updates_.push_back(update_of(piece, options));
+}
 
 void DistributedOptimizer::begin_step() {
   kernels_->fill_zero(memory_->gradients, *stream_);
@@ -148,18 +189,8 @@ void DistributedOptimizer::update(std::int64_t step, double learning_rate) {
   adamw.beta2 = static_cast<float>(options_.beta2);
   adamw.epsilon = static_cast<float>(options_.epsilon);
   adamw.step = step;
-  adamw.rounding_seed = options_.seed;
-  for (const OwnedSlice& slice : slices_) {
-    const ParameterGroup& group = table_->groups()[static_cast<std::size_t>(slice.group)];
-    adamw.weight_decay = group.decays ? static_cast<float>(options_.weight_decay) : 0.0f;
-    adamw.first_element = slice.begin;
-    const auto state = [&](const Tensor& arena) {
-      return arena ? arena.slice(slice.state_begin, slice.state_begin + slice.elements()) : Tensor();
-    };
-    kernels_->adamw(adamw, memory_->parameters.slice(slice.begin, slice.end), state(memory_->master),
-                    owned_gradient(slice), state(memory_->exp_avg), state(memory_->exp_avg_sq),
-                    memory_->scale, *stream_);
-  }
+  kernels_->adamw(adamw, updates_, memory_->parameters, memory_->master, memory_->gradients, memory_->exp_avg,
+                  memory_->exp_avg_sq, memory_->scale, *stream_);
 }
 
 void DistributedOptimizer::gather_parameters() {

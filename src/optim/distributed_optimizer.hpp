@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compute/arena.hpp"
+#include "compute/kernels.hpp"
 #include "model/parameter_table.hpp"
 #include "mpi/communicator.hpp"
 
@@ -29,6 +30,22 @@ struct OwnedSlice {
 
 /// Slice `dp_rank` of every group.
 std::vector<OwnedSlice> owned_slices(const ParameterTable& table, int dp_size, int dp_rank);
+
+/// The part of one parameter that lies in this rank's slices; paddings lie in none.
+struct OwnedPiece {
+  const Parameter* parameter = nullptr;
+  std::int64_t arena_begin = 0;  ///< first element in the parameter arena
+  std::int64_t state_begin = 0;  ///< first element in the arenas of master weights and moments
+  std::int64_t elements = 0;
+  bool decays = true;  ///< weight decay applies
+  bool writes = true;  ///< this rank is the one that saves it
+  /// First element within the parameter's shard.
+  std::int64_t shard_begin() const { return arena_begin - parameter->offset; }
+};
+
+/// In the order of slices and, within them, of the arena. Pieces point into the table.
+std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
+                                     const GridCoordinate& coordinate);
 
 /// The arenas of a rank's model and optimizer, by one code for the plan and for the run.
 struct ModelStateMemory {
@@ -102,6 +119,7 @@ class DistributedOptimizer {
   Stream* stream_;
   GridCommunicators* communicators_;
   std::vector<OwnedSlice> slices_;
+  std::vector<AdamWPiece> updates_;     ///< of this rank's pieces
   std::vector<WorkHandle> reductions_;  ///< one a group
   std::vector<bool> reduced_;
   DeviceMemory host_;  ///< totals, report and scale, as they come back

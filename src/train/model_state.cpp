@@ -20,26 +20,9 @@ Rectangle existing_block(const Parameter& p) {
 
 }  // namespace
 
-std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
-                                     const ProcessGrid& grid) {
-  std::vector<OwnedPiece> pieces;
-  for (const OwnedSlice& slice : slices) {
-    const ParameterGroup& group = table.groups()[static_cast<std::size_t>(slice.group)];
-    for (const Parameter& p : table.parameters()) {
-      const std::int64_t begin = std::max(slice.begin, p.offset);
-      const std::int64_t end = std::min(slice.end, p.offset + p.existing_rows * p.columns);
-      if (begin >= end) continue;
-      OwnedPiece piece;
-      piece.parameter = &p;
-      piece.rectangles = slice_of_block(existing_block(p), begin - p.offset, end - p.offset);
-      piece.arena_begin = begin;
-      piece.state_begin = slice.state_begin + begin - slice.begin;
-      piece.elements = end - begin;
-      piece.writes = !p.tied_copy && (!group.tp_replicated || grid.coordinate().tp == 0);
-      pieces.push_back(std::move(piece));
-    }
-  }
-  return pieces;
+std::vector<Rectangle> rectangles_of(const OwnedPiece& piece) {
+  return slice_of_block(existing_block(*piece.parameter), piece.shard_begin(),
+                        piece.shard_begin() + piece.elements);
 }
 
 ModelState::ModelState(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
@@ -47,7 +30,7 @@ ModelState::ModelState(const ParameterTable& table, const std::vector<OwnedSlice
                        Stream& stream)
     : table_(&table),
       slices_(slices),
-      pieces_(owned_pieces(table, slices, grid)),
+      pieces_(owned_pieces(table, slices, grid.coordinate())),
       memory_(&memory),
       device_(&device),
       kernels_(&device.kernels()),
@@ -93,7 +76,7 @@ void ModelState::initialize(std::uint64_t seed, double standard_deviation) {
       continue;
     }
     std::int64_t done = 0;
-    for (const Rectangle& r : piece.rectangles) {
+    for (const Rectangle& r : rectangles_of(piece)) {
       kernels_->fill_normal(all.slice(done, done + r.elements()).reshape({r.rows(), r.columns()}),
                             philox_key(seed, p.name), r.row_begin, r.column_begin, p.global_columns(),
                             static_cast<float>(standard_deviation), *stream_);
@@ -108,7 +91,7 @@ void ModelState::save(RankFileWriter& file) {
     device_->download(staging_.get(), values, *stream_);
     stream_->synchronize();
     file.write({prefix + piece.parameter->name, values.dtype(), global_shape(*piece.parameter),
-                piece.rectangles, staging_.get()});
+                rectangles_of(piece), staging_.get()});
   };
   for (const OwnedPiece& piece : pieces_) {
     if (!piece.writes) continue;
@@ -131,7 +114,7 @@ void ModelState::read(const CheckpointReader& checkpoint, const std::string& pre
                                       checkpoint.folder().string(), name, fmt::join(info->shape, " x "),
                                       piece.parameter->shape.to_string()));
   auto* next = static_cast<std::byte*>(staging_.get());
-  for (const Rectangle& r : piece.rectangles) {
+  for (const Rectangle& r : rectangles_of(piece)) {
     checkpoint.read(name, r, next, destination.dtype());
     next += static_cast<std::size_t>(r.elements()) * size_of(destination.dtype());
   }

@@ -11,18 +11,8 @@
 
 namespace llama3d {
 
-/// The part of one parameter that lies in this rank's slices.
-struct OwnedPiece {
-  const Parameter* parameter = nullptr;
-  std::vector<Rectangle> rectangles;  ///< in the global tensor, existing rows only, in memory order
-  std::int64_t arena_begin = 0;       ///< first element in the parameter arena
-  std::int64_t state_begin = 0;       ///< first element in the arenas of master weights and moments
-  std::int64_t elements = 0;
-  bool writes = true;  ///< this rank is the one that saves it
-};
-
-std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
-                                     const ProcessGrid& grid);
+/// The piece in the global tensor, in memory order.
+std::vector<Rectangle> rectangles_of(const OwnedPiece& piece);
 
 class ModelState {
  public:

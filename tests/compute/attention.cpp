@@ -136,7 +136,15 @@ BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines()) * data::mak
       {40, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  // padding rows behind a document
       std::vector<std::int64_t>(80, 1),       // nothing but padding
   };
-  for (const auto& lengths : batches) check(machine.get(), dtype, {2, 1, 16}, lengths, 1);
+  for (const auto& lengths : batches)
+    for (const std::int64_t size : {16, 64, 128}) check(machine.get(), dtype, {2, 1, size}, lengths, 1);
+}
+
+BOOST_DATA_TEST_CASE(long_documents, data::make(machines()) * data::make(reals()), machine, dtype) {
+  for (const std::int64_t size : {64, 128}) {
+    check(machine.get(), dtype, {4, 2, size}, {700, 3, 321}, 1);
+    check(machine.get(), dtype, {2, 2, size}, {1000}, 1);
+  }
 }
 
 BOOST_DATA_TEST_CASE(heads_of_every_kind, data::make(machines()) * data::make(reals()), machine, dtype) {

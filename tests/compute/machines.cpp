@@ -1,11 +1,15 @@
 #include "compute/machines.hpp"
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <ostream>
 #include <random>
 
 #include "compute/host/host_device.hpp"
+#if LLAMA3D_CUDA
+#include "cuda/cuda_device.hpp"
+#endif
 
 namespace llama3d {
 std::ostream& operator<<(std::ostream& out, DType dtype) {
@@ -18,12 +22,28 @@ namespace {
 
 using Factory = std::function<std::unique_ptr<Device>()>;
 
+using Factories = std::vector<std::pair<std::string, Factory>>;
+
+/// The GPU, where this build and this machine have one. LLAMA3D_TEST_DEVICE=cuda asks for it: then a missing
+/// one fails the tests instead of leaving it out.
+void add_gpu([[maybe_unused]] Factories& all) {
+  const char* asked = std::getenv("LLAMA3D_TEST_DEVICE");
+  [[maybe_unused]] const bool required = asked && std::string(asked) == "cuda";
+#if LLAMA3D_CUDA
+  if (required || cuda_device_count() > 0) all.push_back({"cuda", [] { return make_cuda_device(0); }});
+#else
+  if (required) throw std::logic_error("LLAMA3D_TEST_DEVICE=cuda, and this build has no CUDA");
+#endif
+}
+
 /// A new back end is one more line.
-const std::vector<std::pair<std::string, Factory>>& factories() {
-  static const std::vector<std::pair<std::string, Factory>> all = {
-      {"cpu 1 thread", [] { return make_host_device(1); }},
-      {"cpu 3 threads", [] { return make_host_device(3); }},
-  };
+const Factories& factories() {
+  static const Factories all = [] {
+    Factories made = {{"cpu 1 thread", [] { return make_host_device(1); }},
+                      {"cpu 3 threads", [] { return make_host_device(3); }}};
+    add_gpu(made);
+    return made;
+  }();
   return all;
 }
 

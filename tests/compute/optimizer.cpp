@@ -1,4 +1,8 @@
 // Gradient norm, clipping and AdamW against double.
+#include <bit>
+#include <tuple>
+
+#include "base/philox.hpp"
 #include "compute/machines.hpp"
 
 namespace llama3d::test {
@@ -7,14 +11,18 @@ namespace data = boost::unit_test::data;
 
 namespace {
 
-constexpr AdamWStep base_step{.learning_rate = 1e-2f,
-                              .beta1 = 0.9f,
-                              .beta2 = 0.95f,
-                              .epsilon = 1e-8f,
-                              .weight_decay = 0.1f,
-                              .step = 1,
-                              .rounding_seed = 9,
-                              .first_element = 0};
+constexpr AdamWStep base_step{
+    .learning_rate = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .epsilon = 1e-8f, .step = 1};
+constexpr float weight_decay = 0.1f;
+
+/// All n elements of a parameter of one row.
+std::vector<AdamWPiece> whole(std::int64_t n, std::uint64_t key = 9) {
+  return {{.elements = n,
+           .weight_decay = weight_decay,
+           .rounding_key = key,
+           .columns = n + 1,
+           .global_columns = n + 1}};
+}
 
 /// n parameters with their moments, in double.
 struct Truth {
@@ -27,7 +35,8 @@ struct Truth {
       square[i] = double{s.beta2} * square[i] + (1 - double{s.beta2}) * g * g;
       const double first = average[i] / (1 - std::pow(double{s.beta1}, double(s.step)));
       const double second = square[i] / (1 - std::pow(double{s.beta2}, double(s.step)));
-      weight[i] -= s.learning_rate * (first / (std::sqrt(second) + s.epsilon) + s.weight_decay * weight[i]);
+      weight[i] -=
+          s.learning_rate * (first / (std::sqrt(second) + s.epsilon) + double{weight_decay} * weight[i]);
     }
   }
 };
@@ -96,7 +105,7 @@ BOOST_DATA_TEST_CASE(adamw_follows_the_formula_for_many_steps,
       AdamWStep s = base_step;
       s.step = step;
       const auto gradient = random_values(n, gradient_type, 83 + static_cast<unsigned>(step));
-      m.kernels().adamw(s, parameter, with_master ? master.tensor() : Tensor(),
+      m.kernels().adamw(s, whole(n), parameter, with_master ? master.tensor() : Tensor(),
                         Buffer(m, gradient_type, {n}, gradient), average, square, scale, *m.stream);
       truth.update(s, gradient, 0.25);
     }
@@ -117,7 +126,7 @@ BOOST_DATA_TEST_CASE(a_zero_scale_leaves_everything, data::make(machines()) * da
   const Buffer parameter(m, dtype, {100}, weight), first(m, dtype, {100}, average),
       second(m, dtype, {100}, weight);
   const Buffer gradient(m, dtype, {100}), scale(m, DType::fp32, {1}, {0.0f});
-  m.kernels().adamw(base_step, parameter, {}, gradient, first, second, scale, *m.stream);
+  m.kernels().adamw(base_step, whole(100), parameter, {}, gradient, first, second, scale, *m.stream);
   BOOST_CHECK(parameter.read() == weight && first.read() == average && second.read() == weight);
 }
 
@@ -131,7 +140,7 @@ BOOST_DATA_TEST_CASE(bf16_states_round_without_bias, data::make(machines()), mac
   step.learning_rate = 1e-3f;
   const Buffer parameter(m, DType::bf16, {n}, weight), average(m, DType::bf16, {n}, zero),
       square(m, DType::bf16, {n}, zero);
-  m.kernels().adamw(step, parameter, {}, Buffer(m, DType::fp32, {n}, gradient), average, square,
+  m.kernels().adamw(step, whole(n), parameter, {}, Buffer(m, DType::fp32, {n}, gradient), average, square,
                     Buffer(m, DType::fp32, {1}, {1}), *m.stream);
   truth.update(step, {0.3f}, 1);
   const auto check = [&](const Buffer& buffer, double expected) {
@@ -150,34 +159,108 @@ BOOST_DATA_TEST_CASE(bf16_states_round_without_bias, data::make(machines()), mac
   check(square, truth.square[0]);
 }
 
-BOOST_DATA_TEST_CASE(random_rounding_depends_on_the_global_index, data::make(machines()), machine) {
-  Machine& m = machine.get();
-  constexpr std::int64_t n = 1000, cut = 333;
-  const auto weight = random_values(n, DType::bf16, 86), gradient = random_values(n, DType::fp32, 87);
-  const auto run = [&](std::int64_t begin, std::int64_t end, std::uint64_t seed) {
-    const auto part = [&](const std::vector<float>& v) {
-      return std::vector<float>(v.begin() + begin, v.begin() + end);
-    };
-    AdamWStep step = base_step;
-    step.first_element = 5000 + begin;
-    step.rounding_seed = seed;
-    const Buffer parameter(m, DType::bf16, {end - begin}, part(weight)),
-        g(m, DType::fp32, {end - begin}, part(gradient));
-    const std::vector<float> zero(static_cast<std::size_t>(end - begin), 0.0f);
-    const Buffer average(m, DType::bf16, {end - begin}, zero), square(m, DType::bf16, {end - begin}, zero);
-    m.kernels().adamw(step, parameter, {}, g, average, square, Buffer(m, DType::fp32, {1}, {1}), *m.stream);
-    auto all = parameter.read();
-    for (const auto& state : {average.read(), square.read()})
-      all.insert(all.end(), state.begin(), state.end());
-    return all;
-  };
-  const auto whole = run(0, n, 3), left = run(0, cut, 3), right = run(cut, n, 3);
-  for (std::size_t state = 0; state < 3; ++state) {
-    BOOST_CHECK(std::equal(&left[state * cut], &left[state * cut] + cut, &whole[state * n]));
-    BOOST_CHECK(std::equal(&right[state * (n - cut)], &right[state * (n - cut)] + (n - cut),
-                           &whole[state * n + cut]));
+/// A parameter of rows x columns, its gradient and its bf16 states, of which any block can be a shard.
+struct Matrix {
+  std::int64_t rows, columns;
+  std::vector<float> weight = random_values(rows * columns, DType::bf16, 86);
+  std::vector<float> gradient = random_values(rows * columns, DType::fp32, 87);
+
+  /// Parameter, exp_avg and exp_avg_sq after an update of the shard of these columns, cut into pieces at
+  /// `cuts` (elements of the shard), with some distance between the pieces in memory.
+  std::vector<std::vector<float>> update(Machine& m, std::int64_t first_column, std::int64_t last_column,
+                                         std::vector<std::int64_t> cuts, std::uint64_t key) const {
+    const std::int64_t width = last_column - first_column, n = rows * width;
+    std::vector<float> shard_weight, shard_gradient;
+    for (std::int64_t l = 0; l < n; ++l) {
+      const auto at = static_cast<std::size_t>(l / width * columns + first_column + l % width);
+      shard_weight.push_back(weight[at]);
+      shard_gradient.push_back(gradient[at]);
+    }
+    constexpr std::int64_t gap = 8;
+    cuts.insert(cuts.begin(), 0);
+    cuts.push_back(n);
+    std::vector<AdamWPiece> pieces;
+    std::vector<float> w, g;
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+      pieces.push_back({.elements = cuts[i + 1] - cuts[i],
+                        .parameter_begin = static_cast<std::int64_t>(w.size()),
+                        .state_begin = cuts[i],
+                        .weight_decay = weight_decay,
+                        .rounding_key = key,
+                        .shard_begin = cuts[i],
+                        .columns = width,
+                        .first_row = 3,
+                        .first_column = first_column,
+                        .global_columns = columns});
+      w.insert(w.end(), shard_weight.begin() + cuts[i], shard_weight.begin() + cuts[i + 1]);
+      g.insert(g.end(), shard_gradient.begin() + cuts[i], shard_gradient.begin() + cuts[i + 1]);
+      w.insert(w.end(), gap, 7.0f);
+      g.insert(g.end(), gap, 7.0f);
+    }
+    const auto extent = static_cast<std::int64_t>(w.size());
+    const std::vector<float> zero(static_cast<std::size_t>(n), 0.0f);
+    const Buffer parameter(m, DType::bf16, {extent}, w), average(m, DType::bf16, {n}, zero),
+        square(m, DType::bf16, {n}, zero);
+    m.kernels().adamw(base_step, pieces, parameter, {}, Buffer(m, DType::fp32, {extent}, g), average, square,
+                      Buffer(m, DType::fp32, {1}, {1}), *m.stream);
+    const auto after = parameter.read();
+    std::vector<float> values;
+    for (const AdamWPiece& piece : pieces) {
+      const auto begin = after.begin() + piece.parameter_begin, end = begin + piece.elements;
+      values.insert(values.end(), begin, end);
+      for (auto between = end; between != end + gap; ++between) BOOST_CHECK_EQUAL(*between, 7.0f);
+    }
+    return {values, average.read(), square.read()};
   }
-  BOOST_CHECK(run(0, n, 4) != whole);
+};
+
+BOOST_DATA_TEST_CASE(random_rounding_does_not_depend_on_sharding, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  for (const auto& [rows, columns, half] : {std::tuple{40, 64, 32}, {7, 37, 18}}) {
+    const Matrix matrix{rows, columns};
+    const auto whole = matrix.update(m, 0, columns, {}, 3);
+    BOOST_CHECK(matrix.update(m, 0, columns, {8, 104, 211}, 3) == whole);
+    BOOST_CHECK(matrix.update(m, 0, columns, {}, 4) != whole);
+    const auto left = matrix.update(m, 0, half, {}, 3), right = matrix.update(m, half, columns, {}, 3);
+    for (std::size_t state = 0; state < whole.size(); ++state)
+      for (std::int64_t i = 0; i < rows * columns; ++i) {
+        const std::int64_t row = i / columns, column = i % columns;
+        const float value =
+            column < half ? left[state][static_cast<std::size_t>(row * half + column)]
+                          : right[state][static_cast<std::size_t>(row * (columns - half) + column - half)];
+        BOOST_REQUIRE_EQUAL(value, whole[state][static_cast<std::size_t>(i)]);
+      }
+  }
+}
+
+BOOST_DATA_TEST_CASE(random_rounding_follows_the_contract, data::make(machines()), machine) {
+  // The words that the contract names, applied here to an update computed on the oracle in fp32.
+  Machine &m = machine.get(), &reference = oracle().get();
+  constexpr std::int64_t n = 64;
+  const auto weight = random_values(n, DType::bf16, 88), gradient = random_values(n, DType::fp32, 89);
+  const std::vector<float> zero(n, 0.0f), one{1};
+  const Buffer w(reference, DType::fp32, {n}, weight), a(reference, DType::fp32, {n}, zero),
+      s(reference, DType::fp32, {n}, zero);
+  reference.kernels().adamw(base_step, whole(n), w, {}, Buffer(reference, DType::fp32, {n}, gradient), a, s,
+                            Buffer(reference, DType::fp32, {1}, one), *reference.stream);
+  const Buffer parameter(m, DType::bf16, {n}, weight), average(m, DType::bf16, {n}, zero),
+      square(m, DType::bf16, {n}, zero);
+  m.kernels().adamw(base_step, whole(n), parameter, {}, Buffer(m, DType::fp32, {n}, gradient), average,
+                    square, Buffer(m, DType::fp32, {1}, one), *m.stream);
+  const auto cut = [](float value, std::uint32_t random) {
+    return std::bit_cast<float>((std::bit_cast<std::uint32_t>(value) + (random & 0xffffu)) & 0xffff0000u);
+  };
+  int apart = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const auto bits = philox4x32(9, static_cast<std::uint64_t>(i) / 2, 1);
+    const std::size_t h = 2 * (at % 2);
+    apart += average.read()[at] != cut(a.read()[at], bits[h]);
+    apart += square.read()[at] != cut(s.read()[at], bits[h] >> 16);
+    apart += parameter.read()[at] != cut(w.read()[at], bits[h + 1]);
+  }
+  // A last bit of the fp32 value decides one rounding in 2^16.
+  BOOST_CHECK_LE(apart, m.device->kind() == "cpu" ? 0 : 1);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

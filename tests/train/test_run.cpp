@@ -96,10 +96,11 @@ void TestRun::initialize(std::uint64_t seed) {
 void TestRun::set_weights(const GlobalTensors& weights) {
   state_->initialize(0, 0);
   const Tensor& arena = engine_->memory().state.parameters;
-  for (const OwnedPiece& piece : owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid)) {
+  for (const OwnedPiece& piece :
+       owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate())) {
     const GlobalTensor& tensor = weights.at(piece.parameter->name);
     auto* next = arena.as<float>() + piece.arena_begin;
-    for (const Rectangle& r : piece.rectangles)
+    for (const Rectangle& r : rectangles_of(piece))
       for (auto row = r.row_begin; row < r.row_end; ++row)
         next = std::copy_n(tensor.values.begin() + row * tensor.columns + r.column_begin, r.columns(), next);
   }
@@ -133,7 +134,7 @@ GlobalTensors TestRun::gradients(double targets) {
 }
 
 GlobalTensors TestRun::gather(const Tensor& arena, bool state_arena, double scale) {
-  const auto pieces = owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid);
+  const auto pieces = owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate());
   // Each rank's rectangles as text: name, shape and place, then the values.
   std::string own;
   const auto put = [&own](const void* data, std::size_t bytes) {
@@ -142,7 +143,7 @@ GlobalTensors TestRun::gather(const Tensor& arena, bool state_arena, double scal
   for (const OwnedPiece& piece : pieces) {
     if (!piece.writes) continue;
     const float* next = arena.as<float>() + (state_arena ? piece.state_begin : piece.arena_begin);
-    for (const Rectangle& r : piece.rectangles) {
+    for (const Rectangle& r : rectangles_of(piece)) {
       const Parameter& p = *piece.parameter;
       const std::size_t length = p.name.size();
       put(&length, sizeof length);

@@ -66,14 +66,14 @@ struct Update {
   float rate;       ///< learning rate / (1 - beta1^step)
   float root_bias;  ///< 1 / sqrt(1 - beta2^step)
 
-  Update(const AdamWStep& step, float gradient_scale)
+  Update(const AdamWStep& step, float weight_decay, float gradient_scale)
       : scale(gradient_scale),
         beta1(step.beta1),
         beta2(step.beta2),
         keep1(static_cast<float>(1.0 - static_cast<double>(step.beta1))),
         keep2(static_cast<float>(1.0 - static_cast<double>(step.beta2))),
         epsilon(step.epsilon),
-        decay(static_cast<float>(1.0 - static_cast<double>(step.learning_rate) * step.weight_decay)),
+        decay(static_cast<float>(1.0 - static_cast<double>(step.learning_rate) * weight_decay)),
         rate(
             static_cast<float>(step.learning_rate / (1.0 - std::pow(double{step.beta1}, double(step.step))))),
         root_bias(
@@ -101,19 +101,24 @@ T narrow_randomly(float value, std::uint32_t random) {
   }
 }
 
-template <class P, class G, class M, class V>
+template <class P, class G, class M>
 struct States {
   P* parameter;
   float* master;  ///< or null
   const G* gradient;
   M* average;
-  V* square;
+  M* square;
+
+  States at(const AdamWPiece& piece) const {
+    return {parameter + piece.parameter_begin, master ? master + piece.state_begin : nullptr,
+            gradient + piece.parameter_begin, average + piece.state_begin, square + piece.state_begin};
+  }
 };
 
 /// All states fp32, or bf16 only where rounding is to nearest: one simd loop.
 template <class P, class G>
-void update_plain(const Update& update, const States<P, G, float, float>& s, float* weights,
-                  std::int64_t begin, std::int64_t end) {
+void update_plain(const Update& update, const States<P, G, float>& s, float* weights, std::int64_t begin,
+                  std::int64_t end) {
 #pragma omp simd
   for (std::int64_t i = begin; i < end; ++i) {
     float weight = weights[i], average = s.average[i], square = s.square[i];
@@ -125,61 +130,61 @@ void update_plain(const Update& update, const States<P, G, float, float>& s, flo
   }
 }
 
-/// Element by element with random rounding: word 0 of the element's Philox block rounds exp_avg, word 1
-/// exp_avg_sq, word 2 the parameter.
-template <class P, class G, class M, class V>
-void update_rounding(const Update& update, const AdamWStep& step, const States<P, G, M, V>& s,
-                     std::int64_t begin, std::int64_t end) {
+/// Element by element with random rounding; see Kernels::adamw for the bits.
+template <class P, class G, class M>
+void update_rounding(const Update& update, const AdamWStep& step, const AdamWPiece& piece,
+                     const States<P, G, M>& s, std::int64_t begin, std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i) {
-    const auto bits = philox4x32(step.rounding_seed, static_cast<std::uint64_t>(step.first_element + i),
-                                 static_cast<std::uint64_t>(step.step));
+    const auto index = static_cast<std::uint64_t>(piece.global_index(i));
+    const auto bits = philox4x32(piece.rounding_key, index / 2, static_cast<std::uint64_t>(step.step));
+    const std::size_t half = 2 * (index % 2);
     float weight = s.master ? s.master[i] : widen(s.parameter[i]);
     float average = widen(s.average[i]), square = widen(s.square[i]);
     update.apply(widen(s.gradient[i]), weight, average, square);
-    s.average[i] = narrow_randomly<M>(average, bits[0]);
-    s.square[i] = narrow_randomly<V>(square, bits[1]);
+    s.average[i] = narrow_randomly<M>(average, bits[half]);
+    s.square[i] = narrow_randomly<M>(square, bits[half] >> 16);
     if (s.master) {
       s.master[i] = weight;
       s.parameter[i] = narrow<P>(weight);
     } else {
-      s.parameter[i] = narrow_randomly<P>(weight, bits[2]);
+      s.parameter[i] = narrow_randomly<P>(weight, bits[half + 1]);
     }
   }
 }
 
-template <class P, class G, class M, class V>
-void update_range(const Update& update, const AdamWStep& step, const States<P, G, M, V>& s,
-                  std::int64_t begin, std::int64_t end) {
-  if constexpr (std::is_same_v<M, float> && std::is_same_v<V, float>) {
+template <class P, class G, class M>
+void update_range(const Update& update, const AdamWStep& step, const AdamWPiece& piece,
+                  const States<P, G, M>& s, std::int64_t begin, std::int64_t end) {
+  if constexpr (std::is_same_v<M, float>) {
     if (s.master && std::is_same_v<P, bf16>) return update_plain(update, s, s.master, begin, end);
     if constexpr (std::is_same_v<P, float>) {
       if (!s.master) return update_plain(update, s, s.parameter, begin, end);
     }
   }
-  update_rounding(update, step, s, begin, end);
+  update_rounding(update, step, piece, s, begin, end);
 }
 
 }  // namespace
 
-void HostKernels::adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& master,
-                        const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
-                        const Tensor& scale, Stream&) {
-  contracts::adamw(step, parameter, master, gradient, exp_avg, exp_avg_sq, scale);
-  const std::int64_t n = parameter.elements();
+void HostKernels::adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+                        const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
+                        const Tensor& exp_avg_sq, const Tensor& scale, Stream&) {
+  contracts::adamw(step, pieces, parameter, master, gradient, exp_avg, exp_avg_sq, scale);
   const float factor = elements<float>(scale)[0];
   if (factor == 0) return;
-  const Update update(step, factor);
   with_type(parameter.dtype(), [&]<class P>(P) {
     with_type(gradient.dtype(), [&]<class G>(G) {
       with_type(exp_avg.dtype(), [&]<class M>(M) {
-        with_type(exp_avg_sq.dtype(), [&]<class V>(V) {
-          const States<P, G, M, V> states{elements<P>(parameter), master ? elements<float>(master) : nullptr,
-                                          elements<G>(gradient), elements<M>(exp_avg),
-                                          elements<V>(exp_avg_sq)};
-          parallel_ranges(threads_, n, elements_grain, [&](std::int64_t begin, std::int64_t end) {
-            update_range(update, step, states, begin, end);
-          });
-        });
+        const States<P, G, M> all{elements<P>(parameter), master ? elements<float>(master) : nullptr,
+                                  elements<G>(gradient), elements<M>(exp_avg), elements<M>(exp_avg_sq)};
+        for (const AdamWPiece& piece : pieces) {
+          const Update update(step, piece.weight_decay, factor);
+          const auto states = all.at(piece);
+          parallel_ranges(threads_, piece.elements, elements_grain,
+                          [&](std::int64_t begin, std::int64_t end) {
+                            update_range(update, step, piece, states, begin, end);
+                          });
+        }
       });
     });
   });
