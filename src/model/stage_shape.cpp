@@ -32,7 +32,6 @@ StageShape StageShape::make(const ModelConfig& config, int tp, std::int64_t micr
   shape.vocabulary = local_vocabulary(config, tp);
   shape.attention = {config.query_heads / tp, config.key_value_heads / tp, config.head_dim};
   shape.positions = sequence;
-  shape.logits_bytes = std::size_t{64} << 20;
   return shape;
 }
 

@@ -49,12 +49,13 @@ std::vector<LayerRange> partition_of(const RunShape& shape, const PipelineShape&
 }
 
 StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
-                      const std::vector<LayerRange>& partition, int slots) {
+                      const std::vector<LayerRange>& partition, int slots, const Kernels& kernels) {
   StageLayout layout;
   layout.shape = StageShape::make(shape.model, grid.shape().tp, shape.micro_batch, shape.sequence);
   layout.shape.compute = shape.compute;
   layout.shape.gradient = shape.gradient;
   layout.shape.recompute = shape.recompute;
+  layout.shape.logits_bytes = kernels.logits_bytes();
   layout.shape.split_backward = shape.schedule == ScheduleKind::zero_bubble;
   layout.first_stage = grid.first_stage();
   layout.last_stage = grid.last_stage();
@@ -114,7 +115,8 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
   RankSchedule schedule = make_schedule(shape.schedule, pipeline).ranks[stage];
-  const StageLayout layout = layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations);
+  const StageLayout layout =
+      layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
   RankPlan plan{shape,  grid, pipeline, std::move(partition), std::move(table), std::move(schedule),
                 layout, {},   {}};
   plan.buffers = PipelineBufferCounts::of(plan.schedule);

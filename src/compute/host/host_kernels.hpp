@@ -14,6 +14,7 @@ class HostKernels final : public Kernels {
   explicit HostKernels(int threads) : threads_(threads) {}
 
   std::size_t workspace_bytes(const WorkspaceRequest& request) const override;
+  std::size_t logits_bytes() const override { return std::size_t{64} << 20; }
   void set_workspace(const Tensor& workspace) override;
   void fill_zero(const Tensor& out, Stream& stream) override;
   void copy(const Tensor& in, const Tensor& out, Stream& stream) override;
