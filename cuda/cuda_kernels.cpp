@@ -13,8 +13,8 @@ CudaKernels::CudaKernels(const GpuTraits& gpu)
 CudaKernels::~CudaKernels() = default;
 
 std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const {
-  return std::max({matmul_scratch(), attention_scratch(request), norm_scratch(request, gpu_),
-                   embedding_scratch(request), optimizer_scratch()});
+  return std::max({matmul_scratch(request), attention_scratch(request), norm_scratch(request, gpu_),
+                   embedding_scratch(request), loss_scratch(request), optimizer_scratch()});
 }
 
 void CudaKernels::set_workspace(const Tensor& workspace) {

@@ -7,6 +7,7 @@
 #include "cuda/check.hpp"
 #include "cuda/cuda_kernels.hpp"
 #include "cuda/cuda_stream.hpp"
+#include "cuda/data_kernels.hpp"
 #include "cuda/element.cuh"
 #include "cuda/launch.cuh"
 
@@ -39,8 +40,8 @@ __global__ __launch_bounds__(threads) void convert_kernel(const In* in, Out* out
   for_each_packet<N>(n, [&](std::int64_t i) { Packet<N>::load(in + i).store(out + i); });
 }
 
-template <int N, class T>
-__global__ __launch_bounds__(threads) void add_kernel(const T* a, const T* b, T* out, std::int64_t n) {
+template <int N, class A, class T>
+__global__ __launch_bounds__(threads) void add_kernel(const A* a, const T* b, T* out, std::int64_t n) {
   for_each_packet<N>(n, [&](std::int64_t i) {
     auto sum = Packet<N>::load(a + i);
     const auto other = Packet<N>::load(b + i);
@@ -80,6 +81,19 @@ __global__ __launch_bounds__(threads) void fill_normal_kernel(T* out, std::uint6
 }
 
 }  // namespace
+
+void accumulate(const Tensor& in, const Tensor& sum, cudaStream_t stream) {
+  const std::int64_t n = sum.elements();
+  with_type(in.dtype(), [&]<class A>() {
+    with_type(sum.dtype(), [&]<class T>() {
+      with_packet(n, {&in, &sum}, [&]<int N>() {
+        add_kernel<N><<<packet_blocks<N>(n), threads, 0, stream>>>(elements<A>(in), elements<T>(sum),
+                                                                   elements<T>(sum), n);
+      });
+    });
+  });
+  check_launch("accumulate", sum.shape());
+}
 
 void CudaKernels::fill_zero(const Tensor& out, Stream& stream) {
   contracts::fill_zero(out);

@@ -73,47 +73,39 @@ __global__ __launch_bounds__(threads) void statistics_kernel(const T* logits, co
   out[2] = target >= 0 && target < columns ? widen(row[target]) : 0.0f;
 }
 
-/// What all shards know of one row.
-struct WholeRow {
-  float largest = -INFINITY, sum = 0, target = 0;
-
-  __device__ WholeRow(const float* statistics, int shards, std::int64_t stride) {
-    for (int s = 0; s < shards; ++s) largest = fmaxf(largest, statistics[s * stride]);
-    for (int s = 0; s < shards; ++s) {
-      const float* shard = statistics + s * stride;
-      // A shard without columns has sum 0 and largest -infinity: it adds nothing.
-      if (shard[1] != 0) sum += shard[1] * expf(shard[0] - largest);
-      target += shard[2];
-    }
-  }
-  __device__ float loss() const { return logf(sum) + (largest - target); }
-};
-
-__global__ __launch_bounds__(256) void losses_kernel(const float* statistics, const std::int32_t* targets,
-                                                     int rows, int shards, float* losses) {
+/// Joins what the shards know of each row: its loss, and the logarithm of the sum of all its exponentials.
+__global__ __launch_bounds__(256) void join_kernel(const float* statistics, const std::int32_t* targets,
+                                                   int rows, int shards, float* losses, float* log_sums) {
   const int row = blockIdx.x * 256 + threadIdx.x;
   if (row >= rows) return;
-  losses[row] = targets[row] < 0
-                    ? 0.0f
-                    : WholeRow(statistics + std::int64_t{row} * 3, shards, std::int64_t{rows} * 3).loss();
+  const float* first = statistics + std::int64_t{row} * 3;
+  const std::int64_t stride = std::int64_t{rows} * 3;
+  float largest = -INFINITY, sum = 0, target = 0;
+  for (int s = 0; s < shards; ++s) largest = fmaxf(largest, first[s * stride]);
+  for (int s = 0; s < shards; ++s) {
+    const float* shard = first + s * stride;
+    // A shard without columns has sum 0 and largest -infinity: it adds nothing.
+    if (shard[1] != 0) sum += shard[1] * expf(shard[0] - largest);
+    target += shard[2];
+  }
+  const float log_sum = logf(sum);
+  losses[row] = targets[row] < 0 ? 0.0f : log_sum + (largest - target);
+  log_sums[row] = largest + log_sum;
 }
 
 /// One row a block: logits become softmax - [column is the target], padding 0.
 template <int N, class T>
 __global__ __launch_bounds__(threads) void gradient_kernel(T* logits, const std::int32_t* targets,
                                                            std::int64_t first_id, int columns,
-                                                           std::int64_t width, const float* statistics,
-                                                           int shards) {
-  const std::int64_t rows = gridDim.x;
-  const WholeRow whole(statistics + std::int64_t{blockIdx.x} * 3, shards, rows * 3);
+                                                           std::int64_t width, const float* log_sums) {
+  const float log_sum = log_sums[blockIdx.x];
   const bool counts = targets[blockIdx.x] >= 0;
   const std::int64_t target = counts ? targets[blockIdx.x] - first_id : -1;
-  const float scale = 1.0f / whole.sum;
   T* row = logits + blockIdx.x * width;
   const auto differentiate = [&](Packet<N> packet, int c) {
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      float gradient = __expf(packet.value[k] - whole.largest) * scale;
+      float gradient = __expf(packet.value[k] - log_sum);
       if (c + k == target) gradient -= 1.0f;
       packet.value[k] = counts && c + k < columns ? gradient : 0.0f;
     }
@@ -149,6 +141,12 @@ __global__ __launch_bounds__(1024) void totals_kernel(const float* losses, const
 
 }  // namespace
 
+std::size_t loss_scratch(const WorkspaceRequest& request) {
+  Scratch scratch;
+  scratch.take<float>(request.tokens, "");
+  return scratch.used();
+}
+
 void CudaKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                            std::int64_t columns, const Tensor& statistics, Stream& stream) {
   contracts::cross_entropy_statistics(logits, targets, columns, statistics);
@@ -172,16 +170,17 @@ void CudaKernels::cross_entropy_finish(const Tensor& logits, const Tensor& targe
   if (rows == 0) return;
   const auto* target = elements<std::int32_t>(targets);
   const auto* known = elements<float>(statistics);
-  losses_kernel<<<blocks_for(rows, 256), 256, 0, handle_of(stream)>>>(known, target, rows, shards,
-                                                                      elements<float>(losses));
+  Scratch scratch(workspace_);
+  float* log_sums = scratch.take<float>(rows, "cross_entropy_finish");
+  join_kernel<<<blocks_for(rows, 256), 256, 0, handle_of(stream)>>>(known, target, rows, shards,
+                                                                    elements<float>(losses), log_sums);
   totals_kernel<<<1, 1024, 0, handle_of(stream)>>>(elements<float>(losses), target, rows,
                                                    elements<double>(totals));
   if (gradient && logits.columns() > 0)
     with_type(logits.dtype(), [&]<class T>() {
       with_packet(logits.columns(), {&logits}, [&]<int N>() {
         gradient_kernel<N><<<static_cast<unsigned>(rows), threads, 0, handle_of(stream)>>>(
-            elements<T>(logits), target, first_id, static_cast<int>(columns), logits.columns(), known,
-            shards);
+            elements<T>(logits), target, first_id, static_cast<int>(columns), logits.columns(), log_sums);
       });
     });
   check_launch("cross_entropy_finish", logits.shape());

@@ -3,6 +3,7 @@
 #include "compute/contracts.hpp"
 #include "cuda/cuda_kernels.hpp"
 #include "cuda/cuda_stream.hpp"
+#include "cuda/data_kernels.hpp"
 #include "cuda/matmul_tuner.hpp"
 #include "cuda/workspace.hpp"
 
@@ -42,8 +43,12 @@ void multiply(MatmulTuner& tuner, const Operand& a, const Operand& b, const Tens
 
 }  // namespace
 
-std::size_t matmul_scratch() {
-  return MatmulTuner::workspace_bytes;
+std::size_t matmul_scratch(const WorkspaceRequest& request) {
+  Scratch scratch;
+  scratch.take<std::byte>(MatmulTuner::workspace_bytes, "");
+  if (request.compute == DType::fp32 && request.gradient == DType::bf16)
+    scratch.take<float>(request.largest_weight, "");
+  return scratch.used();
 }
 
 void CudaKernels::linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) {
@@ -62,7 +67,16 @@ void CudaKernels::linear_backward_weight(const Tensor& dy, const Tensor& x, cons
                                          Stream& stream) {
   contracts::linear_backward_weight(dy, x, dw);
   if (dy.rows() == 0) return;
-  multiply(*matmul_, {x}, {dy, true}, dw, dy.rows(), true, workspace_, stream);
+  if (x.dtype() == DType::bf16 || dw.dtype() == DType::fp32) {
+    multiply(*matmul_, {x}, {dy, true}, dw, dy.rows(), true, workspace_, stream);
+    return;
+  }
+  // cuBLASLt does not add fp32 products to bf16: the product goes through the workspace.
+  Scratch scratch(workspace_);
+  scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a matrix product");
+  const Tensor product(scratch.take<float>(dw.elements(), "linear_backward_weight"), DType::fp32, dw.shape());
+  multiply(*matmul_, {x}, {dy, true}, product, dy.rows(), false, workspace_, stream);
+  accumulate(product, dw, handle_of(stream));
 }
 
 }  // namespace llama3d::cuda
