@@ -73,9 +73,10 @@ __global__ __launch_bounds__(threads) void statistics_kernel(const T* logits, co
   out[2] = target >= 0 && target < columns ? widen(row[target]) : 0.0f;
 }
 
-/// Joins what the shards know of each row: its loss, and the logarithm of the sum of all its exponentials.
+/// Joins what the shards know of each row: its loss, and the largest logit with the reciprocal of the sum of
+/// exp(logit - largest), which together give every softmax without cancellation.
 __global__ __launch_bounds__(256) void join_kernel(const float* statistics, const std::int32_t* targets,
-                                                   int rows, int shards, float* losses, float* log_sums) {
+                                                   int rows, int shards, float* losses, float2* softmax) {
   const int row = blockIdx.x * 256 + threadIdx.x;
   if (row >= rows) return;
   const float* first = statistics + std::int64_t{row} * 3;
@@ -88,24 +89,23 @@ __global__ __launch_bounds__(256) void join_kernel(const float* statistics, cons
     if (shard[1] != 0) sum += shard[1] * expf(shard[0] - largest);
     target += shard[2];
   }
-  const float log_sum = logf(sum);
-  losses[row] = targets[row] < 0 ? 0.0f : log_sum + (largest - target);
-  log_sums[row] = largest + log_sum;
+  losses[row] = targets[row] < 0 ? 0.0f : logf(sum) + (largest - target);
+  softmax[row] = {largest, 1.0f / sum};
 }
 
 /// One row a block: logits become softmax - [column is the target], padding 0.
 template <int N, class T>
 __global__ __launch_bounds__(threads) void gradient_kernel(T* logits, const std::int32_t* targets,
                                                            std::int64_t first_id, int columns,
-                                                           std::int64_t width, const float* log_sums) {
-  const float log_sum = log_sums[blockIdx.x];
+                                                           std::int64_t width, const float2* softmax) {
+  const float2 whole = softmax[blockIdx.x];
   const bool counts = targets[blockIdx.x] >= 0;
   const std::int64_t target = counts ? targets[blockIdx.x] - first_id : -1;
   T* row = logits + blockIdx.x * width;
   const auto differentiate = [&](Packet<N> packet, int c) {
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      float gradient = __expf(packet.value[k] - log_sum);
+      float gradient = __expf(packet.value[k] - whole.x) * whole.y;
       if (c + k == target) gradient -= 1.0f;
       packet.value[k] = counts && c + k < columns ? gradient : 0.0f;
     }
@@ -143,7 +143,7 @@ __global__ __launch_bounds__(1024) void totals_kernel(const float* losses, const
 
 std::size_t loss_scratch(const WorkspaceRequest& request) {
   Scratch scratch;
-  scratch.take<float>(request.tokens, "");
+  scratch.take<float2>(request.tokens, "");
   return scratch.used();
 }
 
@@ -171,16 +171,16 @@ void CudaKernels::cross_entropy_finish(const Tensor& logits, const Tensor& targe
   const auto* target = elements<std::int32_t>(targets);
   const auto* known = elements<float>(statistics);
   Scratch scratch(workspace_);
-  float* log_sums = scratch.take<float>(rows, "cross_entropy_finish");
+  float2* softmax = scratch.take<float2>(rows, "cross_entropy_finish");
   join_kernel<<<blocks_for(rows, 256), 256, 0, handle_of(stream)>>>(known, target, rows, shards,
-                                                                    elements<float>(losses), log_sums);
+                                                                    elements<float>(losses), softmax);
   totals_kernel<<<1, 1024, 0, handle_of(stream)>>>(elements<float>(losses), target, rows,
                                                    elements<double>(totals));
   if (gradient && logits.columns() > 0)
     with_type(logits.dtype(), [&]<class T>() {
       with_packet(logits.columns(), {&logits}, [&]<int N>() {
         gradient_kernel<N><<<static_cast<unsigned>(rows), threads, 0, handle_of(stream)>>>(
-            elements<T>(logits), target, first_id, static_cast<int>(columns), logits.columns(), log_sums);
+            elements<T>(logits), target, first_id, static_cast<int>(columns), logits.columns(), softmax);
       });
     });
   check_launch("cross_entropy_finish", logits.shape());

@@ -5,10 +5,28 @@
 namespace llama3d {
 namespace {
 
-DType parse_precision(std::string_view word) {
+DType parse_dtype(std::string_view option, std::string_view word) {
   for (const DType dtype : {DType::fp32, DType::bf16})
     if (word == name_of(dtype)) return dtype;
-  throw ConfigurationError(fmt::format("--precision {}: unknown; use fp32 or bf16", word));
+  throw ConfigurationError(fmt::format("--{} {}: unknown; use fp32 or bf16", option, word));
+}
+DType parse_precision(std::string_view word) {
+  return parse_dtype("precision", word);
+}
+DType parse_gradient_dtype(std::string_view word) {
+  return parse_dtype("gradient-dtype", word);
+}
+DType parse_optimizer_dtype(std::string_view word) {
+  return parse_dtype("optimizer-dtype", word);
+}
+
+bool parse_master_weights(std::string_view word) {
+  if (word != "fp32" && word != "none")
+    throw ConfigurationError(fmt::format("--master-weights {}: unknown; use fp32 or none", word));
+  return word == "fp32";
+}
+std::string_view name_of_master_weights(bool master) {
+  return master ? "fp32" : "none";
 }
 
 }  // namespace
@@ -36,7 +54,13 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
            "sequences a step over all ranks; 0: micro-batch size x DP x stages");
   line.add("seq-length", s.seq_length, "tokens a sequence" + recorded);
   line.add_word("precision", s.precision, parse_precision, name_of,
-                "of parameters and activations: fp32, or bf16 with fp32 master weights");
+                "of parameters and activations: fp32 or bf16");
+  line.add_word("master-weights", s.master_weights, parse_master_weights, name_of_master_weights,
+                "beside bf16 parameters: fp32, or none with parameters rounded stochastically");
+  line.add_word("gradient-dtype", s.gradient_dtype, parse_gradient_dtype, name_of,
+                "of accumulated gradients: fp32 or bf16");
+  line.add_word("optimizer-dtype", s.optimizer_dtype, parse_optimizer_dtype, name_of,
+                "of AdamW's moments: fp32, or bf16 rounded stochastically");
   line.add_word("recompute", s.recompute, parse_recompute, name_of,
                 "in the backward pass: none, cheap (norms and SwiGLU) or full (whole layers)");
 }

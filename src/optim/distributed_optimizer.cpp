@@ -69,14 +69,14 @@ AdamWPiece update_of(const OwnedPiece& piece, const OptimizerOptions& options) {
 }  // namespace
 
 ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTable& table,
-                                        const GridShape& grid, DType compute, DType gradient, DType state) {
+                                        const GridShape& grid, DType compute, const StateDTypes& states) {
   const std::int64_t owned = table.arena_elements() / grid.dp;
   ModelStateMemory memory;
   memory.parameters = arenas.parameters.take(compute, {table.arena_elements()});
-  memory.gradients = arenas.gradients.take(gradient, {table.arena_elements()});
-  if (compute != DType::fp32) memory.master = arenas.optimizer.take(DType::fp32, {owned});
-  memory.exp_avg = arenas.optimizer.take(state, {owned});
-  memory.exp_avg_sq = arenas.optimizer.take(state, {owned});
+  memory.gradients = arenas.gradients.take(states.gradient, {table.arena_elements()});
+  if (compute != DType::fp32 && states.master) memory.master = arenas.optimizer.take(DType::fp32, {owned});
+  memory.exp_avg = arenas.optimizer.take(states.moments, {owned});
+  memory.exp_avg_sq = arenas.optimizer.take(states.moments, {owned});
   memory.totals = arenas.optimizer.take(DType::fp64, {3});
   memory.scale = arenas.optimizer.take(DType::fp32, {1});
   memory.report = arenas.optimizer.take(DType::fp32, {2});

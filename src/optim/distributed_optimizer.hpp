@@ -16,8 +16,7 @@ struct OptimizerOptions {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   double weight_decay = 0.1;
   double gradient_clip = 1.0;  ///< largest global norm; 0 does not clip
-  DType state_dtype = DType::fp32;
-  std::uint64_t seed = 0;  ///< of stochastic rounding
+  std::uint64_t seed = 0;      ///< of stochastic rounding
 };
 
 /// This rank's slice of one group, as elements of the parameter arena and of the state arenas.
@@ -47,12 +46,20 @@ struct OwnedPiece {
 std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
                                      const GridCoordinate& coordinate);
 
+/// What a rank's model and optimizer keep beside the parameters. bf16 moments, and bf16 parameters without
+/// master weights, round stochastically.
+struct StateDTypes {
+  DType gradient = DType::fp32;
+  DType moments = DType::fp32;
+  bool master = true;  ///< fp32 master weights; fp32 parameters need none and have none
+};
+
 /// The arenas of a rank's model and optimizer, by one code for the plan and for the run.
 struct ModelStateMemory {
   Tensor parameters;           ///< (arena elements) compute
   Tensor gradients;            ///< (arena elements) gradient dtype
-  Tensor master;               ///< (owned elements) fp32; empty when parameters are fp32
-  Tensor exp_avg, exp_avg_sq;  ///< (owned elements) state dtype
+  Tensor master;               ///< (owned elements) fp32, or empty
+  Tensor exp_avg, exp_avg_sq;  ///< (owned elements) dtype of the moments
   Tensor totals;               ///< (3) fp64: squared gradient norm, sum of losses, number of targets
   Tensor scale;                ///< (1) fp32
   Tensor report;               ///< (2) fp32: mean loss, gradient norm
@@ -61,7 +68,7 @@ struct ModelStateMemory {
     Arena &parameters, &gradients, &optimizer;
   };
   static ModelStateMemory take(const Arenas& arenas, const ParameterTable& table, const GridShape& grid,
-                               DType compute, DType gradient, DType state);
+                               DType compute, const StateDTypes& states);
   /// Where a stage adds loss and targets: (2) fp64.
   Tensor loss_totals() const { return totals.slice(1, 3); }
 };

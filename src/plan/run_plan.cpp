@@ -23,7 +23,7 @@ constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::par
 void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
   const RunShape& s = plan.shape;
   m.state = ModelStateMemory::take({m.parameters, m.gradients, m.optimizer}, plan.table, s.grid, s.compute,
-                                   s.gradient, s.optimizer_state);
+                                   s.states);
   m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
   m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
   const auto bytes = static_cast<std::int64_t>(kernels.workspace_bytes(plan.layout.shape.workspace()));
@@ -53,7 +53,7 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
   StageLayout layout;
   layout.shape = StageShape::make(shape.model, grid.shape().tp, shape.micro_batch, shape.sequence);
   layout.shape.compute = shape.compute;
-  layout.shape.gradient = shape.gradient;
+  layout.shape.gradient = shape.states.gradient;
   layout.shape.recompute = shape.recompute;
   layout.shape.logits_bytes = kernels.logits_bytes();
   layout.shape.split_backward = shape.schedule == ScheduleKind::zero_bubble;

@@ -23,8 +23,7 @@ struct RunShape {
   std::int64_t global_batch = 1;     ///< sequences
   std::int64_t sequence = 1;         ///< tokens
   DType compute = DType::fp32;
-  DType gradient = DType::fp32;
-  DType optimizer_state = DType::fp32;
+  StateDTypes states;
   Recompute recompute = Recompute::none;
 
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple

@@ -49,7 +49,10 @@ struct TrainSettings {
       10;  ///< consecutive steps with non-finite loss or gradient before giving up
 
   // machine
-  DType precision = DType::fp32;  ///< of parameters and activations; optimizer state is fp32
+  DType precision = DType::fp32;        ///< of parameters and activations
+  bool master_weights = true;           ///< fp32 weights beside bf16 parameters
+  DType gradient_dtype = DType::fp32;   ///< of accumulated gradients
+  DType optimizer_dtype = DType::fp32;  ///< of AdamW's moments
   Recompute recompute = Recompute::none;
 
   // output

@@ -343,6 +343,7 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
       s.global_batch_size > 0 ? s.global_batch_size : s.micro_batch_size * shape.grid.dp * shape.grid.pp;
   shape.sequence = s.seq_length;
   shape.compute = s.precision;
+  shape.states = {.gradient = s.gradient_dtype, .moments = s.optimizer_dtype, .master = s.master_weights};
   shape.recompute = s.recompute;
   return shape;
 }

@@ -76,14 +76,19 @@ Machine::Machine(std::unique_ptr<Device> made)
       stream(device->create_stream(StreamPriority::normal)),
       workspace(nullptr, [](void*) {}) {
   // Beyond the largest sizes that any test uses.
-  const WorkspaceRequest most{.compute = DType::bf16,
-                              .gradient = DType::bf16,
-                              .tokens = 1024,
+  const WorkspaceRequest most{.tokens = 1024,
                               .hidden = 1024,
                               .largest_features = 1024,
                               .largest_weight = 512 * 512,
                               .attention = {8, 4, 128}};
-  const std::size_t bytes = kernels().workspace_bytes(most);
+  std::size_t bytes = 0;
+  for (const DType compute : reals())
+    for (const DType gradient : reals()) {
+      WorkspaceRequest request = most;
+      request.compute = compute;
+      request.gradient = gradient;
+      bytes = std::max(bytes, kernels().workspace_bytes(request));
+    }
   workspace = device->allocate(bytes);
   kernels().set_workspace({workspace.get(), DType::fp32, {static_cast<std::int64_t>(bytes / 4)}});
 }
