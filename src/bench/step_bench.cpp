@@ -1,0 +1,59 @@
+#include <chrono>
+
+#include "base/philox.hpp"
+#include "bench/bench.hpp"
+#include "train/engine.hpp"
+#include "train/model_state.hpp"
+
+namespace llama3d {
+namespace {
+
+/// A micro-batch of random tokens, one document a sequence.
+BatchRows random_rows(const RankPlan& plan, std::uint64_t key) {
+  const std::int64_t sequence = plan.shape.sequence, tokens = plan.shape.micro_batch * sequence;
+  const auto vocabulary = static_cast<std::uint32_t>(plan.shape.model.vocabulary);
+  BatchRows rows;
+  for (std::int64_t i = 0; i < plan.layout.shape.rows; ++i) {
+    const PhiloxBlock bits = philox4x32(key, static_cast<std::uint64_t>(i));
+    const std::int64_t begin = i / sequence * sequence;
+    const bool real = i < tokens;
+    rows.ids.push_back(static_cast<std::int32_t>(bits[0] % vocabulary));
+    rows.targets.push_back(real ? static_cast<std::int32_t>(bits[1] % vocabulary) : -1);
+    rows.start.push_back(static_cast<std::int32_t>(real ? begin : i));
+    rows.end.push_back(static_cast<std::int32_t>(real ? begin + sequence : i + 1));
+    rows.position.push_back(static_cast<std::int32_t>(real ? i - begin : 0));
+  }
+  return rows;
+}
+
+}  // namespace
+
+StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int steps) {
+  RankPlan plan = make_rank_plan(run, runtime.control.rank(), runtime.device.kernels());
+  StepBench result;
+  result.planned_bytes = plan.memory.total();
+  Engine engine(std::move(plan), {}, runtime);
+  {
+    ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
+                     engine.memory().state, runtime.device, engine.stream());
+    state.initialize(1, run.model.initializer_range);
+  }
+  engine.optimizer().gather_parameters();
+  std::vector<BatchRows> batch;
+  for (int m = 0; m < engine.plan().pipeline.micro_batches; ++m)
+    batch.push_back(
+        random_rows(engine.plan(), static_cast<std::uint64_t>(m * run.grid.dp) +
+                                       static_cast<std::uint64_t>(engine.plan().grid.coordinate().dp)));
+  for (int step = 1; step <= warmup + steps; ++step) {
+    runtime.control.barrier();
+    const auto begin = std::chrono::steady_clock::now();
+    engine.train_step(batch, step, 1e-4);
+    engine.stream().synchronize();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    if (step > warmup) result.step_seconds.push_back(seconds.count());
+  }
+  result.used_bytes = runtime.device.memory_in_use();
+  return result;
+}
+
+}  // namespace llama3d

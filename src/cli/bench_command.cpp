@@ -1,0 +1,168 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/bytes.hpp"
+#include "base/version.hpp"
+#include "bench/bench.hpp"
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "cli/train_options.hpp"
+#include "mpi/failure.hpp"
+#include "train/trainer.hpp"
+
+namespace llama3d {
+namespace {
+
+constexpr std::array<std::string_view, 4> what_words = {"kernels", "gemm", "attention", "step"};
+
+struct BenchCommand {
+  std::string what;
+  TrainSettings settings;
+  MachineOptions machine;
+  BenchOptions options;
+  int steps = 5;
+  std::string output = "bench.h5";
+  CommandLine line{"bench", "Time kernels, gemm, attention or step: llama3d bench WHAT [options]."};
+
+  BenchCommand() {
+    add_shape_options(line, settings);
+    add_machine_options(line, machine);
+    line.add("repeats", options.repeats, "timed calls of an operation; the median counts");
+    line.add("warmup", options.warmup, "untimed rounds, or steps, before");
+    line.add("steps", steps, "timed optimizer steps of `bench step`");
+    line.add("output", output, "HDF5 file for the rows");
+  }
+};
+
+void check(const BenchCommand& command) {
+  if (std::find(what_words.begin(), what_words.end(), command.what) == what_words.end())
+    throw ConfigurationError(
+        fmt::format("bench {}: unknown; use {}", command.what, fmt::join(what_words, ", ")));
+  for (const auto& [option, value, least] : {std::tuple{"repeats", command.options.repeats, 1},
+                                             {"warmup", command.options.warmup, 0},
+                                             {"steps", command.steps, 1}})
+    if (value < least)
+      throw ConfigurationError(fmt::format("--{} {}: must be at least {}", option, value, least));
+}
+
+std::string rate_text(const BenchRow& row) {
+  if (row.unit == "FLOP") return fmt::format("{:9.1f} TFLOP/s", row.rate * 1e-12);
+  if (row.unit == "byte") return fmt::format("{:9.1f} GB/s", row.rate * 1e-9);
+  return fmt::format("{:9.0f} tokens/s", row.rate);
+}
+
+void print_row(const BenchRow& row) {
+  fmt::print("{:<28} {:<34} {:<24} {:10.4f} ms {:<18} {:6.1f}%\n", row.name, row.shape, row.dtype,
+             row.seconds * 1e3, rate_text(row), row.fraction * 100);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Whole steps, against the time their products and attention would take alone.
+void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime& runtime,
+                       const BenchSink& sink) {
+  const bool leader = runtime.control.rank() == 0;
+  check_fits(run, runtime.device.kernels(), runtime.device.memory_bytes());
+  double products = 0, attention = 0;
+  {
+    Laboratory lab(runtime.device, command.options);
+    const auto ignore = [](const BenchRow&) {};
+    products = bench_products(lab, run, ignore);
+    attention = bench_attention(lab, run, ignore);
+  }
+  const StepBench result = bench_steps(run, runtime, command.options.warmup, command.steps);
+  if (!leader) return;
+  const auto tokens = static_cast<double>(run.global_batch * run.sequence);
+  BenchRow row;
+  row.group = "step";
+  row.name = run.model.name;
+  row.shape = fmt::format("{}, micro-batch {} x {}, {} accumulated", run.grid.to_string(), run.micro_batch,
+                          run.sequence, run.micro_batches());
+  row.dtype = fmt::format("{} {} {}{}", name_of(run.compute), name_of(run.states.gradient),
+                          name_of(run.states.moments),
+                          run.compute == DType::bf16 && run.states.master ? " +master" : "");
+  row.seconds = median(result.step_seconds);
+  row.work = tokens;
+  row.unit = "token";
+  row.rate = tokens / row.seconds;
+  row.ceiling = static_cast<double>(run.micro_batch * run.sequence) * run.grid.dp / (products + attention) *
+                run.grid.pp;
+  row.fraction = row.rate / row.ceiling;
+  sink(row);
+  const double per_gpu = row.rate / run.grid.world();
+  const auto peak = runtime.device.peak_flops(run.compute);
+  fmt::print("a micro-batch: products {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
+             products * 1e3, attention * 1e3, row.ceiling);
+  fmt::print("{:.0f} tokens/s/rank", per_gpu);
+  if (peak)
+    fmt::print(", MFU {:.1f}% of {:.1f} TFLOP/s ({})",
+               per_gpu * run.model.training_flops_per_token(run.sequence) / *peak * 100, *peak * 1e-12,
+               runtime.device.peak_source());
+  fmt::print("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
+             format_bytes(result.used_bytes));
+}
+
+int run(MpiSession& session, int argc, char** argv) {
+  ControlPlane& control = session.control();
+  BenchCommand command;
+  auto outcome = CommandLine::Outcome::run;
+  std::unique_ptr<Device> device;
+  RunShape shape;
+  fail_together(control, [&] {
+    // The first word says what to time; the rest are options.
+    const bool named = argc > 1 && argv[1][0] != '-';
+    if (named) command.what = argv[1];
+    outcome = command.line.parse(named ? argc - 1 : argc, named ? argv + 1 : argv);
+    if (outcome == CommandLine::Outcome::help) return;
+    check(command);
+    check_settings(command.settings);
+    shape = run_shape(command.settings, control.size());
+    shape.micro_batches();
+    device = make_device(command.machine.device, command.machine.threads, control);
+  });
+  const bool leader = control.rank() == 0;
+  if (outcome == CommandLine::Outcome::help) {
+    if (leader) fmt::print("{}", command.line.help());
+    return 0;
+  }
+  if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
+  std::vector<BenchRow> rows;
+  const BenchSink sink = [&](const BenchRow& row) {
+    rows.push_back(row);
+    if (leader) print_row(row);
+  };
+  if (command.what == "step") {
+    Runtime runtime{*device, control,
+                    [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+    bench_whole_steps(command, shape, runtime, sink);
+  } else {
+    Laboratory lab(*device, command.options);
+    if (command.what == "kernels") bench_kernels(lab, shape, sink);
+    if (command.what == "gemm") bench_products(lab, shape, sink);
+    if (command.what == "attention") bench_attention(lab, shape, sink);
+  }
+  if (leader) {
+    write_bench_file(command.output, rows,
+                     {{"device", device->name()},
+                      {"model", shape.model.name},
+                      {"version", version()},
+                      {"git_revision", git_revision()},
+                      {"configuration", command.line.resolved_json()}});
+    fmt::print("written to {}\n", command.output);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int bench_command(int argc, char** argv) {
+  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+}
+
+}  // namespace llama3d
