@@ -292,13 +292,14 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
       commit_copies();
     }
     float weights[2][4][4], gradient[2][4][4];
+    // Both products first: the exponentials of one then run beside the tensor work of the other.
     multiply_rows<D>(weights, q, k, place);
+    multiply_rows<D>(gradient, dout, v, place);
     const int last_query = first_query + query_rows - 1;
     const bool masked =
         first_query < first_key + key_rows - 1 || last_query >= a.rows || a.start[last_query] > first_key;
     exponentiate(weights, a, place, rows_of_lse + stage * query_rows, first_query, first_key, masked);
     store_part(weights, p, place);
-    multiply_rows<D>(gradient, dout, v, place);
     differentiate(weights, gradient, place, rows_of_lse + (2 + stage) * query_rows);
     store_part(gradient, ds, place);
     __syncthreads();
@@ -365,6 +366,8 @@ void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) 
       a.dq, 0, static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float), stream);
   cudaFuncSetAttribute(attention_backward_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        Layout<D>::bytes);
+  cudaFuncSetAttribute(attention_backward_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                       cudaSharedmemCarveoutMaxShared);
   const dim3 grid(a.key_value_heads, (a.rows + key_rows - 1) / key_rows);
   attention_backward_kernel<D><<<grid, threads, Layout<D>::bytes, stream>>>(a);
   const int pairs = (a.rows + 15) / 16 * 8, pairs_a_block = 256 / (D / 8);

@@ -293,6 +293,8 @@ template <int D>
 void launch(const Arguments& a, cudaStream_t stream) {
   constexpr int bytes = (block_rows + 2 * KeyTile<D>::rows) * D * 2;
   cudaFuncSetAttribute(attention_forward_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  cudaFuncSetAttribute(attention_forward_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                       cudaSharedmemCarveoutMaxShared);
   const dim3 grid(a.query_heads, (a.rows + block_rows - 1) / block_rows);
   attention_forward_kernel<D><<<grid, threads, bytes, stream>>>(a);
 }

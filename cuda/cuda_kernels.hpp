@@ -47,7 +47,7 @@ class CudaKernels final : public Kernels {
                           const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv,
                           Stream& stream) override;
   void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) override;
-  void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
+  void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h,
                        Stream& stream) override;
   void embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id, const Tensor& out,
                          Stream& stream) override;

@@ -34,6 +34,12 @@ __device__ __forceinline__ float over_one_plus_exp(float n, float x) {
     return __fdividef(n, 1.0f + __expf(-x));
 }
 
+template <class T>
+__device__ __forceinline__ float activate(float gate, float up) {
+  // g / (1 + e^-g) rather than g * sigmoid(g): one rounding less, and 0 where e^-g overflows.
+  return over_one_plus_exp<T>(gate, gate) * up;
+}
+
 template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h, int columns) {
   const T* gate = gate_up + static_cast<std::int64_t>(blockIdx.x) * 2 * columns;
@@ -51,15 +57,13 @@ __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h
     const int c = column_of<N>(i);
     if (c >= columns) continue;
 #pragma unroll
-    for (int k = 0; k < N; ++k)
-      // g / (1 + e^-g) rather than g * sigmoid(g): one rounding less, and 0 where e^-g overflows.
-      g[i].value[k] = over_one_plus_exp<T>(g[i].value[k], g[i].value[k]) * u[i].value[k];
+    for (int k = 0; k < N; ++k) g[i].value[k] = activate<T>(g[i].value[k], u[i].value[k]);
     g[i].store(out + c);
   }
 }
 
 template <int N, class T>
-__global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, const T* dh, T* dgate_up,
+__global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, const T* dh, T* dgate_up, T* h,
                                                            int columns) {
   const std::int64_t row = blockIdx.x;
   const T* gate = gate_up + row * 2 * columns;
@@ -78,6 +82,12 @@ __global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, con
   for (int i = 0; i < in_flight; ++i) {
     const int c = column_of<N>(i);
     if (c >= columns) continue;
+    if (h) {
+      Packet<N> activated;
+#pragma unroll
+      for (int k = 0; k < N; ++k) activated.value[k] = activate<T>(g[i].value[k], u[i].value[k]);
+      activated.store(h + row * columns + c);
+    }
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const float gk = g[i].value[k], uk = u[i].value[k], dk = d[i].value[k],
@@ -105,13 +115,14 @@ void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
 }
 
 void CudaKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
-                                  Stream& stream) {
-  contracts::swiglu_backward(gate_up, dh, dgate_up);
+                                  const Tensor& h, Stream& stream) {
+  contracts::swiglu_backward(gate_up, dh, dgate_up, h);
   if (dh.elements() == 0) return;
   with_type(dh.dtype(), [&]<class T>() {
-    with_packet(dh.columns(), {&gate_up, &dh, &dgate_up}, [&]<int N>() {
+    with_packet(dh.columns(), {&gate_up, &dh, &dgate_up, h ? &h : &dh}, [&]<int N>() {
       backward_kernel<N><<<row_grid<N>(dh.rows(), dh.columns()), threads, 0, handle_of(stream)>>>(
-          elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), static_cast<int>(dh.columns()));
+          elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), h ? elements<T>(h) : nullptr,
+          static_cast<int>(dh.columns()));
     });
   });
   check_launch("swiglu_backward", dh.shape());

@@ -98,7 +98,7 @@ void bench_swiglu(const Bench& b) {
   });
   b.measure("swiglu_backward", b.s.rows, f, 5 * b.element(), [&] {
     const Tensor gate_up = b.activations(2 * f), dh = b.activations(f), d = b.activations(2 * f);
-    return [&b, gate_up, dh, d] { b.kernels().swiglu_backward(gate_up, dh, d, b.stream()); };
+    return [&b, gate_up, dh, d] { b.kernels().swiglu_backward(gate_up, dh, d, {}, b.stream()); };
   });
 }
 

@@ -70,12 +70,12 @@ void Laboratory::set_workspace(const WorkspaceRequest& request) {
   kernels().set_workspace({workspace_.get(), DType::fp32, {static_cast<std::int64_t>(bytes / 4)}});
 }
 
-double Laboratory::seconds_of(const std::function<void()>& call) {
+double Laboratory::seconds_of(std::span<const std::function<void()>> calls) {
   stream_->record(*begin_);
-  call();
+  for (const auto& call : calls) call();
   stream_->record(*end_);
   stream_->synchronize();
-  return device_->elapsed_seconds(*begin_, *end_);
+  return device_->elapsed_seconds(*begin_, *end_) / static_cast<double>(calls.size());
 }
 
 double Laboratory::median_seconds(const BenchCase& bench) {
@@ -89,8 +89,7 @@ double Laboratory::median_seconds(const BenchCase& bench) {
   for (int round = 0; round < options_.warmup; ++round)
     for (const auto& call : calls) call();
   std::vector<double> seconds;
-  for (int i = 0; i < options_.repeats; ++i)
-    seconds.push_back(seconds_of(calls[static_cast<std::size_t>(i) % calls.size()]));
+  for (int i = 0; i < options_.repeats; ++i) seconds.push_back(seconds_of(calls));
   memory_.clear();
   std::nth_element(seconds.begin(), seconds.begin() + options_.repeats / 2, seconds.end());
   return seconds[static_cast<std::size_t>(options_.repeats / 2)];

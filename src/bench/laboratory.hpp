@@ -12,7 +12,7 @@ namespace llama3d {
 
 struct BenchOptions {
   int warmup = 2;    ///< untimed rounds over all sets of operands
-  int repeats = 20;  ///< timed calls
+  int repeats = 20;  ///< timed rounds
 };
 
 /// One thing to time. `prepare` makes operands and returns the call on them; it is asked for several sets.
@@ -44,7 +44,8 @@ class Laboratory {
 
  private:
   Tensor take(DType dtype, Shape shape);
-  double seconds_of(const std::function<void()>& call);
+  /// Of one call, from calling all of them one after the other.
+  double seconds_of(std::span<const std::function<void()>> calls);
 
   Device* device_;
   BenchOptions options_;

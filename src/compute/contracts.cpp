@@ -216,12 +216,15 @@ void swiglu_forward(const Tensor& gate_up, const Tensor& h) {
   expect_apart(h, {&gate_up}, "h");
 }
 
-void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up) {
+void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h) {
   expect_real_matrix(dh, "dh");
   expect_matrix(gate_up, dh.dtype(), dh.rows(), 2 * dh.columns(), "gate_up");
   expect_matrix(dgate_up, dh.dtype(), dh.rows(), 2 * dh.columns(), "dgate_up");
   expect_same_or_apart(dgate_up, gate_up, "dgate_up");
   expect_apart(dgate_up, {&dh}, "dgate_up");
+  if (!h) return;
+  expect_matrix(h, dh.dtype(), dh.rows(), dh.columns(), "h");
+  expect_apart(h, {&gate_up, &dh, &dgate_up}, "h");
 }
 
 // --- embedding and loss ------------------------------------------------------------------------------------

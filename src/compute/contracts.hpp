@@ -29,7 +29,7 @@ void attention_forward(const Tensor& qkv, const DocumentRows& documents, const A
 void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
                         const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv);
 void swiglu_forward(const Tensor& gate_up, const Tensor& h);
-void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up);
+void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h);
 void embedding_forward(const Tensor& ids, const Tensor& table, const Tensor& out);
 void embedding_backward(const Tensor& ids, const Tensor& dout, const Tensor& dtable);
 void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t columns,

@@ -161,9 +161,10 @@ class Kernels {
 
   /// h = silu(gate) * up.  gate_up: (T, 2F) compute, a row is F gates then F ups; h: (T, F) compute.
   virtual void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) = 0;
-  /// dgate_up: (T, 2F) from dh: (T, F); may alias gate_up.
+  /// dgate_up: (T, 2F) from dh: (T, F); may alias gate_up. h: (T, F) gets the forward's output again, bit for
+  /// bit, unless it is empty.
   virtual void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
-                               Stream& stream) = 0;
+                               const Tensor& h, Stream& stream) = 0;
 
   // --- embedding and loss over a vocabulary shard [first_id, first_id + V) ---------------------------------
 

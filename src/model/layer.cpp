@@ -121,7 +121,7 @@ void TransformerLayer::mlp_forward(const LayerActivations& a) const {
 }
 
 void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRows& documents,
-                                     const Tensor& delta) const {
+                                     const Tensor& delta, Rematerialized what) const {
   if (recompute_ == Recompute::none) return;
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
@@ -129,12 +129,12 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
                            stream);
   if (recompute_ == Recompute::full) {
     attention_forward(a, documents, delta);
-    mlp_forward(a);
-    return;
+    gate_up_.forward(a.middle_normed, a.gate_up);
+  } else {
+    kernels.rms_norm_forward(a.middle, middle_norm_.value, constants_->norm_epsilon, a.middle_normed,
+                             a.middle_rstd, stream);
   }
-  kernels.rms_norm_forward(a.middle, middle_norm_.value, constants_->norm_epsilon, a.middle_normed,
-                           a.middle_rstd, stream);
-  kernels.swiglu_forward(a.gate_up, a.gated, stream);
+  if (what == Rematerialized::everything) kernels.swiglu_forward(a.gate_up, a.gated, stream);
 }
 
 Tensor TransformerLayer::gathered_gradient(const Tensor& d, const Tensor& kept) const {
@@ -149,8 +149,9 @@ void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradie
                                     const LayerScratch& scratch, const Tensor& d) const {
   const Tensor dy = gathered_gradient(d, g.down_output);
   down_.backward_input(dy, scratch.gated);
+  const Tensor again = recompute_ == Recompute::none ? Tensor() : a.gated;
+  tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
   if (!split_backward_) down_.backward_weight(dy, a.gated);
-  tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, tp_->stream());
   gate_up_.backward_input(g.gate_up, scratch.normed);
   if (!split_backward_) gate_up_.backward_weight(g.gate_up, a.middle_normed);
   tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,

@@ -74,8 +74,13 @@ class TransformerLayer {
   /// incoming.delta may be `delta`.
   void forward(const LayerActivations& a, const Incoming& incoming, const DocumentRows& documents,
                const Tensor& delta) const;
+  enum class Rematerialized {
+    for_backward,  ///< all but SwiGLU's output, which backward itself computes again
+    everything,
+  };
   /// Computes again what Recompute did not keep; bit-equal to the forward.
-  void rematerialize(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta) const;
+  void rematerialize(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta,
+                     Rematerialized what) const;
   /// inout d (T/tp, C): gradient of the output in, of the input out. Accumulates the norms' gradients, and
   /// those of the products' weights too unless the backward is split; then g keeps what backward_weight
   /// needs.

@@ -161,7 +161,8 @@ void Stage::backward(int chunk, int slot, const Tensor& d, const GradientsReady&
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
     const LayerActivations a = activations(slot, i);
-    chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta);
+    chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
+                                  TransformerLayer::Rematerialized::for_backward);
     chunk_layers[i].backward(a, layer_gradients(slot, i), memory_->scratch, kept.documents(), d);
     if (ready && !layout_.shape.split_backward) ready(GroupKind::layer, layer_index(chunk, i));
   }
@@ -175,7 +176,8 @@ void Stage::backward_weight(int chunk, int slot, const GradientsReady& ready) {
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
     const LayerActivations a = activations(slot, i);
-    chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta);
+    chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
+                                  TransformerLayer::Rematerialized::everything);
     chunk_layers[i].backward_weight(a, layer_gradients(slot, i));
     if (ready) ready(GroupKind::layer, layer_index(chunk, i));
   }

@@ -40,7 +40,7 @@ std::vector<std::vector<float>> run_layer(Machine& m, DType dtype) {
   const Buffer gate_up = draw({rows, 2 * width}, 5), h(m, dtype, {rows, width}),
                dgate_up(m, dtype, {rows, 2 * width});
   k.swiglu_forward(gate_up, h, s);
-  k.swiglu_backward(gate_up, h, dgate_up, s);
+  k.swiglu_backward(gate_up, h, dgate_up, {}, s);
   return {y.read(),      rstd.read(), qkv.read(), out.read(), lse.read(), dqkv.read(),
           dw_qkv.read(), dy.read(),   dx.read(),  dw.read(),  h.read(),   dgate_up.read()};
 }

@@ -38,8 +38,10 @@ BOOST_DATA_TEST_CASE(both_directions_are_the_definition,
     m.kernels().swiglu_forward(gate_up, h, *m.stream);
     CHECK_AGREES(h.read(), expected, tolerance(dtype, 4));
     const Buffer& out = alias ? gate_up : fresh;
-    m.kernels().swiglu_backward(gate_up, Buffer(m, dtype, {rows, width}, dh), out, *m.stream);
+    const Buffer again(m, dtype, {rows, width});
+    m.kernels().swiglu_backward(gate_up, Buffer(m, dtype, {rows, width}, dh), out, again, *m.stream);
     CHECK_AGREES(out.read(), gradient, tolerance(dtype, 4));
+    BOOST_CHECK(again.read() == h.read());
   }
 }
 

@@ -45,14 +45,16 @@ void HostKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   });
 }
 
-void HostKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, Stream&) {
-  contracts::swiglu_backward(gate_up, dh, dgate_up);
+void HostKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
+                                  const Tensor& h, Stream&) {
+  contracts::swiglu_backward(gate_up, dh, dgate_up, h);
   const std::int64_t rows = dh.rows(), n = dh.columns();
   with_type(dh.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(2 * n), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const T* gate = elements<T>(gate_up) + t * 2 * n;
         T* dgate = elements<T>(dgate_up) + t * 2 * n;
+        if (h) activate_row(gate, gate + n, elements<T>(h) + t * n, n);
         activate_row_backward(gate, gate + n, elements<T>(dh) + t * n, dgate, dgate + n, n);
       }
     });
