@@ -16,7 +16,7 @@ namespace {
 
 constexpr int threads = 256;
 /// Packets a thread has under way at once.
-constexpr int in_flight = 4;
+constexpr int in_flight = 2;
 
 /// Calls body(index) for every packet of n elements: in_flight packets a thread, neighbours in neighbouring
 /// threads, so that their loads can all start before the first is used.

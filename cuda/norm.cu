@@ -14,6 +14,8 @@ namespace llama3d::cuda {
 namespace {
 
 constexpr int plain_threads = 256;
+/// Of the backward pass, which is persistent: enough loads under way to keep the memory busy.
+constexpr int blocks_per_multiprocessor = 4;
 
 template <class T>
 struct Forward {
@@ -110,7 +112,9 @@ __device__ __forceinline__ float input_gradient(float around, float dy, float w,
 /// Blocks take rows in turn. A thread owns P packets of columns: their weights and their sums stay with it,
 /// and the next row is on its way while this one is reduced.
 template <int P, int Threads, class T>
-__global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) {
+__global__ __launch_bounds__(Threads, Threads <= 256 && sizeof(T) == 2
+                                          ? blocks_per_multiprocessor
+                                          : 1) void backward_kernel(const Backward<T> b) {
   __shared__ float shared[2][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
@@ -222,11 +226,11 @@ __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial
   if (lane == 0 && out < columns) dw[out] = narrow<G>(widen(dw[out]) + total);
 }
 
-/// Widest row whose backward fits the registers.
-constexpr std::int64_t widest_backward = 8192;
+/// Widest rows that fit the registers.
+constexpr int widest_forward = 16384, widest_backward = 8192;
 
-/// Calls f<P, Threads>() with room for `columns`, or returns false when the row is too wide for registers.
-template <class F>
+/// Calls f<P, Threads>() with room for `columns`, or returns false when the row is wider than Widest.
+template <int Widest, class F>
 bool with_row_in_registers(std::int64_t columns, F&& f) {
   if (columns <= 1024)
     f.template operator()<1, 128>();
@@ -236,8 +240,8 @@ bool with_row_in_registers(std::int64_t columns, F&& f) {
     f.template operator()<2, 256>();
   else if (columns <= 8192)
     f.template operator()<2, 512>();
-  else if (columns <= 16384)
-    f.template operator()<2, 1024>();
+  else if constexpr (Widest > 8192)
+    return columns <= Widest && (f.template operator()<2, 1024>(), true);
   else
     return false;
   return true;
@@ -246,7 +250,7 @@ bool with_row_in_registers(std::int64_t columns, F&& f) {
 template <class T>
 void forward(const Forward<T>& f, const Tensor& x, bool packets, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(x.rows());
-  if (packets && with_row_in_registers(x.columns(), [&]<int P, int Threads>() {
+  if (packets && with_row_in_registers<widest_forward>(x.columns(), [&]<int P, int Threads>() {
         forward_kernel<P, Threads><<<rows, Threads, 0, stream>>>(f);
       }))
     return;
@@ -254,7 +258,7 @@ void forward(const Forward<T>& f, const Tensor& x, bool packets, cudaStream_t st
 }
 
 int backward_blocks(const GpuTraits& gpu) {
-  return 2 * gpu.multiprocessors;
+  return blocks_per_multiprocessor * gpu.multiprocessors;
 }
 
 }  // namespace
@@ -326,10 +330,9 @@ void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Ten
                         x.rows(),
                         columns};
     with_packet(columns, {&dy, &x, &w, &dx, dresidual ? &dresidual : &dx}, [&]<int N>() {
-      const bool done =
-          N > 1 && columns <= widest_backward && with_row_in_registers(columns, [&]<int P, int Threads>() {
-            backward_kernel<P, Threads><<<blocks, Threads, 0, handle_of(stream)>>>(b);
-          });
+      const bool done = N > 1 && with_row_in_registers<widest_backward>(columns, [&]<int P, int Threads>() {
+                          backward_kernel<P, Threads><<<blocks, Threads, 0, handle_of(stream)>>>(b);
+                        });
       if (!done) plain_backward_kernel<<<blocks, plain_threads, 0, handle_of(stream)>>>(b);
     });
   });

@@ -10,46 +10,59 @@
 namespace llama3d::cuda {
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 160;  // 40 heads of 128 are 320 packets of pairs: two a thread
 
-/// A block rotates one row. A thread keeps the angles of its N pairs of a head and walks over the heads.
+/// Pieces of N pairs that a thread has under way at once.
+constexpr int in_flight = 2;
+
+/// A thread rotates in_flight pieces; neighbours take neighbouring pieces of a head, then heads, then rows.
 template <int N, class T>
 __global__ __launch_bounds__(threads) void rotate_kernel(T* qkv, const std::int32_t* position,
-                                                         const float* table, int heads, int size,
-                                                         std::int64_t columns, float direction) {
-  const int half = size / 2, pieces = half / N;  // pieces of half a head
-  const int piece = threadIdx.x % pieces, i = piece * N;
-  const int heads_at_once = threads / pieces, first_head = threadIdx.x / pieces;
-  if (first_head >= heads_at_once) return;
-  T* row = qkv + static_cast<std::int64_t>(blockIdx.x) * columns;
-  const float* angles = table + static_cast<std::int64_t>(position[blockIdx.x]) * size;
-  const auto cosine = Packet<N>::load(angles + i), sine = Packet<N>::load(angles + half + i);
-#pragma unroll 4
-  for (int head = first_head; head < heads; head += heads_at_once) {
-    T* at = row + head * size + i;
-    auto a = Packet<N>::load(at), b = Packet<N>::load(at + half);
+                                                         const float* table, int rows, int heads, int size,
+                                                         int columns, float direction) {
+  const int half = size / 2, pieces = half / N, items = heads * pieces;  // items of a row
+  T* at[in_flight];
+  const float* angles[in_flight];
+  Packet<N> a[in_flight], b[in_flight];
+#pragma unroll
+  for (int i = 0; i < in_flight; ++i) {
+    const int item = (blockIdx.y * in_flight + i) * threads + threadIdx.x, row = blockIdx.x;
+    at[i] = nullptr;
+    if (item >= items || row >= rows) continue;
+    const int head = item / pieces, first = item % pieces * N;
+    at[i] = qkv + static_cast<std::int64_t>(row) * columns + head * size + first;
+    angles[i] = table + static_cast<std::int64_t>(position[row]) * size + first;
+    a[i] = Packet<N>::load(at[i]);
+    b[i] = Packet<N>::load(at[i] + half);
+  }
+#pragma unroll
+  for (int i = 0; i < in_flight; ++i) {
+    if (!at[i]) continue;
+    const auto cosine = Packet<N>::load(angles[i]), sine = Packet<N>::load(angles[i] + half);
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      const float c = cosine.value[k], s = sine.value[k] * direction, x = a.value[k], y = b.value[k];
-      a.value[k] = x * c - y * s;
-      b.value[k] = y * c + x * s;
+      const float c = cosine.value[k], s = sine.value[k] * direction, x = a[i].value[k], y = b[i].value[k];
+      a[i].value[k] = x * c - y * s;
+      b[i].value[k] = y * c + x * s;
     }
-    a.store(at);
-    b.store(at + half);
+    a[i].store(at[i]);
+    b[i].store(at[i] + half);
   }
 }
 
 void rotate(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
             const AttentionShape& shape, float direction, Stream& stream) {
   contracts::rope(qkv, documents, table, shape);
-  LLAMA3D_EXPECT(shape.head_dim / 2 <= threads, "head size {}, at most {}", shape.head_dim, 2 * threads);
   if (qkv.rows() == 0) return;
+  const auto heads = static_cast<int>(shape.query_heads + shape.key_value_heads);
   with_type(qkv.dtype(), [&]<class T>() {
     with_packet(shape.head_dim / 2, {&qkv, &table}, [&]<int N>() {
-      rotate_kernel<N><<<static_cast<unsigned>(qkv.rows()), threads, 0, handle_of(stream)>>>(
+      const dim3 grid(static_cast<unsigned>(qkv.rows()),
+                      blocks_for(heads * shape.head_dim / 2 / N, in_flight * threads));
+      rotate_kernel<N><<<grid, threads, 0, handle_of(stream)>>>(
           elements<T>(qkv), elements<std::int32_t>(documents.position), elements<float>(table),
-          static_cast<int>(shape.query_heads + shape.key_value_heads), static_cast<int>(shape.head_dim),
-          shape.fused_columns(), direction);
+          static_cast<int>(qkv.rows()), heads, static_cast<int>(shape.head_dim),
+          static_cast<int>(shape.fused_columns()), direction);
     });
   });
   check_launch("rope", qkv.shape());

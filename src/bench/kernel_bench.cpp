@@ -147,7 +147,8 @@ struct AdamWCase {
 };
 
 void bench_optimizer(const Bench& b) {
-  const std::int64_t rows = 4096, n = rows * std::min<std::int64_t>(b.s.feed_forward, 16384);
+  // About the parameters of one layer of an 8B model.
+  const std::int64_t rows = 4096, n = rows * std::min<std::int64_t>(4 * b.s.feed_forward, 53248);
   b.measure(
       "squared_norm", fmt::format("{}", n), std::string(name_of(b.s.gradient)),
       static_cast<double>(n) * static_cast<double>(size_of(b.s.gradient)), [&] {
