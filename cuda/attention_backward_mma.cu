@@ -1,8 +1,8 @@
 // Attention backward on tensor cores.
 //
 // A block owns 128 key rows of one key-value head and keeps the sums of their gradients in registers while it
-// walks, for each query head of the group, the tiles of 64 query rows from the diagonal to the end of the
-// youngest document. Of each tile it recomputes the softmax weights P, forms
+// walks, for each query head of the group, the tiles of 64 or 128 query rows from the diagonal to the end of
+// the youngest document. Of each tile it recomputes the softmax weights P, forms
 //   dP = dO V^T,  dS = P (dP - delta),  dV += P^T dO,  dK += dS^T Q,  dQ += dS K,
 // and adds dQ to an fp32 accumulator in global memory, in the order of the fragments so that the additions
 // are whole 16-byte pieces. P and dS change owners through shared memory. The next tile's Q and dO are on
@@ -15,8 +15,13 @@ namespace llama3d::cuda {
 namespace {
 
 constexpr int key_rows = 128;
-constexpr int query_rows = 64;
 constexpr int threads = 256;
+/// Query rows of a tile: as many as registers and shared memory hold.
+template <int D>
+inline constexpr int query_rows = D == 64 ? 128 : 64;
+/// Tiles of 16 queries in a warp's part of the scores.
+template <int D>
+inline constexpr int query_tiles = query_rows<D> / 32;
 constexpr float log2_e = 1.4426950408889634f;
 
 struct Arguments {
@@ -42,17 +47,17 @@ struct Layout {
   static constexpr int k = 0;
   static constexpr int v = k + key_rows * D * 2;
   static constexpr int q = v + key_rows * D * 2;  ///< two stages
-  static constexpr int dout = q + 2 * query_rows * D * 2;
-  static constexpr int p = dout + 2 * query_rows * D * 2;
-  static constexpr int ds = p + query_rows * key_rows * 2;
-  static constexpr int lse = ds + query_rows * key_rows * 2;  ///< two stages of lse, then two of delta
-  static constexpr int bytes = lse + 4 * query_rows * 4;
+  static constexpr int dout = q + 2 * query_rows<D> * D * 2;
+  static constexpr int p = dout + 2 * query_rows<D> * D * 2;
+  static constexpr int ds = p + query_rows<D> * key_rows * 2;
+  static constexpr int lse = ds + query_rows<D> * key_rows * 2;  ///< two stages of lse, then two of delta
+  static constexpr int bytes = lse + 4 * query_rows<D> * 4;
 };
 
-/// First element of a 16 x 8 fragment in the accumulator of dQ: (head, 64 rows, 16 rows, 8 columns, lane, 4).
+/// First element of a 16 x 8 fragment in the accumulator of dQ: (head, tile, 16 rows, 8 columns, lane, 4).
 template <int D>
 __device__ __forceinline__ std::int64_t dq_offset(int head, int tiles, int tile, int row16, int column8) {
-  return (((static_cast<std::int64_t>(head) * tiles + tile) * (query_rows / 16) + row16) * (D / 8) +
+  return (((static_cast<std::int64_t>(head) * tiles + tile) * (query_rows<D> / 16) + row16) * (D / 8) +
           column8) *
          128;
 }
@@ -78,29 +83,34 @@ __device__ __forceinline__ void clear(float (&tile)[M][N][4]) {
       for (int i = 0; i < 4; ++i) tile[m][n][i] = 0;
 }
 
-/// The part of the 64 x 128 scores that a warp computes: 32 queries by 32 keys; eight warps are 2 x 4.
+/// What a warp computes. The eight warps are 2 x 4 over the scores, 4 x 2 over dK and dV, and over dQ as its
+/// tiles of 32 x 32 allow.
+template <int D>
 struct WarpPlace {
   int lane = threadIdx.x % 32;
-  int query = threadIdx.x / 32 % 2 * 32;  ///< first row of its scores, and of its dQ
-  int key = threadIdx.x / 64 * 32;        ///< first column of its scores, first row of its dK and dV
+  int query = threadIdx.x / 32 % 2 * (query_rows<D> / 2);  ///< first row of its scores
+  int key = threadIdx.x / 64 * 32;              ///< first column of its scores, first row of its dK and dV
+  int column = threadIdx.x / 32 % 2 * (D / 2);  ///< first column of its dK and dV
+  int dq_query = threadIdx.x / 32 % (query_rows<D> / 32) * 32;
+  int dq_column = threadIdx.x / 32 / (query_rows<D> / 32) * 32;
 };
 
-/// c (32 x 32) = rows of a times rows of b, over D.
+/// c (a warp's queries x 32 keys) = rows of a times rows of b, over D.
 template <int D>
-__device__ __forceinline__ void multiply_rows(float (&c)[2][4][4], const SharedTile<D>& a,
-                                              const SharedTile<D>& b, const WarpPlace& place) {
+__device__ __forceinline__ void multiply_rows(float (&c)[query_tiles<D>][4][4], const SharedTile<D>& a,
+                                              const SharedTile<D>& b, const WarpPlace<D>& place) {
   clear(c);
 #pragma unroll
   for (int d = 0; d < D; d += 16) {
-    std::uint32_t left[2][4];
-    a.load_a(left[0], place.query, d);
-    a.load_a(left[1], place.query + 16, d);
+    std::uint32_t left[query_tiles<D>][4];
+#pragma unroll
+    for (int m = 0; m < query_tiles<D>; ++m) a.load_a(left[m], place.query + m * 16, d);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       std::uint32_t right[4];
       b.load_b(right, place.key + n * 16, d);
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int m = 0; m < query_tiles<D>; ++m) {
         multiply_add(c[m][2 * n], left[m], right[0], right[1]);
         multiply_add(c[m][2 * n + 1], left[m], right[2], right[3]);
       }
@@ -109,12 +119,13 @@ __device__ __forceinline__ void multiply_rows(float (&c)[2][4][4], const SharedT
 }
 
 /// Scores become weights, 0 for hidden pairs.
-__device__ __forceinline__ void exponentiate(float (&scores)[2][4][4], const Arguments& a,
-                                             const WarpPlace& place, const float* lse, int first_query,
+template <int D>
+__device__ __forceinline__ void exponentiate(float (&scores)[query_tiles<D>][4][4], const Arguments& a,
+                                             const WarpPlace<D>& place, const float* lse, int first_query,
                                              int first_key, bool masked) {
   const float scale_log2 = a.scale * log2_e;
 #pragma unroll
-  for (int m = 0; m < 2; ++m)
+  for (int m = 0; m < query_tiles<D>; ++m)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int local = place.query + m * 16 + r * 8 + place.lane / 4, row = first_query + local;
@@ -132,10 +143,12 @@ __device__ __forceinline__ void exponentiate(float (&scores)[2][4][4], const Arg
 }
 
 /// Weights and d(weights) become d(scores), in place of the latter.
-__device__ __forceinline__ void differentiate(const float (&weights)[2][4][4], float (&d)[2][4][4],
-                                              const WarpPlace& place, const float* delta) {
+template <int D>
+__device__ __forceinline__ void differentiate(const float (&weights)[query_tiles<D>][4][4],
+                                              float (&d)[query_tiles<D>][4][4], const WarpPlace<D>& place,
+                                              const float* delta) {
 #pragma unroll
-  for (int m = 0; m < 2; ++m)
+  for (int m = 0; m < query_tiles<D>; ++m)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float sum = delta[place.query + m * 16 + r * 8 + place.lane / 4];
@@ -146,11 +159,12 @@ __device__ __forceinline__ void differentiate(const float (&weights)[2][4][4], f
     }
 }
 
-/// Writes a warp's part of a 64 x 128 matrix, rounded.
-__device__ __forceinline__ void store_part(const float (&part)[2][4][4], const SharedTile<key_rows>& to,
-                                           const WarpPlace& place) {
+/// Writes a warp's part of a matrix of queries by keys, rounded.
+template <int D>
+__device__ __forceinline__ void store_part(const float (&part)[query_tiles<D>][4][4],
+                                           const SharedTile<key_rows>& to, const WarpPlace<D>& place) {
 #pragma unroll
-  for (int m = 0; m < 2; ++m)
+  for (int m = 0; m < query_tiles<D>; ++m)
 #pragma unroll
     for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -160,21 +174,20 @@ __device__ __forceinline__ void store_part(const float (&part)[2][4][4], const S
                      "r"(pack(part[m][n][2 * r], part[m][n][2 * r + 1])));
 }
 
-/// sum (32 keys x D/2 columns) += transposed part of `weights` (64 x 128) times `rows` (64 x D).
+/// sum (32 keys x D/2 columns) += transposed part of `weights` (queries x 128) times `rows` (queries x D).
 template <int D>
 __device__ __forceinline__ void add_transposed(float (&sum)[2][D / 16][4],
                                                const SharedTile<key_rows>& weights, const SharedTile<D>& rows,
-                                               const WarpPlace& place) {
-  const int first_column = place.query / 32 * (D / 2);
+                                               const WarpPlace<D>& place) {
 #pragma unroll
-  for (int query = 0; query < query_rows; query += 16) {
+  for (int query = 0; query < query_rows<D>; query += 16) {
     std::uint32_t left[2][4];
     weights.load_a_transposed(left[0], query, place.key);
     weights.load_a_transposed(left[1], query, place.key + 16);
 #pragma unroll
     for (int n = 0; n < D / 32; ++n) {
       std::uint32_t right[4];
-      rows.load_b_transposed(right, query, first_column + n * 16);
+      rows.load_b_transposed(right, query, place.column + n * 16);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
         multiply_add(sum[m][2 * n], left[m], right[0], right[1]);
@@ -184,23 +197,22 @@ __device__ __forceinline__ void add_transposed(float (&sum)[2][D / 16][4],
   }
 }
 
-/// dQ of a warp's 32 queries and a quarter of the columns, added to the accumulator.
+/// dQ of a warp's 32 queries and 32 columns, added to the accumulator.
 template <int D>
 __device__ __forceinline__ void add_query_gradient(const Arguments& a, const SharedTile<key_rows>& ds,
-                                                   const SharedTile<D>& k, const WarpPlace& place, int head,
-                                                   int tile, int tiles) {
-  float dq[2][D / 32][4];
+                                                   const SharedTile<D>& k, const WarpPlace<D>& place,
+                                                   int head, int tile, int tiles) {
+  float dq[2][4][4];
   clear(dq);
-  const int first_column = place.key / 32 * (D / 4);
 #pragma unroll
   for (int key = 0; key < key_rows; key += 16) {
     std::uint32_t left[2][4];
-    ds.load_a(left[0], place.query, key);
-    ds.load_a(left[1], place.query + 16, key);
+    ds.load_a(left[0], place.dq_query, key);
+    ds.load_a(left[1], place.dq_query + 16, key);
 #pragma unroll
-    for (int n = 0; n < D / 64; ++n) {
+    for (int n = 0; n < 2; ++n) {
       std::uint32_t right[4];
-      k.load_b_transposed(right, key, first_column + n * 16);
+      k.load_b_transposed(right, key, place.dq_column + n * 16);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
         multiply_add(dq[m][2 * n], left[m], right[0], right[1]);
@@ -211,24 +223,24 @@ __device__ __forceinline__ void add_query_gradient(const Arguments& a, const Sha
 #pragma unroll
   for (int m = 0; m < 2; ++m)
 #pragma unroll
-    for (int n = 0; n < D / 32; ++n)
-      add_to(
-          a.dq + dq_offset<D>(head, tiles, tile, place.query / 16 + m, first_column / 8 + n) + place.lane * 4,
-          dq[m][n]);
+    for (int n = 0; n < 4; ++n)
+      add_to(a.dq + dq_offset<D>(head, tiles, tile, place.dq_query / 16 + m, place.dq_column / 8 + n) +
+                 place.lane * 4,
+             dq[m][n]);
 }
 
 /// Writes a warp's part of dK or dV: 32 rows by half of the columns.
 template <int D>
 __device__ __forceinline__ void write_gradient(const float (&sum)[2][D / 16][4], Bf16* matrix,
                                                std::int64_t stride, int first_key, int rows,
-                                               const WarpPlace& place, float factor) {
+                                               const WarpPlace<D>& place, float factor) {
 #pragma unroll
   for (int m = 0; m < 2; ++m)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = first_key + place.key + m * 16 + r * 8 + place.lane / 4;
       if (row >= rows) continue;
-      Bf16* to = matrix + row * stride + place.query / 32 * (D / 2) + place.lane % 4 * 2;
+      Bf16* to = matrix + row * stride + place.column + place.lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < D / 16; ++n)
         *reinterpret_cast<std::uint32_t*>(to + n * 8) =
@@ -243,31 +255,32 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
   const SharedTile<D> k(base + Layout<D>::k), v(base + Layout<D>::v);
   const SharedTile<key_rows> p(base + Layout<D>::p), ds(base + Layout<D>::ds);
   const float* rows_of_lse = reinterpret_cast<const float*>(shared + Layout<D>::lse);
-  const WarpPlace place;
+  const WarpPlace<D> place;
 
   const int kv_head = blockIdx.x, first_key = blockIdx.y * key_rows;
   const int group = a.query_heads / a.key_value_heads;
   const std::int64_t stride = a.stride(D);
-  const int tiles = (a.rows + query_rows - 1) / query_rows;
-  const int first_tile = first_key / query_rows;
+  const int tiles = (a.rows + query_rows<D> - 1) / query_rows<D>;
+  const int first_tile = first_key / query_rows<D>;
   const int last_key = min(first_key + key_rows, a.rows) - 1;
-  const int tiles_seen = (a.end[last_key] + query_rows - 1) / query_rows - first_tile;
+  const int tiles_seen = (a.end[last_key] + query_rows<D> - 1) / query_rows<D> - first_tile;
   const int iterations = tiles_seen * group;
 
   const auto load_tile = [&](int iteration) {
     const int stage = iteration % 2, head = kv_head * group + iteration / tiles_seen;
-    const int first_query = (first_tile + iteration % tiles_seen) * query_rows;
-    SharedTile<D>(base + Layout<D>::q + stage * query_rows * D * 2)
-        .template copy_rows<query_rows, threads>(a.qkv + head * D, stride, first_query, a.rows);
-    SharedTile<D>(base + Layout<D>::dout + stage * query_rows * D * 2)
-        .template copy_rows<query_rows, threads>(
+    const int first_query = (first_tile + iteration % tiles_seen) * query_rows<D>;
+    SharedTile<D>(base + Layout<D>::q + stage * query_rows<D> * D * 2)
+        .template copy_rows<query_rows<D>, threads>(a.qkv + head * D, stride, first_query, a.rows);
+    SharedTile<D>(base + Layout<D>::dout + stage * query_rows<D> * D * 2)
+        .template copy_rows<query_rows<D>, threads>(
             a.dout + head * D, static_cast<std::int64_t>(a.query_heads) * D, first_query, a.rows);
-    if (threadIdx.x < 2 * query_rows) {
-      const int row = first_query + threadIdx.x % query_rows, kind = threadIdx.x / query_rows;
+    if (threadIdx.x < 2 * query_rows<D>) {
+      const int row = first_query + threadIdx.x % query_rows<D>, kind = threadIdx.x / query_rows<D>;
       const bool valid = row < a.rows;
       const float* from = (kind == 0 ? a.lse : a.delta) + static_cast<std::int64_t>(head) * a.rows;
-      copy_async_4(base + Layout<D>::lse + ((kind * 2 + stage) * query_rows + threadIdx.x % query_rows) * 4,
-                   from + (valid ? row : 0), valid);
+      copy_async_4(
+          base + Layout<D>::lse + ((kind * 2 + stage) * query_rows<D> + threadIdx.x % query_rows<D>)*4,
+          from + (valid ? row : 0), valid);
     }
   };
 
@@ -282,26 +295,26 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
   clear(dv);
   for (int iteration = 0; iteration < iterations; ++iteration) {
     const int stage = iteration % 2, head = kv_head * group + iteration / tiles_seen;
-    const int tile = first_tile + iteration % tiles_seen, first_query = tile * query_rows;
-    const SharedTile<D> q(base + Layout<D>::q + stage * query_rows * D * 2);
-    const SharedTile<D> dout(base + Layout<D>::dout + stage * query_rows * D * 2);
+    const int tile = first_tile + iteration % tiles_seen, first_query = tile * query_rows<D>;
+    const SharedTile<D> q(base + Layout<D>::q + stage * query_rows<D> * D * 2);
+    const SharedTile<D> dout(base + Layout<D>::dout + stage * query_rows<D> * D * 2);
     wait_copies<0>();
     __syncthreads();
     if (iteration + 1 < iterations) {
       load_tile(iteration + 1);
       commit_copies();
     }
-    float weights[2][4][4], gradient[2][4][4];
+    float weights[query_tiles<D>][4][4], gradient[query_tiles<D>][4][4];
     // Both products first: the exponentials of one then run beside the tensor work of the other.
     multiply_rows<D>(weights, q, k, place);
     multiply_rows<D>(gradient, dout, v, place);
-    const int last_query = first_query + query_rows - 1;
+    const int last_query = first_query + query_rows<D> - 1;
     const bool masked =
         first_query < first_key + key_rows - 1 || last_query >= a.rows || a.start[last_query] > first_key;
-    exponentiate(weights, a, place, rows_of_lse + stage * query_rows, first_query, first_key, masked);
-    store_part(weights, p, place);
-    differentiate(weights, gradient, place, rows_of_lse + (2 + stage) * query_rows);
-    store_part(gradient, ds, place);
+    exponentiate<D>(weights, a, place, rows_of_lse + stage * query_rows<D>, first_query, first_key, masked);
+    store_part<D>(weights, p, place);
+    differentiate<D>(weights, gradient, place, rows_of_lse + (2 + stage) * query_rows<D>);
+    store_part<D>(gradient, ds, place);
     __syncthreads();
     add_transposed<D>(dv, p, dout, place);
     add_transposed<D>(dk, ds, q, place);
@@ -334,13 +347,13 @@ __global__ __launch_bounds__(256) void delta_kernel(const Bf16* out, const Bf16*
 /// dQ from the accumulator's order to rows, scaled and rounded. A thread takes 8 columns of two rows.
 template <int D>
 __global__ __launch_bounds__(256) void query_gradient_kernel(const Arguments a) {
-  const int tiles = (a.rows + query_rows - 1) / query_rows;
+  const int tiles = (a.rows + query_rows<D> - 1) / query_rows<D>;
   const int column8 = threadIdx.x % (D / 8), head = blockIdx.y;
   const int pair = blockIdx.x * (256 / (D / 8)) + threadIdx.x / (D / 8);  // 8 pairs of rows in 16 rows
   const int row16 = pair / 8, row = row16 * 16 + pair % 8;
   if (row >= a.rows) return;
   const float4* from = reinterpret_cast<const float4*>(
-      a.dq + dq_offset<D>(head, tiles, row16 / (query_rows / 16), row16 % (query_rows / 16), column8) +
+      a.dq + dq_offset<D>(head, tiles, row16 / (query_rows<D> / 16), row16 % (query_rows<D> / 16), column8) +
       pair % 8 * 16);
   Packet<8> upper, lower;
 #pragma unroll
@@ -378,7 +391,8 @@ void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) 
 }  // namespace
 
 std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim) {
-  return query_heads * ((rows + query_rows - 1) / query_rows * query_rows) * head_dim;
+  constexpr std::int64_t most = query_rows<64>;  // of any head size
+  return query_heads * ((rows + most - 1) / most * most) * head_dim;
 }
 
 void attention_backward_mma(const AttentionCall& call, cudaStream_t stream) {

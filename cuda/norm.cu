@@ -15,7 +15,7 @@ namespace {
 
 constexpr int plain_threads = 256;
 /// Of the backward pass, which is persistent: enough loads under way to keep the memory busy.
-constexpr int blocks_per_multiprocessor = 4;
+constexpr int blocks_per_multiprocessor = 2;
 
 template <class T>
 struct Forward {
@@ -112,9 +112,7 @@ __device__ __forceinline__ float input_gradient(float around, float dy, float w,
 /// Blocks take rows in turn. A thread owns P packets of columns: their weights and their sums stay with it,
 /// and the next row is on its way while this one is reduced.
 template <int P, int Threads, class T>
-__global__ __launch_bounds__(Threads, Threads <= 256 && sizeof(T) == 2
-                                          ? blocks_per_multiprocessor
-                                          : 1) void backward_kernel(const Backward<T> b) {
+__global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) {
   __shared__ float shared[2][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
@@ -217,6 +215,7 @@ __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
   float sum = 0;
   if (column < columns)
+#pragma unroll 8
     for (int part = warp; part < parts; part += 32)
       sum += partial[static_cast<std::int64_t>(part) * columns + column];
   shared[warp][lane] = sum;

@@ -28,11 +28,14 @@ template <int N, class G>
 __global__ __launch_bounds__(norm_threads) void squares_kernel(const G* in, std::int64_t n, double* partial) {
   __shared__ double shared[32];
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * norm_threads * N;
-  double sum = 0;
-  const auto add = [&](const Packet<N>& packet) {
+  // One sum for each packet under way: additions in double take long to follow one another.
+  double sums[in_flight] = {};
+  const auto add = [](double& sum, const Packet<N>& packet) {
 #pragma unroll
-    for (int k = 0; k < N; ++k)
-      sum = fma(static_cast<double>(packet.value[k]), static_cast<double>(packet.value[k]), sum);
+    for (int k = 0; k < N; ++k) {
+      const double value = packet.value[k];
+      sum = fma(value, value, sum);
+    }
   };
   std::int64_t at = (static_cast<std::int64_t>(blockIdx.x) * norm_threads + threadIdx.x) * N;
   for (; at + (in_flight - 1) * step < n; at += in_flight * step) {
@@ -40,9 +43,12 @@ __global__ __launch_bounds__(norm_threads) void squares_kernel(const G* in, std:
 #pragma unroll
     for (int i = 0; i < in_flight; ++i) packet[i] = Packet<N>::load(in + at + i * step);
 #pragma unroll
-    for (int i = 0; i < in_flight; ++i) add(packet[i]);
+    for (int i = 0; i < in_flight; ++i) add(sums[i], packet[i]);
   }
-  for (; at < n; at += step) add(Packet<N>::load(in + at));
+  for (; at < n; at += step) add(sums[0], Packet<N>::load(in + at));
+  double sum = 0;
+#pragma unroll
+  for (int i = 0; i < in_flight; ++i) sum += sums[i];
   sum = block_reduce(sum, 0.0, Sum(), shared);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
