@@ -1,15 +1,12 @@
 #include "compute/machines.hpp"
 
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <ostream>
 #include <random>
 
 #include "compute/host/host_device.hpp"
-#if LLAMA3D_CUDA
-#include "cuda/cuda_device.hpp"
-#endif
+#include "support/test_device.hpp"
 
 namespace llama3d {
 std::ostream& operator<<(std::ostream& out, DType dtype) {
@@ -24,28 +21,12 @@ using Factory = std::function<std::unique_ptr<Device>()>;
 
 using Factories = std::vector<std::pair<std::string, Factory>>;
 
-/// LLAMA3D_TEST_DEVICE=cuda: the tests run on the GPU alone, and fail where there is none.
-bool gpu_required() {
-  const char* asked = std::getenv("LLAMA3D_TEST_DEVICE");
-  return asked && std::string(asked) == "cuda";
-}
-
-/// The GPU, where this build and this machine have one.
-void add_gpu([[maybe_unused]] Factories& all) {
-  [[maybe_unused]] const bool required = gpu_required();
-#if LLAMA3D_CUDA
-  if (required || cuda_device_count() > 0) all.push_back({"cuda", [] { return make_cuda_device(0); }});
-#else
-  if (required) throw std::logic_error("LLAMA3D_TEST_DEVICE=cuda, and this build has no CUDA");
-#endif
-}
-
 /// A new back end is one more line.
 const Factories& factories() {
   static const Factories all = [] {
     Factories made = {{"cpu 1 thread", [] { return make_host_device(1); }},
                       {"cpu 3 threads", [] { return make_host_device(3); }}};
-    add_gpu(made);
+    if (gpu_required() || gpu_available()) made.push_back({"cuda", make_gpu});
     return made;
   }();
   return all;

@@ -200,7 +200,14 @@ def block_mask(documents: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.
 
 
 def mean_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    at_least_single = logits.float() if logits.dtype == torch.bfloat16 else logits
+    return torch.nn.functional.cross_entropy(at_least_single.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+def numbers(tensor: torch.Tensor) -> np.ndarray:
+    """A copy; bf16, which NumPy has not, as fp32."""
+    detached = tensor.detach()
+    return (detached.float() if detached.dtype == torch.bfloat16 else detached).numpy().copy()
 
 
 def forward_backward(model: transformers.LlamaForCausalLM, tokens: torch.Tensor, targets: torch.Tensor,
@@ -214,9 +221,9 @@ def forward_backward(model: transformers.LlamaForCausalLM, tokens: torch.Tensor,
     logits = model(input_ids=tokens, use_cache=False, **extra).logits
     loss = mean_loss(logits, targets)
     loss.backward()
-    results = {"logits": logits.detach().numpy().copy(), "loss": loss.detach().numpy().copy()}
+    results = {"logits": numbers(logits), "loss": numbers(loss)}
     for name, weight in model.named_parameters():
-        results[f"gradients/{name}"] = weight.grad.numpy().copy()
+        results[f"gradients/{name}"] = numbers(weight.grad)
     return results
 
 
@@ -328,15 +335,36 @@ def make_file(path: pathlib.Path, case: Case) -> None:
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, fp32 against fp64 at most {differences[worst]:.1e} ({worst})")
 
 
+def print_bf16(case: Case) -> None:
+    """How far the same model in bf16 is from fp32: the logits, the loss, and the gradient that differs most."""
+    single = make_model(case)
+    tokens = random_tokens(case, case.batch, case.sequence + 1)
+    inputs, targets = tokens[:, :-1], make_targets(case, tokens)
+    for documents in [None] + ([document_rows(case)] if case.packed else []):
+        low, exact = (forward_backward(m, inputs, targets, documents)
+                      for m in (copy.deepcopy(single).bfloat16(), single))
+        differences = {name: relative_difference(low[name], exact[name]) for name in low}
+        logits, loss = differences.pop("logits"), differences.pop("loss")
+        worst = max(differences, key=differences.get)
+        print(f"{case.name}{' packed' if documents else ''}: logits {logits:.4f}, loss {loss:.5f}, "
+              f"gradients at most {differences[worst]:.4f} ({worst})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent,
                         help="folder of the files (default: the script's own)")
+    parser.add_argument("--bf16", action="store_true", help="make nothing; print how far bf16 is from fp32")
     parser.add_argument("cases", nargs="*", help=f"which to make (default: all of {', '.join(c.name for c in CASES)})")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one order of summation
     for case in CASES:
-        if not arguments.cases or case.name in arguments.cases:
+        if arguments.cases and case.name not in arguments.cases:
+            continue
+        if arguments.bf16:
+            if not case.steps:
+                print_bf16(case)
+        else:
             make_file(arguments.output / f"{case.name}.h5", case)
 
 

@@ -4,10 +4,10 @@
 #include <limits>
 #include <random>
 
-#include "compute/host/host_device.hpp"
 #include "compute/kernels.hpp"
 #include "support/mpi_fixture.hpp"
 #include "support/relative_error.hpp"
+#include "support/test_device.hpp"
 
 namespace llama3d::test {
 namespace {
@@ -74,7 +74,7 @@ TestRun TestRun::alone(const RunShape& shape, const OptimizerOptions& options) {
 }
 
 TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone)
-    : device_(make_host_device(1)), local_control_(alone ? make_local_control_plane() : nullptr) {
+    : device_(make_test_device()), local_control_(alone ? make_local_control_plane() : nullptr) {
   ControlPlane& agreement = alone ? *local_control_ : control();
   const auto make = [alone](const ProcessGrid& grid) {
     return alone ? make_local_communicators() : session().make_communicators(grid);
@@ -93,16 +93,43 @@ void TestRun::initialize(std::uint64_t seed) {
   engine_->optimizer().gather_parameters();
 }
 
+std::vector<float> TestRun::read(const Tensor& tensor) {
+  const DeviceMemory host = device_->allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
+  device_->download(host.get(), tensor, engine_->stream());
+  engine_->stream().synchronize();
+  std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = tensor.dtype() == DType::fp32 ? static_cast<const float*>(host.get())[i]
+                                              : static_cast<float>(static_cast<const bf16*>(host.get())[i]);
+  return values;
+}
+
+void TestRun::write(const Tensor& tensor, const std::vector<float>& values) {
+  const DeviceMemory host = device_->allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (tensor.dtype() == DType::fp32)
+      static_cast<float*>(host.get())[i] = values[i];
+    else
+      static_cast<bf16*>(host.get())[i] = bf16(values[i]);
+  device_->upload(tensor, host.get(), engine_->stream());
+  engine_->stream().synchronize();
+}
+
 void TestRun::set_weights(const GlobalTensors& weights) {
   state_->initialize(0, 0);
-  const Tensor& arena = engine_->memory().state.parameters;
+  const ModelStateMemory& state = engine_->memory().state;
   for (const OwnedPiece& piece :
        owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate())) {
     const GlobalTensor& tensor = weights.at(piece.parameter->name);
-    auto* next = arena.as<float>() + piece.arena_begin;
+    std::vector<float> values;
     for (const Rectangle& r : rectangles_of(piece))
-      for (auto row = r.row_begin; row < r.row_end; ++row)
-        next = std::copy_n(tensor.values.begin() + row * tensor.columns + r.column_begin, r.columns(), next);
+      for (auto row = r.row_begin; row < r.row_end; ++row) {
+        const auto from = tensor.values.begin() + row * tensor.columns + r.column_begin;
+        values.insert(values.end(), from, from + r.columns());
+      }
+    write(state.parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements), values);
+    if (state.master)
+      write(state.master.slice(piece.state_begin, piece.state_begin + piece.elements), values);
   }
   engine_->optimizer().gather_parameters();
 }
@@ -140,9 +167,10 @@ GlobalTensors TestRun::gather(const Tensor& arena, bool state_arena, double scal
   const auto put = [&own](const void* data, std::size_t bytes) {
     own.append(static_cast<const char*>(data), bytes);
   };
+  const std::vector<float> values = read(arena);
   for (const OwnedPiece& piece : pieces) {
     if (!piece.writes) continue;
-    const float* next = arena.as<float>() + (state_arena ? piece.state_begin : piece.arena_begin);
+    const float* next = values.data() + (state_arena ? piece.state_begin : piece.arena_begin);
     for (const Rectangle& r : rectangles_of(piece)) {
       const Parameter& p = *piece.parameter;
       const std::size_t length = p.name.size();

@@ -43,6 +43,9 @@ class TestRun {
   StepResult step(const GlobalBatch& batch, std::int64_t step, double learning_rate);
   Evaluation evaluate(const GlobalBatch& batch);
 
+  /// A tensor's elements, fp32 or bf16.
+  std::vector<float> read(const Tensor& tensor);
+
   /// Whole tensors on every rank. Gradients are those of the mean loss of the last step, before clipping.
   GlobalTensors weights();
   GlobalTensors gradients(double targets);
@@ -54,6 +57,7 @@ class TestRun {
   TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone);
   std::vector<BatchRows> micro_batches(const GlobalBatch& batch) const;
   GlobalTensors gather(const Tensor& arena, bool state_arena, double scale);
+  void write(const Tensor& tensor, const std::vector<float>& values);
 
   std::unique_ptr<Device> device_;
   std::unique_ptr<ControlPlane> local_control_;

@@ -1,0 +1,39 @@
+#include "support/test_device.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "compute/host/host_device.hpp"
+#if LLAMA3D_CUDA
+#include "cuda/cuda_device.hpp"
+#endif
+
+namespace llama3d::test {
+
+bool gpu_required() {
+  const char* asked = std::getenv("LLAMA3D_TEST_DEVICE");
+  return asked && std::string(asked) == "cuda";
+}
+
+#if LLAMA3D_CUDA
+bool gpu_available() {
+  return cuda_device_count() > 0;
+}
+std::unique_ptr<Device> make_gpu() {
+  return make_cuda_device(0);
+}
+#else
+bool gpu_available() {
+  return false;
+}
+std::unique_ptr<Device> make_gpu() {
+  throw std::logic_error("a test asks for a GPU, and this build has no CUDA");
+}
+#endif
+
+std::unique_ptr<Device> make_test_device() {
+  return gpu_required() ? make_gpu() : make_host_device(1);
+}
+
+}  // namespace llama3d::test
