@@ -74,6 +74,7 @@ class CudaDevice final : public Device {
   std::unique_ptr<Stream> create_stream(StreamPriority priority) override {
     return std::make_unique<cuda::CudaStream>(priority);
   }
+  bool asynchronous() const override { return true; }
   std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
   double elapsed_seconds(const Event& begin, const Event& end) const override {
     float milliseconds = 0;

@@ -10,6 +10,10 @@ CudaEvent::CudaEvent() {
   event_.reset(event);
 }
 
+void CudaEvent::synchronize() const {
+  check(cudaEventSynchronize(handle()), "waiting for an event");
+}
+
 CudaStream::CudaStream(StreamPriority priority) {
   int lowest = 0, highest = 0;
   check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "asking for stream priorities");

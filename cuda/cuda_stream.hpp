@@ -11,6 +11,7 @@ namespace llama3d::cuda {
 class CudaEvent final : public Event {
  public:
   CudaEvent();
+  void synchronize() const override;
   cudaEvent_t handle() const { return event_.get(); }
 
  private:

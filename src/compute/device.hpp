@@ -18,6 +18,8 @@ class Kernels;
 class Event {
  public:
   virtual ~Event() = default;
+  /// Blocks the caller until the stream has passed the point last recorded, if any.
+  virtual void synchronize() const = 0;
 };
 
 /// A queue of work on a device, executed in order. Operations given to different streams may overlap unless
@@ -55,6 +57,9 @@ class Device {
   virtual std::size_t memory_bytes() const = 0;
   /// Bytes this process holds on the device now.
   virtual std::size_t memory_in_use() const = 0;
+
+  /// Whether work given to a stream is done later, beside the caller.
+  virtual bool asynchronous() const = 0;
 
   virtual Kernels& kernels() = 0;
   virtual std::unique_ptr<Stream> create_stream(StreamPriority priority) = 0;

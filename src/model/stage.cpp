@@ -9,6 +9,7 @@ namespace llama3d {
 namespace {
 
 constexpr std::int64_t row_kinds = 5;  // ids, targets, start, end, position
+constexpr int rows_under_way = 4;      // micro-batches that the host may be ahead of the device
 
 ActivationSlot take_slot(Arena& arena, const StageLayout& layout) {
   const StageShape& s = layout.shape;
@@ -63,9 +64,8 @@ Stage::Stage(const ModelConfig& config, const StageLayout& layout, const Paramet
       constants_{layout.shape.attention, static_cast<float>(config.norm_epsilon), memory.rope},
       totals_(totals),
       inputs_(memory.slots.size()),
-      host_rows_(
-          device.allocate_host(memory.slots.size() * static_cast<std::size_t>(row_kinds * layout.shape.rows) *
-                               sizeof(std::int32_t))) {
+      host_rows_(device, static_cast<std::size_t>(row_kinds * layout.shape.rows) * sizeof(std::int32_t),
+                 rows_under_way) {
   for (const auto& chunk : layout_.chunks)
     for (auto layer = chunk.begin; layer < chunk.end; ++layer)
       layers_.emplace_back(tp_, constants_, layout_.shape, table, layer, parameters, gradients);
@@ -113,13 +113,12 @@ const LayerGradients& Stage::layer_gradients(int slot, std::size_t layer) const 
 
 void Stage::load(int slot, const MicroBatchRows& rows) {
   const auto t = static_cast<std::size_t>(layout_.shape.rows);
-  auto* host = static_cast<std::int32_t*>(host_rows_.get()) + static_cast<std::size_t>(slot * row_kinds) * t;
-  auto* next = host;
+  auto* next = static_cast<std::int32_t*>(host_rows_.next());
   for (const auto& values : {rows.ids, rows.targets, rows.start, rows.end, rows.position}) {
     LLAMA3D_EXPECT(values.size() == t, "{} rows of a micro-batch of {}", values.size(), t);
     next = std::copy(values.begin(), values.end(), next);
   }
-  device_->upload(memory_->slots[static_cast<std::size_t>(slot)].rows, host, *stream_);
+  host_rows_.upload(memory_->slots[static_cast<std::size_t>(slot)].rows, *stream_);
 }
 
 void Stage::forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "compute/upload_ring.hpp"
 #include "model/layer.hpp"
 #include "parallel/embedding.hpp"
 #include "parallel/loss_head.hpp"
@@ -121,7 +122,7 @@ class Stage {
   WeightTensors final_norm_;
   Tensor totals_;
   std::vector<Tensor> inputs_;  ///< each slot's chunk input
-  DeviceMemory host_rows_;      ///< (slots, 5, T) int32
+  UploadRing host_rows_;        ///< (5, T) int32 each
 };
 
 }  // namespace llama3d

@@ -97,7 +97,7 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
       slices_(owned_slices(table, grid.shape().dp, grid.coordinate().dp)),
       reductions_(slices_.size()),
       reduced_(slices_.size(), false),
-      host_(device.allocate_host(sizeof(HostResult))) {
+      host_(device.allocate_host(2 * sizeof(HostResult))) {
   for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate()))
     updates_.push_back(update_of(piece, options));
 }
@@ -153,22 +153,25 @@ void DistributedOptimizer::add_squared_norm() {
   if (!first_of_tp) kernels_->fill_zero(memory_->loss_totals(), *stream_);
 }
 
-StepResult DistributedOptimizer::finish_step(std::int64_t step, double learning_rate) {
+void DistributedOptimizer::finish_step(std::int64_t step, double learning_rate) {
   complete_shared_gradients();
   for (auto& reduction : reductions_) std::exchange(reduction, nullptr)->wait(*stream_);
   add_squared_norm();
   sum_totals();
   update(step, learning_rate);
   gather_parameters();
-  return read_result();
+  download_result(step);
 }
 
-StepResult DistributedOptimizer::read_result() {
-  auto* host = static_cast<HostResult*>(host_.get());
+void DistributedOptimizer::download_result(std::int64_t step) {
+  HostResult* host = static_cast<HostResult*>(host_.get()) + step % 2;
   device_->download(host->totals, memory_->totals, *stream_);
   device_->download(host->report, memory_->report, *stream_);
   device_->download(&host->scale, memory_->scale, *stream_);
-  stream_->synchronize();
+}
+
+StepResult DistributedOptimizer::result(std::int64_t step) const {
+  const HostResult* host = static_cast<const HostResult*>(host_.get()) + step % 2;
   return {.loss = host->report[0],
           .gradient_norm = host->report[1],
           .targets = host->totals[2],

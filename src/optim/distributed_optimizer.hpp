@@ -94,8 +94,10 @@ class DistributedOptimizer {
   /// be added first.
   void gradients_ready(GroupKind kind, std::int64_t layer);
   /// Reduces what is left, clips, updates this rank's slices and gathers the parameters. Every group must be
-  /// ready.
-  StepResult finish_step(std::int64_t step, double learning_rate);
+  /// ready. The result is on its way to the host when the stream's work so far is done.
+  void finish_step(std::int64_t step, double learning_rate);
+  /// What finish_step did, of the last two steps; the stream must have passed it.
+  StepResult result(std::int64_t step) const;
 
   const std::vector<OwnedSlice>& slices() const { return slices_; }
   const ModelStateMemory& memory() const { return *memory_; }
@@ -114,7 +116,7 @@ class DistributedOptimizer {
   void add_squared_norm();
   /// Sums loss, targets and norm over the world and derives the gradients' scale.
   void sum_totals();
-  StepResult read_result();
+  void download_result(std::int64_t step);
   void update(std::int64_t step, double learning_rate);
 
   const ParameterTable* table_;
@@ -129,7 +131,7 @@ class DistributedOptimizer {
   std::vector<AdamWPiece> updates_;     ///< of this rank's pieces
   std::vector<WorkHandle> reductions_;  ///< one a group
   std::vector<bool> reduced_;
-  DeviceMemory host_;  ///< totals, report and scale, as they come back
+  DeviceMemory host_;  ///< results of an odd and an even step
 };
 
 }  // namespace llama3d

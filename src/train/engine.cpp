@@ -1,6 +1,5 @@
 #include "train/engine.hpp"
 
-#include <chrono>
 #include <string_view>
 
 #include "compute/kernels.hpp"
@@ -23,22 +22,14 @@ double seconds_in(const CommunicationLog& log, std::string_view kind) {
   return seconds;
 }
 
-/// Reads a clock and the communication log at the ends of a phase.
-class PhaseClock {
- public:
-  explicit PhaseClock(const CommunicationLog& log) : log_(log) {}
-  double elapsed() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-  double tp() const { return seconds_in(log_, "tp") - tp_; }
-  double pp() const { return seconds_in(log_, "pp") - pp_; }
-  double dp() const { return seconds_in(log_, "dp") + seconds_in(log_, "world") - dp_; }
-
- private:
-  const CommunicationLog& log_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  double tp_ = seconds_in(log_, "tp"), pp_ = seconds_in(log_, "pp");
-  double dp_ = seconds_in(log_, "dp") + seconds_in(log_, "world");
+/// Seconds of communication so far, by group of ranks.
+struct CommunicationSeconds {
+  explicit CommunicationSeconds(const CommunicationLog& log)
+      : tp(seconds_in(log, "tp")),
+        pp(seconds_in(log, "pp")),
+        dp(seconds_in(log, "dp") + seconds_in(log, "world")) {}
+  double all() const { return tp + pp + dp; }
+  double tp, pp, dp;
 };
 
 }  // namespace
@@ -59,26 +50,44 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
                                                  *stream_, memory_.boundaries);
   optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state,
                                                       runtime.device, *stream_, *communicators_);
+  for (StepEvents& events : events_)
+    for (auto* event : {&events.begin, &events.gradients, &events.end})
+      *event = runtime.device.create_event();
 }
 
-StepResult Engine::train_step(std::span<const BatchRows> micro_batches, std::int64_t step,
-                              double learning_rate) {
+void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate) {
   LLAMA3D_EXPECT(std::ssize(micro_batches) == plan_.pipeline.micro_batches,
                  "{} micro-batches in a step of {}", micro_batches.size(), plan_.pipeline.micro_batches);
+  LLAMA3D_EXPECT(under_way_.size() < 2, "step {} queued on top of two others", step);
+  const StepEvents& events = events_of(step);
+  const CommunicationSeconds before(communicators_->log);
+  stream_->record(*events.begin);
   optimizer_->begin_step();
-  const PhaseClock pipeline(communicators_->log);
   executor_->train(plan_.schedule, views(micro_batches),
                    [this](GroupKind kind, std::int64_t layer) { optimizer_->gradients_ready(kind, layer); });
-  seconds_ = {.tp = pipeline.tp(), .pp = pipeline.pp(), .dp = pipeline.dp()};
-  seconds_.compute = pipeline.elapsed() - seconds_.tp - seconds_.pp - seconds_.dp;
+  stream_->record(*events.gradients);
+  const CommunicationSeconds between(communicators_->log);
+  optimizer_->finish_step(step, learning_rate);
+  stream_->record(*events.end);
+  const CommunicationSeconds after(communicators_->log);
+  under_way_.push_back({step,
+                        {.compute = between.all() - before.all(),
+                         .tp = after.tp - before.tp,
+                         .pp = after.pp - before.pp,
+                         .dp = after.dp - before.dp,
+                         .optimizer = after.all() - between.all()}});
+}
 
-  const PhaseClock update(communicators_->log);
-  const StepResult result = optimizer_->finish_step(step, learning_rate);
-  seconds_.optimizer = update.elapsed() - update.tp() - update.pp() - update.dp();
-  seconds_.tp += update.tp();
-  seconds_.pp += update.pp();
-  seconds_.dp += update.dp();
-  return result;
+StepReport Engine::take_report() {
+  const auto [step, communication] = under_way_.front();
+  under_way_.pop_front();
+  const StepEvents& events = events_of(step);
+  events.end->synchronize();
+  StepReport report{optimizer_->result(step), communication};
+  const Device& device = runtime_->device;
+  report.seconds.compute = device.elapsed_seconds(*events.begin, *events.gradients) - communication.compute;
+  report.seconds.optimizer = device.elapsed_seconds(*events.gradients, *events.end) - communication.optimizer;
+  return report;
 }
 
 Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {

@@ -1,6 +1,7 @@
 #pragma once
 // One rank's part of a run, allocated and wired: what a step and an evaluation need, and nothing about files.
 
+#include <deque>
 #include <memory>
 #include <span>
 
@@ -10,9 +11,14 @@
 
 namespace llama3d {
 
-/// Seconds of the last step on this rank, by what it did.
+/// Seconds of a step on this rank, by what it did.
 struct PhaseSeconds {
   double compute = 0, tp = 0, pp = 0, dp = 0, optimizer = 0;
+};
+
+struct StepReport {
+  StepResult result;
+  PhaseSeconds seconds;
 };
 
 /// Mean loss over `targets` rows.
@@ -28,8 +34,17 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// One optimizer step over this rank's micro-batches, plan().pipeline.micro_batches of them.
-  StepResult train_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate);
+  /// Queues an optimizer step over this rank's micro-batches, plan().pipeline.micro_batches of them. The rows
+  /// are free to go on return. At most two steps are under way: take the report of one first.
+  void queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate);
+  std::size_t steps_under_way() const { return under_way_.size(); }
+  /// Of the oldest step under way, when it is done.
+  StepReport take_report();
+  /// A step by itself, waited for.
+  StepResult train_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate) {
+    queue_step(micro_batches, step, learning_rate);
+    return take_report().result;
+  }
   /// Loss over the micro-batches of all data-parallel ranks, any number of them, the same on every rank.
   Evaluation evaluate(std::span<const BatchRows> micro_batches);
 
@@ -41,9 +56,18 @@ class Engine {
   GridCommunicators& communicators() { return *communicators_; }
   Device& device() { return runtime_->device; }
   Stream& stream() { return *stream_; }
-  const PhaseSeconds& seconds() const { return seconds_; }
 
  private:
+  /// The ends of the phases of a step.
+  struct StepEvents {
+    std::unique_ptr<Event> begin, gradients, end;
+  };
+  struct StepUnderWay {
+    std::int64_t step;
+    PhaseSeconds communication;  ///< tp, pp and dp; compute and optimizer hold their share of it
+  };
+  StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 2)]; }
+
   RankPlan plan_;
   Runtime* runtime_;
   std::unique_ptr<GridCommunicators> communicators_;
@@ -53,7 +77,8 @@ class Engine {
   std::unique_ptr<PipelineExecutor> executor_;
   std::unique_ptr<DistributedOptimizer> optimizer_;
   DeviceMemory host_totals_;  ///< (2) fp64
-  PhaseSeconds seconds_;
+  StepEvents events_[2];
+  std::deque<StepUnderWay> under_way_;
 };
 
 }  // namespace llama3d

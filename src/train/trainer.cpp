@@ -4,7 +4,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
+#include <deque>
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
@@ -96,13 +98,21 @@ class Trainer {
   void open_output();
   /// One step; false when the job was told to stop instead.
   bool step();
-  void count_skips(const StepResult& result);
-  void record_step(const StepResult& result, double learning_rate, double step_seconds, double data_seconds);
+  /// Takes the reports of steps until no more than `left` are under way.
+  void finish_steps(std::size_t left);
+  void count_skips(std::int64_t step, const StepResult& result);
   void validate();
   void save();
   void note(const std::string& text) {
     progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", text));
   }
+
+  struct QueuedStep {
+    TrainPosition after;
+    Clock::time_point begin;
+    double learning_rate, data_seconds;
+  };
+  void record_step(const QueuedStep& step, const StepReport& report, double step_seconds);
 
   TrainSettings settings_;
   Runtime& runtime_;
@@ -115,7 +125,9 @@ class Trainer {
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
   LearningRateSchedule schedule_;
-  TrainPosition position_;
+  TrainPosition position_;  ///< behind the last step queued
+  std::deque<QueuedStep> queued_;
+  Clock::time_point last_report_;
   TrainResult result_;
   std::vector<double> step_seconds_;
   std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0;
@@ -201,11 +213,13 @@ TrainResult Trainer::run() {
       save();
       break;
     }
-    const bool last = position_.step == settings_.steps;
-    if (last || (settings_.valid_interval > 0 && position_.step % settings_.valid_interval == 0)) validate();
-    if (last || (settings_.checkpoint_interval > 0 && position_.step % settings_.checkpoint_interval == 0))
-      save();
+    const auto due = [this](std::int64_t interval) {
+      return position_.step == settings_.steps || (interval > 0 && position_.step % interval == 0);
+    };
+    if (due(settings_.valid_interval)) validate();
+    if (due(settings_.checkpoint_interval)) save();
   }
+  finish_steps(0);
   result_.steps = position_.step;
   metrics_->sync();
   progress_.reset();
@@ -240,41 +254,53 @@ bool Trainer::step() {
     return false;
   }
   const double learning_rate = schedule_.at(position_.step + 1);
-  const StepResult result = engine_->train_step(rows, position_.step + 1, learning_rate);
-  ++position_.step;
+  engine_->queue_step(rows, ++position_.step, learning_rate);
   position_.consumed_samples += shape_.global_batch;
   position_.tokens += shape_.global_batch * shape_.sequence;
-  record_step(result, learning_rate, seconds_since(begin), data_seconds);
-  count_skips(result);
+  queued_.push_back({position_, begin, learning_rate, data_seconds});
+  // A device that computes beside this thread gets its next step before the last one's report is read.
+  finish_steps(runtime_.device.asynchronous() ? 1 : 0);
   return true;
 }
 
-void Trainer::count_skips(const StepResult& result) {
+void Trainer::finish_steps(std::size_t left) {
+  while (queued_.size() > left) {
+    const StepReport report = engine_->take_report();
+    const QueuedStep step = queued_.front();
+    queued_.pop_front();
+    const double seconds = seconds_since(std::max(step.begin, last_report_));
+    last_report_ = Clock::now();
+    record_step(step, report, seconds);
+    count_skips(step.after.step, report.result);
+  }
+}
+
+void Trainer::count_skips(std::int64_t step, const StepResult& result) {
   consecutive_skips_ = result.skipped ? consecutive_skips_ + 1 : 0;
   if (!result.skipped) return;
   const auto text = fmt::format("loss {} or gradient norm {} is not finite: step {} skipped ({} in a row)",
-                                result.loss, result.gradient_norm, position_.step, consecutive_skips_);
+                                result.loss, result.gradient_norm, step, consecutive_skips_);
   if (leader_) note("warning: " + text);
-  metrics_->event(position_.step, "skip", text);
+  metrics_->event(step, "skip", text);
   if (consecutive_skips_ < settings_.max_skipped_steps) return;
   fail_together(runtime_.control, [&] {
     throw NumericsError(
         fmt::format("{} steps in a row with a loss or gradient that is not finite (last loss {}, gradient "
                     "norm {}); lower --learning-rate, or look at the data around step {}",
-                    consecutive_skips_, result.loss, result.gradient_norm, position_.step));
+                    consecutive_skips_, result.loss, result.gradient_norm, step));
   });
 }
 
-void Trainer::record_step(const StepResult& result, double learning_rate, double step_seconds,
-                          double data_seconds) {
+void Trainer::record_step(const QueuedStep& step, const StepReport& report, double step_seconds) {
+  const StepResult& result = report.result;
   const auto tokens = static_cast<double>(shape_.global_batch * shape_.sequence);
   TrainRow row;
-  row.step = position_.step;
+  row.step = step.after.step;
   row.time_ns = unix_time_ns();
-  row.tokens = position_.tokens;
+  row.tokens = step.after.tokens;
   row.loss = result.loss;
   row.grad_norm = result.gradient_norm;
-  row.learning_rate = learning_rate;
+  row.learning_rate = step.learning_rate;
   row.step_seconds = step_seconds;
   row.tokens_per_second = tokens / step_seconds;
   row.tokens_per_second_per_gpu = row.tokens_per_second / shape_.grid.world();
@@ -285,16 +311,17 @@ void Trainer::record_step(const StepResult& result, double learning_rate, double
   row.peak_memory_bytes = static_cast<std::int64_t>(runtime_.device.memory_in_use());
   row.skipped = result.skipped;
   metrics_->train(row);
-  if (settings_.log_interval > 0 && (position_.step % settings_.log_interval == 0 || position_.step == 1))
-    metrics_->ranks(position_.step, engine_->seconds(), data_seconds, step_seconds,
+  if (settings_.log_interval > 0 && (row.step % settings_.log_interval == 0 || row.step == 1))
+    metrics_->ranks(row.step, report.seconds, step.data_seconds, step_seconds,
                     runtime_.device.memory_in_use());
   step_seconds_.push_back(step_seconds);
   result_.loss = result.loss;
-  progress_->step({position_.step, result.loss, result.gradient_norm, learning_rate, row.tokens_per_second});
+  progress_->step({row.step, result.loss, result.gradient_norm, row.learning_rate, row.tokens_per_second});
 }
 
 void Trainer::validate() {
   if (!batches_->has_validation() || last_validation_ == position_.step) return;
+  finish_steps(0);
   std::vector<BatchRows> rows;
   fail_together(runtime_.control, [&] { rows = batches_->read_validation(); });
   const Evaluation evaluation = engine_->evaluate(rows);
@@ -308,6 +335,7 @@ void Trainer::validate() {
 
 void Trainer::save() {
   if (last_save_ == position_.step) return;
+  finish_steps(0);
   const auto begin = Clock::now();
   try {
     const auto folder = checkpoints_->save(position_, *state_);

@@ -23,13 +23,15 @@ using Clock = std::chrono::steady_clock;
 
 class HostEvent final : public Event {
  public:
-  std::optional<Clock::time_point> passed;
+  void synchronize() const override {}
+
+  std::optional<Clock::time_point> moment;
 };
 
 /// Work given to this stream is done when the call that gives it returns.
 class HostStream final : public Stream {
  public:
-  void record(Event& event) override { dynamic_cast<HostEvent&>(event).passed = Clock::now(); }
+  void record(Event& event) override { dynamic_cast<HostEvent&>(event).moment = Clock::now(); }
   void wait(const Event&) override {}
   void synchronize() override {}
 };
@@ -144,10 +146,11 @@ class HostDevice final : public Device {
 
   Kernels& kernels() override { return kernels_; }
   std::unique_ptr<Stream> create_stream(StreamPriority) override { return std::make_unique<HostStream>(); }
+  bool asynchronous() const override { return false; }
   std::unique_ptr<Event> create_event() override { return std::make_unique<HostEvent>(); }
   double elapsed_seconds(const Event& begin, const Event& end) const override {
-    const auto& first = dynamic_cast<const HostEvent&>(begin).passed;
-    const auto& last = dynamic_cast<const HostEvent&>(end).passed;
+    const auto& first = dynamic_cast<const HostEvent&>(begin).moment;
+    const auto& last = dynamic_cast<const HostEvent&>(end).moment;
     LLAMA3D_EXPECT(first && last, "time between events of which one was never recorded");
     return std::chrono::duration<double>(*last - *first).count();
   }
