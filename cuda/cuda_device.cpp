@@ -64,7 +64,8 @@ class CudaDevice final : public Device {
   std::string peak_source() const override {
     return peak_flops(DType::bf16) ? "dense peak of NVIDIA's data sheet" : "no data sheet known for this GPU";
   }
-  std::size_t memory_bytes() const override { return start_.free; }
+  std::size_t memory_bytes() const override { return start_.total; }
+  std::size_t reserved_bytes() const override { return start_.total - start_.free; }
   std::size_t memory_in_use() const override {
     const Memory now = memory_now();
     return now.total - now.free;

@@ -31,7 +31,7 @@ BatchRows random_rows(const RankPlan& plan, std::uint64_t key) {
 StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int steps) {
   RankPlan plan = make_rank_plan(run, runtime.control.rank(), runtime.device.kernels());
   StepBench result;
-  result.planned_bytes = plan.memory.total();
+  result.planned_bytes = plan.memory.total() + runtime.device.reserved_bytes();
   Engine engine(std::move(plan), {}, runtime);
   {
     ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,

@@ -68,7 +68,7 @@ double median(std::vector<double> values) {
 void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime& runtime,
                        const BenchSink& sink) {
   const bool leader = runtime.control.rank() == 0;
-  check_fits(run, runtime.device.kernels(), runtime.device.memory_bytes());
+  check_fits(run, runtime.device.kernels(), DeviceRoom::of(runtime.device));
   double products = 0, attention = 0;
   {
     Laboratory lab(runtime.device, command.options);

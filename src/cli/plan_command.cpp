@@ -26,7 +26,7 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, int ranks, const Ker
       if (ranks % (settings.tp_size * settings.pp_size) != 0) continue;
       try {
         const RunShape shape = run_shape(settings, ranks);
-        grids.push_back({shape, check_fits(shape, kernels, SIZE_MAX)});
+        grids.push_back({shape, check_fits(shape, kernels, {.bytes = SIZE_MAX})});
       } catch (const ConfigurationError&) {
         // This grid does not suit the model; others may.
       }

@@ -53,9 +53,12 @@ class Device {
   /// one phrase where the figure comes from.
   virtual std::optional<double> peak_flops(DType dtype) const = 0;
   virtual std::string peak_source() const = 0;
-  /// Bytes of memory this rank may plan with.
+  /// Bytes of memory the device has.
   virtual std::size_t memory_bytes() const = 0;
-  /// Bytes this process holds on the device now.
+  /// Bytes of them that were taken before anything was allocated here: by the driver for this process, and by
+  /// others.
+  virtual std::size_t reserved_bytes() const = 0;
+  /// Bytes taken now, the reserved ones among them.
   virtual std::size_t memory_in_use() const = 0;
 
   /// Whether work given to a stream is done later, beside the caller.

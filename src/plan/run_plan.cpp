@@ -66,10 +66,65 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
   return layout;
 }
 
-std::string advice(const RunShape& shape) {
-  std::string text = "lower --micro-batch-size or --seq-length";
-  if (shape.recompute != Recompute::full) text += ", set --recompute full";
-  return text + ", or raise --tp-size or --pp-size";
+/// Of the rank that needs most. Ranks of one stage need the same, whatever their place in TP and DP.
+MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels) {
+  MemoryPlan most;
+  for (int stage = 0; stage < shape.grid.pp; ++stage) {
+    const int rank = ProcessGrid(shape.grid, 0).rank_of({0, stage, 0});
+    MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
+    if (memory.total() > most.total()) most = std::move(memory);
+  }
+  return most;
+}
+
+/// An option that needs less memory. `apply` changes nothing where it is set already or has no effect.
+struct Saving {
+  const char* option;
+  void (*apply)(RunShape&);
+};
+
+/// Those that cost least first: time, then exactness.
+constexpr std::array<Saving, 7> savings{{
+    {"--recompute cheap",
+     [](RunShape& s) {
+       if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;
+     }},
+    {"--micro-batch-size 1", [](RunShape& s) { s.micro_batch = 1; }},
+    {"--recompute full", [](RunShape& s) { s.recompute = Recompute::full; }},
+    {"--precision bf16", [](RunShape& s) { s.compute = DType::bf16; }},
+    {"--gradient-dtype bf16",
+     [](RunShape& s) {
+       if (s.compute == DType::bf16) s.states.gradient = DType::bf16;
+     }},
+    {"--optimizer-dtype bf16", [](RunShape& s) { s.states.moments = DType::bf16; }},
+    {"--master-weights none", [](RunShape& s) { s.states.master = false; }},
+}};
+
+/// The first option that alone makes the run fit, or else all that it takes.
+std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
+  const auto needs = [&](const RunShape& s) { return largest_plan(s, kernels).total() + room.reserved; };
+  const auto fits_with = [](const std::string& options, std::size_t needed) {
+    return fmt::format("with {} it needs {} and fits", options, format_bytes(needed));
+  };
+  for (const Saving& saving : savings) {
+    RunShape changed = shape;
+    saving.apply(changed);
+    if (const auto needed = needs(changed); needed <= room.bytes) return fits_with(saving.option, needed);
+  }
+  RunShape changed = shape;
+  std::size_t needed = needs(shape);
+  std::string options;
+  for (const Saving& saving : savings) {
+    saving.apply(changed);
+    const std::size_t now = needs(changed);
+    if (now >= needed) continue;
+    options += fmt::format("{}{}", options.empty() ? "" : " ", saving.option);
+    needed = now;
+    if (needed <= room.bytes) return fits_with(options, needed);
+  }
+  const std::string more = "raise --tp-size or --pp-size, or lower --seq-length";
+  return options.empty() ? more
+                         : fmt::format("even with {} it needs {}: {}", options, format_bytes(needed), more);
 }
 
 }  // namespace
@@ -133,18 +188,17 @@ RankMemory allocate(const RankPlan& plan, Device& device) {
   return memory;
 }
 
-MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, std::size_t device_bytes) {
-  MemoryPlan most;
-  // Ranks of one stage need the same, whatever their place in TP and DP.
-  for (int stage = 0; stage < shape.grid.pp; ++stage) {
-    const int rank = ProcessGrid(shape.grid, 0).rank_of({0, stage, 0});
-    MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
-    if (memory.total() > most.total()) most = std::move(memory);
-  }
-  if (most.total() > device_bytes)
+DeviceRoom DeviceRoom::of(const Device& device, int sharing) {
+  return {device.memory_bytes() / static_cast<std::size_t>(sharing), device.reserved_bytes()};
+}
+
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
+  MemoryPlan most = largest_plan(shape, kernels);
+  if (room.reserved > 0) most.entries.push_back({"device", room.reserved});
+  if (most.total() > room.bytes)
     throw ConfigurationError(fmt::format("the run needs {} a rank, of {} there are ({}); {}",
-                                         format_bytes(most.total()), format_bytes(device_bytes),
-                                         most.summary(), advice(shape)));
+                                         format_bytes(most.total()), format_bytes(room.bytes), most.summary(),
+                                         advice(shape, kernels, room)));
   return most;
 }
 

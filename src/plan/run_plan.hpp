@@ -76,8 +76,15 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
 /// Takes what the plan says from the device and gives the kernels their workspace.
 RankMemory allocate(const RankPlan& plan, Device& device);
 
-/// The plan of the rank that needs most. Throws ConfigurationError, with the plan and what to change, when
-/// that is more than `device_bytes`.
-MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, std::size_t device_bytes);
+/// Bytes of memory for one rank, and how many of them are taken whatever the run does.
+struct DeviceRoom {
+  std::size_t bytes = 0, reserved = 0;
+  /// Of a device that `sharing` ranks share.
+  static DeviceRoom of(const Device& device, int sharing = 1);
+};
+
+/// The plan of the rank that needs most, with what the device has reserved. Throws ConfigurationError, with
+/// the plan and the options that would make it fit, when that is more than there is.
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room);
 
 }  // namespace llama3d

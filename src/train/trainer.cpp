@@ -158,8 +158,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   ControlPlane& control = runtime_.control;
   shape_ = run_shape(settings_, control.size());
   const int sharing = runtime_.device.kind() == "cpu" ? control.node_size() : 1;
-  const auto most =
-      check_fits(shape_, kernels, runtime_.device.memory_bytes() / static_cast<std::size_t>(sharing));
+  const auto most = check_fits(shape_, kernels, DeviceRoom::of(runtime_.device, sharing));
   plan.emplace(make_rank_plan(shape_, control.rank(), kernels));
   batches_.emplace(settings_, *plan);
   checkpoints_.emplace(make_checkpoints(settings_, shape_, control, [this](const std::string& text) {
@@ -379,7 +378,7 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
 MemoryPlan check_run(const TrainSettings& settings, int world_size, const Device& device,
                      const Kernels& kernels) {
   const RunShape shape = run_shape(settings, world_size);
-  const MemoryPlan most = check_fits(shape, kernels, device.memory_bytes());
+  const MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
   TrainingBatches(settings, make_rank_plan(shape, 0, kernels));
   check_files(settings, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
   return most;

@@ -1,0 +1,89 @@
+// What a run that does not fit is told: options that, followed, make it fit.
+#include <boost/test/unit_test.hpp>
+
+#include "base/error.hpp"
+#include "compute/host/host_device.hpp"
+#include "compute/kernels.hpp"
+#include "plan/run_plan.hpp"
+
+using namespace llama3d;
+
+namespace {
+
+constexpr std::size_t reserved = 1 << 20;
+
+RunShape large_run() {
+  RunShape shape;
+  shape.model = load_model_config("llama3-tiny");
+  shape.grid = {1, 1, 1};
+  shape.micro_batch = 4;
+  shape.global_batch = 8;
+  shape.sequence = 256;
+  shape.compute = DType::bf16;
+  return shape;
+}
+
+class Fixture {
+ public:
+  std::size_t needs(const RunShape& shape) const {
+    return check_fits(shape, device_->kernels(), {std::size_t{1} << 60, reserved}).total();
+  }
+  /// The refusal, or "" when the run fits.
+  std::string refusal(const RunShape& shape, std::size_t bytes) const {
+    try {
+      check_fits(shape, device_->kernels(), {bytes, reserved});
+      return "";
+    } catch (const ConfigurationError& error) {
+      return error.what();
+    }
+  }
+
+ private:
+  std::unique_ptr<Device> device_ = make_host_device(1);
+};
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_CASE(the_plan_holds_what_the_device_has_reserved, Fixture) {
+  const auto device = make_host_device(1);
+  const RankPlan plan = make_rank_plan(large_run(), 0, device->kernels());
+  BOOST_CHECK_EQUAL(needs(large_run()), plan.memory.total() + reserved);
+  BOOST_CHECK_EQUAL(refusal(large_run(), needs(large_run())), "");
+  BOOST_CHECK_NE(refusal(large_run(), needs(large_run()) - 1), "");
+}
+
+BOOST_FIXTURE_TEST_CASE(one_option_that_is_enough_is_named_alone, Fixture) {
+  RunShape cheap = large_run();
+  cheap.recompute = Recompute::cheap;
+  const std::size_t room = needs(cheap);
+  BOOST_REQUIRE_LT(room, needs(large_run()));
+  const std::string text = refusal(large_run(), room);
+  BOOST_CHECK_MESSAGE(contains(text, "; with --recompute cheap it needs "), text);
+
+  RunShape one = large_run();
+  one.micro_batch = 1;
+  BOOST_REQUIRE_LT(needs(one), room);
+  const std::string smaller = refusal(large_run(), needs(one));
+  BOOST_CHECK_MESSAGE(contains(smaller, "; with --micro-batch-size 1 it needs "), smaller);
+}
+
+BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
+  RunShape least = large_run();
+  least.recompute = Recompute::full;
+  least.micro_batch = 1;
+  least.states = {DType::bf16, DType::bf16, false};
+  const std::string text = refusal(large_run(), needs(least));
+  BOOST_CHECK_MESSAGE(
+      contains(text,
+               "with --recompute cheap --micro-batch-size 1 --recompute full --gradient-dtype "
+               "bf16 --optimizer-dtype bf16 --master-weights none it needs"),
+      text);
+  const std::string nothing = refusal(large_run(), needs(least) - 1);
+  BOOST_CHECK_MESSAGE(contains(nothing, "even with ") && contains(nothing, "raise --tp-size"), nothing);
+  const std::string already = refusal(least, needs(least) - 1);
+  BOOST_CHECK_MESSAGE(contains(already, "; raise --tp-size"), already);
+}
