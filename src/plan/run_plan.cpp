@@ -100,28 +100,33 @@ constexpr std::array<Saving, 7> savings{{
     {"--master-weights none", [](RunShape& s) { s.states.master = false; }},
 }};
 
-/// The first option that alone makes the run fit, or else all that it takes.
+/// Options that together make the run fit, none of them to spare; or, where all do not, every one that helps.
 std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
-  const auto needs = [&](const RunShape& s) { return largest_plan(s, kernels).total() + room.reserved; };
-  const auto fits_with = [](const std::string& options, std::size_t needed) {
-    return fmt::format("with {} it needs {} and fits", options, format_bytes(needed));
-  };
-  for (const Saving& saving : savings) {
+  std::array<bool, savings.size()> chosen{};
+  const auto needs = [&] {
     RunShape changed = shape;
-    saving.apply(changed);
-    if (const auto needed = needs(changed); needed <= room.bytes) return fits_with(saving.option, needed);
+    for (std::size_t i = 0; i < savings.size(); ++i)
+      if (chosen[i]) savings[i].apply(changed);
+    return largest_plan(changed, kernels).total() + room.reserved;
+  };
+  std::size_t needed = needs();
+  for (std::size_t i = 0; i < savings.size() && needed > room.bytes; ++i) {
+    chosen[i] = true;
+    const std::size_t now = needs();
+    chosen[i] = now < needed;
+    needed = std::min(needed, now);
   }
-  RunShape changed = shape;
-  std::size_t needed = needs(shape);
+  const bool fits = needed <= room.bytes;
+  // What costs least was taken first, so what costs most is the first to be spared.
+  for (std::size_t i = savings.size(); i-- > 0;)
+    if (chosen[i]) {
+      chosen[i] = false;
+      chosen[i] = needs() > (fits ? room.bytes : needed);
+    }
   std::string options;
-  for (const Saving& saving : savings) {
-    saving.apply(changed);
-    const std::size_t now = needs(changed);
-    if (now >= needed) continue;
-    options += fmt::format("{}{}", options.empty() ? "" : " ", saving.option);
-    needed = now;
-    if (needed <= room.bytes) return fits_with(options, needed);
-  }
+  for (std::size_t i = 0; i < savings.size(); ++i)
+    if (chosen[i]) options += fmt::format("{}{}", options.empty() ? "" : " ", savings[i].option);
+  if (fits) return fmt::format("with {} it needs {} and fits", options, format_bytes(needs()));
   const std::string more = "raise --tp-size or --pp-size, or lower --seq-length";
   return options.empty() ? more
                          : fmt::format("even with {} it needs {}: {}", options, format_bytes(needed), more);
