@@ -11,8 +11,9 @@ namespace llama3d::cuda {
 
 class MatmulTuner;
 
-/// Queues each operation on its stream. The same call gives the same bits; operations share the workspace, so
-/// one stream at a time.
+/// Queues each operation on its stream. The same call gives the same bits, but for the backward pass of
+/// attention on tensor cores, whose atomic additions have no order. Operations share the workspace, so one
+/// stream at a time.
 class CudaKernels final : public Kernels {
  public:
   explicit CudaKernels(const GpuTraits& gpu);
