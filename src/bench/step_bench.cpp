@@ -1,4 +1,3 @@
-#include <chrono>
 
 #include "base/philox.hpp"
 #include "bench/bench.hpp"
@@ -44,19 +43,16 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
     batch.push_back(
         random_rows(engine.plan(), static_cast<std::uint64_t>(m * run.grid.dp) +
                                        static_cast<std::uint64_t>(engine.plan().grid.coordinate().dp)));
-  auto last = std::chrono::steady_clock::now();
-  const auto finish_step = [&](bool counts) {
-    engine.take_report();
-    const auto now = std::chrono::steady_clock::now();
-    if (counts) result.step_seconds.push_back(std::chrono::duration<double>(now - last).count());
-    last = now;
+  const auto finish_step = [&](int step) {
+    const double seconds = engine.take_report().step_seconds;
+    if (step > warmup) result.step_seconds.push_back(seconds);
   };
   // As the trainer does: a step is queued before the last one is waited for.
   for (int step = 1; step <= warmup + steps; ++step) {
     engine.queue_step(batch, step, 1e-4);
-    if (step > 1) finish_step(step - 1 > warmup);
+    if (step > 1) finish_step(step - 1);
   }
-  finish_step(true);
+  finish_step(warmup + steps);
   result.used_bytes = runtime.device.memory_in_use();
   return result;
 }

@@ -71,6 +71,7 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   stream_->record(*events.end);
   const CommunicationSeconds after(communicators_->log);
   under_way_.push_back({step,
+                        !under_way_.empty(),
                         {.compute = between.all() - before.all(),
                          .tp = after.tp - before.tp,
                          .pp = after.pp - before.pp,
@@ -79,14 +80,16 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
 }
 
 StepReport Engine::take_report() {
-  const auto [step, communication] = under_way_.front();
+  const auto [step, follows, communication] = under_way_.front();
   under_way_.pop_front();
   const StepEvents& events = events_of(step);
   events.end->synchronize();
-  StepReport report{optimizer_->result(step), communication};
+  StepReport report{optimizer_->result(step), communication, 0};
   const Device& device = runtime_->device;
   report.seconds.compute = device.elapsed_seconds(*events.begin, *events.gradients) - communication.compute;
   report.seconds.optimizer = device.elapsed_seconds(*events.gradients, *events.end) - communication.optimizer;
+  report.step_seconds =
+      device.elapsed_seconds(follows ? *events_of(step - 1).end : *events.begin, *events.end);
   return report;
 }
 

@@ -19,6 +19,7 @@ struct PhaseSeconds {
 struct StepReport {
   StepResult result;
   PhaseSeconds seconds;
+  double step_seconds = 0;  ///< since the end of the step before, when that was still under way
 };
 
 /// Mean loss over `targets` rows.
@@ -64,9 +65,10 @@ class Engine {
   };
   struct StepUnderWay {
     std::int64_t step;
+    bool follows;                ///< another step was under way
     PhaseSeconds communication;  ///< tp, pp and dp; compute and optimizer hold their share of it
   };
-  StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 2)]; }
+  StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;
   Runtime* runtime_;
@@ -77,7 +79,7 @@ class Engine {
   std::unique_ptr<PipelineExecutor> executor_;
   std::unique_ptr<DistributedOptimizer> optimizer_;
   DeviceMemory host_totals_;  ///< (2) fp64
-  StepEvents events_[2];
+  StepEvents events_[3];      ///< of two steps under way and the one before
   std::deque<StepUnderWay> under_way_;
 };
 

@@ -4,7 +4,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
@@ -109,10 +108,10 @@ class Trainer {
 
   struct QueuedStep {
     TrainPosition after;
-    Clock::time_point begin;
     double learning_rate, data_seconds;
+    bool waited_for_data;  ///< nothing was under way while its data were read
   };
-  void record_step(const QueuedStep& step, const StepReport& report, double step_seconds);
+  void record_step(const QueuedStep& step, const StepReport& report);
 
   TrainSettings settings_;
   Runtime& runtime_;
@@ -127,7 +126,6 @@ class Trainer {
   LearningRateSchedule schedule_;
   TrainPosition position_;  ///< behind the last step queued
   std::deque<QueuedStep> queued_;
-  Clock::time_point last_report_;
   TrainResult result_;
   std::vector<double> step_seconds_;
   std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0;
@@ -256,7 +254,7 @@ bool Trainer::step() {
   engine_->queue_step(rows, ++position_.step, learning_rate);
   position_.consumed_samples += shape_.global_batch;
   position_.tokens += shape_.global_batch * shape_.sequence;
-  queued_.push_back({position_, begin, learning_rate, data_seconds});
+  queued_.push_back({position_, learning_rate, data_seconds, queued_.empty()});
   // A device that computes beside this thread gets its next step before the last one's report is read.
   finish_steps(runtime_.device.asynchronous() ? 1 : 0);
   return true;
@@ -267,9 +265,7 @@ void Trainer::finish_steps(std::size_t left) {
     const StepReport report = engine_->take_report();
     const QueuedStep step = queued_.front();
     queued_.pop_front();
-    const double seconds = seconds_since(std::max(step.begin, last_report_));
-    last_report_ = Clock::now();
-    record_step(step, report, seconds);
+    record_step(step, report);
     count_skips(step.after.step, report.result);
   }
 }
@@ -290,7 +286,8 @@ void Trainer::count_skips(std::int64_t step, const StepResult& result) {
   });
 }
 
-void Trainer::record_step(const QueuedStep& step, const StepReport& report, double step_seconds) {
+void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
+  const double step_seconds = report.step_seconds + (step.waited_for_data ? step.data_seconds : 0);
   const StepResult& result = report.result;
   const auto tokens = static_cast<double>(shape_.global_batch * shape_.sequence);
   TrainRow row;
