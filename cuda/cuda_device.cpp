@@ -123,14 +123,14 @@ DeviceMemory CudaDevice::allocate_host(std::size_t bytes) {
 
 void CudaDevice::upload(const Tensor& destination, const void* source, Stream& stream) {
   if (destination.bytes() == 0) return;
-  check(cudaMemcpyAsync(destination.data(), source, destination.bytes(), cudaMemcpyHostToDevice,
+  check(cudaMemcpyAsync(destination.data(), source, destination.bytes(), cudaMemcpyDefault,
                         cuda::handle_of(stream)),
         fmt::format("copying {} to the GPU", destination.shape().to_string()));
 }
 
 void CudaDevice::download(void* destination, const Tensor& source, Stream& stream) {
   if (source.bytes() == 0) return;
-  check(cudaMemcpyAsync(destination, source.data(), source.bytes(), cudaMemcpyDeviceToHost,
+  check(cudaMemcpyAsync(destination, source.data(), source.bytes(), cudaMemcpyDefault,
                         cuda::handle_of(stream)),
         fmt::format("copying {} from the GPU", source.shape().to_string()));
 }

@@ -26,7 +26,7 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, int ranks, const Ker
       if (ranks % (settings.tp_size * settings.pp_size) != 0) continue;
       try {
         const RunShape shape = run_shape(settings, ranks);
-        grids.push_back({shape, check_fits(shape, kernels, {.bytes = SIZE_MAX})});
+        grids.push_back({shape, check_fits(shape, kernels, {.bytes = SIZE_MAX, .host = SIZE_MAX})});
       } catch (const ConfigurationError&) {
         // This grid does not suit the model; others may.
       }
@@ -39,11 +39,14 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, int ranks, const Ker
 void print_table(const std::vector<PlannedGrid>& grids) {
   fmt::print("{:<28} {:>8}", "grid", "grad acc");
   for (const auto& entry : grids.front().memory.entries) fmt::print(" {:>12}", entry.category);
-  fmt::print(" {:>12}\n", "total/rank");
+  const bool offloads = grids.front().memory.host > 0;
+  fmt::print(" {:>12}{}\n", "total/rank", offloads ? "  pinned host" : "");
   for (const auto& [shape, memory] : grids) {
     fmt::print("{:<28} {:>8}", shape.grid.to_string(), shape.micro_batches());
     for (const auto& entry : memory.entries) fmt::print(" {:>12}", format_bytes(entry.bytes));
-    fmt::print(" {:>12}\n", format_bytes(memory.total()));
+    fmt::print(" {:>12}", format_bytes(memory.total()));
+    if (offloads) fmt::print(" {:>12}", format_bytes(memory.host));
+    fmt::print("\n");
   }
 }
 

@@ -61,6 +61,8 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
                 "of accumulated gradients: fp32 or bf16");
   line.add_word("optimizer-dtype", s.optimizer_dtype, parse_optimizer_dtype, name_of,
                 "of AdamW's moments: fp32, or bf16 rounded stochastically");
+  line.add_flag("offload-optimizer", s.offload_optimizer,
+                "keep AdamW's moments and the master weights in host memory, moved beside compute");
   line.add_word("recompute", s.recompute, parse_recompute, name_of,
                 "in the backward pass: none, cheap (norms and SwiGLU) or full (whole layers)");
 }

@@ -2,8 +2,6 @@
 
 namespace llama3d {
 
-Arena::Arena(Device& device, std::size_t bytes) : memory_(device.allocate(bytes)), capacity_(bytes) {}
-
 Tensor Arena::take(DType dtype, Shape shape) {
   const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * size_of(dtype);
   const std::size_t begin = used_;

@@ -13,8 +13,8 @@ class Arena {
 
   /// Measures: hands out tensors without memory and counts their bytes.
   Arena() = default;
-  /// Allocates `bytes` on the device and hands them out; asking for more is a ContractViolation.
-  Arena(Device& device, std::size_t bytes);
+  /// Hands out the `bytes` of `memory`; asking for more is a ContractViolation.
+  Arena(DeviceMemory memory, std::size_t bytes) : memory_(std::move(memory)), capacity_(bytes) {}
 
   Tensor take(DType dtype, Shape shape);
   /// Bytes handed out so far, paddings included.

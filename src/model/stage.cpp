@@ -122,24 +122,28 @@ void Stage::load(int slot, const MicroBatchRows& rows) {
 }
 
 void Stage::forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,
-                    const GradientsReady& ready) {
+                    const GroupCalls& calls) {
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   inputs_[static_cast<std::size_t>(slot)] = input;
-  if (has_embedding(chunk)) embedding_->forward(kept.ids(), input);
+  if (has_embedding(chunk)) {
+    if (calls.needed) calls.needed(GroupKind::embedding, -1);
+    embedding_->forward(kept.ids(), input);
+  }
   TransformerLayer::Incoming incoming;
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = 0; i < chunk_layers.size(); ++i) {
     const LayerActivations a = activations(slot, i);
+    if (calls.needed) calls.needed(GroupKind::layer, layer_index(chunk, i));
     chunk_layers[i].forward(a, incoming, kept.documents(), memory_->delta);
     incoming = {a.middle, memory_->delta};
   }
   if (has_loss(chunk))
-    loss_forward(slot, incoming.residual, training, ready);
+    loss_forward(slot, incoming.residual, training, calls);
   else
     tp_.kernels().add(incoming.residual, incoming.delta, output, *stream_);
 }
 
-void Stage::loss_forward(int slot, const Tensor& residual, bool training, const GradientsReady& ready) {
+void Stage::loss_forward(int slot, const Tensor& residual, bool training, const GroupCalls& calls) {
   Kernels& kernels = tp_.kernels();
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   kernels.add_rms_norm_forward(residual, memory_->delta, final_norm_.value, constants_.norm_epsilon,
@@ -148,14 +152,15 @@ void Stage::loss_forward(int slot, const Tensor& residual, bool training, const 
     head_->loss(memory_->final_normed, kept.targets(), totals_);
     return;
   }
+  if (calls.needed) calls.needed(GroupKind::head, -1);
   const Tensor dnormed = memory_->scratch.normed;
   head_->loss_and_gradient(memory_->final_normed, kept.targets(), totals_, dnormed);
   kernels.rms_norm_backward(dnormed, memory_->final_sum, final_norm_.value, memory_->final_rstd, Tensor(),
                             kept.loss_gradient, final_norm_.gradient, *stream_);
-  if (ready) ready(GroupKind::head, -1);
+  if (calls.ready) calls.ready(GroupKind::head, -1);
 }
 
-void Stage::backward(int chunk, int slot, const Tensor& d, const GradientsReady& ready) {
+void Stage::backward(int chunk, int slot, const Tensor& d, const GroupCalls& calls) {
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
@@ -163,14 +168,14 @@ void Stage::backward(int chunk, int slot, const Tensor& d, const GradientsReady&
     chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
                                   TransformerLayer::Rematerialized::for_backward);
     chunk_layers[i].backward(a, layer_gradients(slot, i), memory_->scratch, kept.documents(), d);
-    if (ready && !layout_.shape.split_backward) ready(GroupKind::layer, layer_index(chunk, i));
+    if (calls.ready && !layout_.shape.split_backward) calls.ready(GroupKind::layer, layer_index(chunk, i));
   }
   if (!has_embedding(chunk)) return;
   embedding_->backward(kept.ids(), d);
-  if (ready) ready(GroupKind::embedding, -1);
+  if (calls.ready) calls.ready(GroupKind::embedding, -1);
 }
 
-void Stage::backward_weight(int chunk, int slot, const GradientsReady& ready) {
+void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
@@ -178,7 +183,7 @@ void Stage::backward_weight(int chunk, int slot, const GradientsReady& ready) {
     chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
                                   TransformerLayer::Rematerialized::everything);
     chunk_layers[i].backward_weight(a, layer_gradients(slot, i));
-    if (ready) ready(GroupKind::layer, layer_index(chunk, i));
+    if (calls.ready) calls.ready(GroupKind::layer, layer_index(chunk, i));
   }
 }
 

@@ -72,8 +72,12 @@ class Stage {
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
 
-  /// Called when the gradients of a group will not change any more in this step.
-  using GradientsReady = std::function<void(GroupKind kind, std::int64_t layer)>;
+  /// What others do, at their moment in a step, with the groups of parameters used here. Either may be empty.
+  struct GroupCalls {
+    using Call = std::function<void(GroupKind kind, std::int64_t layer)>;
+    Call needed;  ///< the group is used next, for the first time in this step; norms are not announced
+    Call ready;   ///< the group's gradients will not change any more in this step
+  };
 
   /// Brings a micro-batch to the device. The slot must be free.
   void load(int slot, const MicroBatchRows& rows);
@@ -81,13 +85,12 @@ class Stage {
   /// backward; the first chunk fills it from the ids. output: the stream leaving it; the last chunk computes
   /// the loss instead, and when `training` its gradient and that of the head.
   void forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,
-               const GradientsReady& ready = {});
+               const GroupCalls& calls = {});
   /// inout d: shard (T/tp, C), the gradient of the chunk's output in, of its input out. On the last chunk it
-  /// comes from the forward: use loss_gradient(slot). `ready` is called for each layer unless the backward is
-  /// split.
-  void backward(int chunk, int slot, const Tensor& d, const GradientsReady& ready = {});
+  /// comes from the forward: use loss_gradient(slot). Layers get ready unless the backward is split.
+  void backward(int chunk, int slot, const Tensor& d, const GroupCalls& calls = {});
   /// The second half of a split backward.
-  void backward_weight(int chunk, int slot, const GradientsReady& ready = {});
+  void backward_weight(int chunk, int slot, const GroupCalls& calls = {});
 
   Tensor loss_gradient(int slot) const {
     return memory_->slots[static_cast<std::size_t>(slot)].loss_gradient;
@@ -107,7 +110,7 @@ class Stage {
   std::span<const TransformerLayer> layers(int chunk) const;
   LayerActivations activations(int slot, std::size_t layer) const;
   const LayerGradients& layer_gradients(int slot, std::size_t layer) const;
-  void loss_forward(int slot, const Tensor& residual, bool training, const GradientsReady& ready);
+  void loss_forward(int slot, const Tensor& residual, bool training, const GroupCalls& calls);
   std::int64_t layer_index(int chunk, std::size_t layer) const;
 
   StageLayout layout_;

@@ -1,6 +1,7 @@
 #include "optim/distributed_optimizer.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/philox.hpp"
@@ -14,43 +15,6 @@ struct HostResult {
   float report[2];
   float scale;
 };
-
-}  // namespace
-
-std::vector<OwnedSlice> owned_slices(const ParameterTable& table, int dp_size, int dp_rank) {
-  std::vector<OwnedSlice> slices;
-  std::int64_t state = 0;
-  for (std::size_t i = 0; i < table.groups().size(); ++i) {
-    const ParameterGroup& group = table.groups()[i];
-    const std::int64_t each = group.elements() / dp_size;
-    const std::int64_t begin = group.begin + dp_rank * each;
-    slices.push_back({static_cast<std::int64_t>(i), begin, begin + each, state});
-    state += each;
-  }
-  return slices;
-}
-
-std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
-                                     const GridCoordinate& coordinate) {
-  std::vector<OwnedPiece> pieces;
-  for (const OwnedSlice& slice : slices) {
-    const ParameterGroup& group = table.groups()[static_cast<std::size_t>(slice.group)];
-    for (const Parameter& p : table.parameters()) {
-      const std::int64_t begin = std::max(slice.begin, p.offset);
-      const std::int64_t end = std::min(slice.end, p.offset + p.existing_rows * p.columns);
-      if (begin >= end) continue;
-      pieces.push_back({.parameter = &p,
-                        .arena_begin = begin,
-                        .state_begin = slice.state_begin + begin - slice.begin,
-                        .elements = end - begin,
-                        .decays = group.decays,
-                        .writes = !p.tied_copy && (!group.tp_replicated || coordinate.tp == 0)});
-    }
-  }
-  return pieces;
-}
-
-namespace {
 
 AdamWPiece update_of(const OwnedPiece& piece, const OptimizerOptions& options) {
   const Parameter& p = *piece.parameter;
@@ -66,22 +30,16 @@ AdamWPiece update_of(const OwnedPiece& piece, const OptimizerOptions& options) {
           .global_columns = p.global_columns()};
 }
 
-}  // namespace
-
-ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTable& table,
-                                        const GridShape& grid, DType compute, const StateDTypes& states) {
-  const std::int64_t owned = table.arena_elements() / grid.dp;
-  ModelStateMemory memory;
-  memory.parameters = arenas.parameters.take(compute, {table.arena_elements()});
-  memory.gradients = arenas.gradients.take(states.gradient, {table.arena_elements()});
-  if (compute != DType::fp32 && states.master) memory.master = arenas.optimizer.take(DType::fp32, {owned});
-  memory.exp_avg = arenas.optimizer.take(states.moments, {owned});
-  memory.exp_avg_sq = arenas.optimizer.take(states.moments, {owned});
-  memory.totals = arenas.optimizer.take(DType::fp64, {3});
-  memory.scale = arenas.optimizer.take(DType::fp32, {1});
-  memory.report = arenas.optimizer.take(DType::fp32, {2});
-  return memory;
+/// The groups of a table, first needed first: norms are one group that every layer needs.
+std::vector<std::size_t> order_of_use(const ParameterTable& table) {
+  std::vector<std::size_t> order(table.groups().size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_partition(order.begin(), order.end(),
+                        [&](std::size_t g) { return table.groups()[g].kind == GroupKind::norms; });
+  return order;
 }
+
+}  // namespace
 
 DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const ProcessGrid& grid,
                                            const OptimizerOptions& options, const ModelStateMemory& memory,
@@ -96,16 +54,35 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
       communicators_(&communicators),
       slices_(owned_slices(table, grid.shape().dp, grid.coordinate().dp)),
       reductions_(slices_.size()),
+      prepared_(slices_.size(), false),
       reduced_(slices_.size(), false),
       host_(device.allocate_host(2 * sizeof(HostResult))) {
   for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate()))
     updates_.push_back(update_of(piece, options));
+  if (!memory.slots.empty())
+    offloaded_ = std::make_unique<OffloadedUpdate>(slices_, order_of_use(table), updates_, memory, device);
 }
 
 void DistributedOptimizer::begin_step() {
-  kernels_->fill_zero(memory_->gradients, *stream_);
-  kernels_->fill_zero(memory_->totals, *stream_);
+  std::fill(prepared_.begin(), prepared_.end(), false);
   std::fill(reduced_.begin(), reduced_.end(), false);
+  kernels_->fill_zero(memory_->totals, *stream_);
+  if (offloaded_) offloaded_->prefetch();
+  prepare(GroupKind::norms, -1);
+}
+
+void DistributedOptimizer::prepare(GroupKind kind, std::int64_t layer) {
+  const auto& groups = table_->groups();
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    if (groups[i].kind == kind && groups[i].layer == layer) prepare(i);
+}
+
+void DistributedOptimizer::prepare(std::size_t group) {
+  LLAMA3D_EXPECT(!prepared_[group], "group {} prepared twice in a step", group);
+  if (offloaded_) offloaded_->wait_for(group, *stream_);
+  const ParameterGroup& range = table_->groups()[group];
+  kernels_->fill_zero(memory_->gradients.slice(range.begin, range.end), *stream_);
+  prepared_[group] = true;
 }
 
 void DistributedOptimizer::gradients_ready(GroupKind kind, std::int64_t layer) {
@@ -115,7 +92,8 @@ void DistributedOptimizer::gradients_ready(GroupKind kind, std::int64_t layer) {
 }
 
 void DistributedOptimizer::reduce_scatter(std::size_t group) {
-  LLAMA3D_EXPECT(!reduced_[group], "gradients of group {} reduced twice", group);
+  LLAMA3D_EXPECT(prepared_[group] && !reduced_[group], "gradients of group {} reduced twice, or never begun",
+                 group);
   const ParameterGroup& range = table_->groups()[group];
   reductions_[group] = communicators_->dp->reduce_scatter(memory_->gradients.slice(range.begin, range.end),
                                                           owned_gradient(slices_[group]),
@@ -153,14 +131,22 @@ void DistributedOptimizer::add_squared_norm() {
   if (!first_of_tp) kernels_->fill_zero(memory_->loss_totals(), *stream_);
 }
 
-void DistributedOptimizer::finish_step(std::int64_t step, double learning_rate) {
+void DistributedOptimizer::finish_step(std::int64_t step, double learning_rate, Event& end) {
   complete_shared_gradients();
   for (auto& reduction : reductions_) std::exchange(reduction, nullptr)->wait(*stream_);
   add_squared_norm();
   sum_totals();
-  update(step, learning_rate);
-  gather_parameters();
   download_result(step);
+  const AdamWStep adamw{.learning_rate = static_cast<float>(learning_rate),
+                        .beta1 = static_cast<float>(options_.beta1),
+                        .beta2 = static_cast<float>(options_.beta2),
+                        .epsilon = static_cast<float>(options_.epsilon),
+                        .step = step};
+  if (offloaded_)
+    update_offloaded(adamw);
+  else
+    update(adamw);
+  (offloaded_ ? offloaded_->stream() : *stream_).record(end);
 }
 
 void DistributedOptimizer::download_result(std::int64_t step) {
@@ -185,25 +171,34 @@ void DistributedOptimizer::sum_totals() {
                            memory_->report, *stream_);
 }
 
-void DistributedOptimizer::update(std::int64_t step, double learning_rate) {
-  AdamWStep adamw;
-  adamw.learning_rate = static_cast<float>(learning_rate);
-  adamw.beta1 = static_cast<float>(options_.beta1);
-  adamw.beta2 = static_cast<float>(options_.beta2);
-  adamw.epsilon = static_cast<float>(options_.epsilon);
-  adamw.step = step;
-  kernels_->adamw(adamw, updates_, memory_->parameters, memory_->master, memory_->gradients, memory_->exp_avg,
-                  memory_->exp_avg_sq, memory_->scale, *stream_);
+void DistributedOptimizer::update(const AdamWStep& step) {
+  const AdamWState& state = memory_->adamw;
+  kernels_->adamw(step, updates_, memory_->parameters, state.master, memory_->gradients, state.exp_avg,
+                  state.exp_avg_sq, memory_->scale, *stream_);
+  gather_parameters();
+}
+
+void DistributedOptimizer::update_offloaded(const AdamWStep& step) {
+  offloaded_->begin(*stream_);
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    const std::size_t group = offloaded_->update_next_group(step);
+    gather(group, offloaded_->stream())->wait(offloaded_->stream());
+    offloaded_->complete(group);
+  }
+  offloaded_->wait_for_downloads();
+}
+
+WorkHandle DistributedOptimizer::gather(std::size_t group, Stream& stream) {
+  const OwnedSlice& slice = slices_[group];
+  const ParameterGroup& range = table_->groups()[group];
+  return communicators_->dp->all_gather(memory_->parameters.slice(slice.begin, slice.end),
+                                        memory_->parameters.slice(range.begin, range.end),
+                                        labels::dp_gather_parameters, stream);
 }
 
 void DistributedOptimizer::gather_parameters() {
   std::vector<WorkHandle> gathers;
-  for (const OwnedSlice& slice : slices_) {
-    const ParameterGroup& group = table_->groups()[static_cast<std::size_t>(slice.group)];
-    gathers.push_back(communicators_->dp->all_gather(memory_->parameters.slice(slice.begin, slice.end),
-                                                     memory_->parameters.slice(group.begin, group.end),
-                                                     labels::dp_gather_parameters, *stream_));
-  }
+  for (std::size_t group = 0; group < slices_.size(); ++group) gathers.push_back(gather(group, *stream_));
   for (auto& gather : gathers) gather->wait(*stream_);
 }
 

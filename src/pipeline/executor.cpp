@@ -80,15 +80,15 @@ PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, 
       slot_transfer_(slot_used_.size()) {}
 
 void PipelineExecutor::train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-                             const Stage::GradientsReady& ready) {
+                             const Stage::GroupCalls& calls) {
   training_ = true;
-  ready_ = ready;
+  calls_ = calls;
   run(schedule, rows);
 }
 
 void PipelineExecutor::evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
   training_ = false;
-  ready_ = {};
+  calls_ = {};
   run(schedule, rows);
 }
 
@@ -178,9 +178,12 @@ int PipelineExecutor::acquire_slot() {
   return static_cast<int>(slot);
 }
 
-Stage::GradientsReady PipelineExecutor::ready_if_last(const Action& action) const {
+Stage::GroupCalls PipelineExecutor::calls_of(const Action& action) const {
   // Every schedule takes a chunk's micro-batches in ascending order.
-  return action.micro_batch == shape_.micro_batches - 1 ? ready_ : Stage::GradientsReady();
+  Stage::GroupCalls calls;
+  if (action.micro_batch == 0) calls.needed = calls_.needed;
+  if (action.micro_batch == shape_.micro_batches - 1) calls.ready = calls_.ready;
+  return calls;
 }
 
 void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchRows> rows) {
@@ -192,7 +195,7 @@ void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchR
   const bool last = stage_->has_loss(action.chunk);
   if (!last) live.output = outputs_.acquire(*stream_);
   stage_->forward(action.chunk, live.slot, inputs_[live.input], last ? Tensor() : outputs_[live.output],
-                  training_, ready_if_last(action));
+                  training_, calls_of(action));
   if (!training_ && last) finish(action);
 }
 
@@ -200,7 +203,7 @@ void PipelineExecutor::backward(const Action& action) {
   Live& live = live_[{action.micro_batch, action.chunk}];
   if (const auto work = std::exchange(live.receive_gradient, nullptr)) work->wait(*stream_);
   const Tensor d = live.gradient >= 0 ? gradients_[live.gradient] : stage_->loss_gradient(live.slot);
-  stage_->backward(action.chunk, live.slot, d, ready_if_last(action));
+  stage_->backward(action.chunk, live.slot, d, calls_of(action));
   if (!stage_->has_embedding(action.chunk)) return;
   // Nothing is sent on from the first chunk.
   if (live.gradient >= 0) gradients_.release(std::exchange(live.gradient, -1));
@@ -208,8 +211,7 @@ void PipelineExecutor::backward(const Action& action) {
 }
 
 void PipelineExecutor::backward_weight(const Action& action) {
-  stage_->backward_weight(action.chunk, live_[{action.micro_batch, action.chunk}].slot,
-                          ready_if_last(action));
+  stage_->backward_weight(action.chunk, live_[{action.micro_batch, action.chunk}].slot, calls_of(action));
   finish(action);
 }
 

@@ -36,10 +36,10 @@ class PipelineExecutor {
   PipelineExecutor(const PipelineShape& shape, int stage_index, Stage& stage, Communicator& forward,
                    Communicator& backward, Stream& stream, const PipelineBuffers& buffers);
 
-  /// Runs all micro-batches of a step; `rows` has one entry each. `ready` is called for a group of parameters
-  /// once its gradients are complete.
+  /// Runs all micro-batches of a step; `rows` has one entry each. Each of `calls` comes once for a group of
+  /// parameters.
   void train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-             const Stage::GradientsReady& ready);
+             const Stage::GroupCalls& calls);
   /// Forward only, by a schedule from make_forward_schedule.
   void evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows);
 
@@ -68,8 +68,8 @@ class PipelineExecutor {
   /// The tensor an action sends or receives into, and whom to or from.
   Transfer transfer(const Action& action);
   int acquire_slot();
-  /// `ready_`, if this is the chunk's last micro-batch.
-  Stage::GradientsReady ready_if_last(const Action& action) const;
+  /// Of `calls_`, what belongs to the chunk's first and last micro-batch.
+  Stage::GroupCalls calls_of(const Action& action) const;
   bool splits() const { return stage_->layout().shape.split_backward; }
 
   PipelineShape shape_;
@@ -82,7 +82,7 @@ class PipelineExecutor {
   std::vector<bool> slot_used_;
   std::vector<SharedWorkHandle> slot_transfer_;  ///< sends of a slot's loss gradient
   std::map<Key, Live> live_;
-  Stage::GradientsReady ready_;
+  Stage::GroupCalls calls_;
   bool training_ = false;
   int peak_slots_ = 0;
 };

@@ -1,9 +1,11 @@
 #include "plan/run_plan.hpp"
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 
 #include "base/bytes.hpp"
+#include "base/host_memory.hpp"
 
 namespace llama3d {
 namespace {
@@ -22,8 +24,8 @@ constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::par
 /// Takes every tensor of a rank, from measuring arenas or real ones.
 void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
   const RunShape& s = plan.shape;
-  m.state = ModelStateMemory::take({m.parameters, m.gradients, m.optimizer}, plan.table, s.grid, s.compute,
-                                   s.states);
+  m.state = ModelStateMemory::take({m.parameters, m.gradients, m.optimizer, m.host}, plan.table, s.grid,
+                                   s.compute, s.states);
   m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
   m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
   const auto bytes = static_cast<std::int64_t>(kernels.workspace_bytes(plan.layout.shape.workspace()));
@@ -35,6 +37,7 @@ MemoryPlan measure(const RankPlan& plan, const Kernels& kernels) {
   lay_out(measured, plan, kernels);
   MemoryPlan memory;
   for (const auto& [name, arena] : categories) memory.entries.push_back({name, (measured.*arena).used()});
+  memory.host = measured.host.used();
   return memory;
 }
 
@@ -66,14 +69,20 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
   return layout;
 }
 
-/// Of the rank that needs most. Ranks of one stage need the same, whatever their place in TP and DP.
-MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels) {
+/// Of the rank that needs most, with what the device has reserved. Ranks of one stage need the same, whatever
+/// their place in TP and DP.
+MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
   MemoryPlan most;
+  std::size_t host = 0;
   for (int stage = 0; stage < shape.grid.pp; ++stage) {
     const int rank = ProcessGrid(shape.grid, 0).rank_of({0, stage, 0});
     MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
+    host = std::max(host, memory.host);
+    if (!room.host && memory.host > 0) memory.entries.push_back({"offloaded", memory.host});
     if (memory.total() > most.total()) most = std::move(memory);
   }
+  most.host = room.host ? host : 0;
+  if (room.reserved > 0) most.entries.push_back({"device", room.reserved});
   return most;
 }
 
@@ -84,12 +93,13 @@ struct Saving {
 };
 
 /// Those that cost least first: time, then exactness.
-constexpr std::array<Saving, 7> savings{{
+constexpr std::array<Saving, 8> savings{{
     {"--recompute cheap",
      [](RunShape& s) {
        if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;
      }},
     {"--micro-batch-size 1", [](RunShape& s) { s.micro_batch = 1; }},
+    {"--offload-optimizer", [](RunShape& s) { s.states.offload = true; }},
     {"--recompute full", [](RunShape& s) { s.recompute = Recompute::full; }},
     {"--precision bf16", [](RunShape& s) { s.compute = DType::bf16; }},
     {"--gradient-dtype bf16",
@@ -107,7 +117,8 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
     RunShape changed = shape;
     for (std::size_t i = 0; i < savings.size(); ++i)
       if (chosen[i]) savings[i].apply(changed);
-    return largest_plan(changed, kernels).total() + room.reserved;
+    const MemoryPlan memory = largest_plan(changed, kernels, room);
+    return room.host && memory.host > *room.host ? SIZE_MAX : memory.total();
   };
   std::size_t needed = needs();
   for (std::size_t i = 0; i < savings.size() && needed > room.bytes; ++i) {
@@ -154,7 +165,9 @@ std::string MemoryPlan::to_string() const {
   std::string text;
   for (const auto& [category, bytes] : entries)
     text += fmt::format("  {:<12} {:>12}\n", category, format_bytes(bytes));
-  return text + fmt::format("  {:<12} {:>12}", "total", format_bytes(total()));
+  text += fmt::format("  {:<12} {:>12}", "total", format_bytes(total()));
+  if (host > 0) text += fmt::format("\n  {:<12} {:>12}", "pinned host", format_bytes(host));
+  return text;
 }
 
 std::string MemoryPlan::summary() const {
@@ -187,19 +200,27 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
 RankMemory allocate(const RankPlan& plan, Device& device) {
   RankMemory memory;
   for (std::size_t i = 0; i < categories.size(); ++i)
-    memory.*categories[i].arena = Arena(device, plan.memory.entries[i].bytes);
+    memory.*categories[i].arena =
+        Arena(device.allocate(plan.memory.entries[i].bytes), plan.memory.entries[i].bytes);
+  if (plan.memory.host > 0) memory.host = Arena(device.allocate_host(plan.memory.host), plan.memory.host);
   lay_out(memory, plan, device.kernels());
   device.kernels().set_workspace(memory.kernel_workspace);
   return memory;
 }
 
-DeviceRoom DeviceRoom::of(const Device& device, int sharing) {
-  return {device.memory_bytes() / static_cast<std::size_t>(sharing), device.reserved_bytes()};
+DeviceRoom DeviceRoom::of(const Device& device, int node_ranks) {
+  const auto ranks = static_cast<std::size_t>(node_ranks);
+  if (device.kind() == "cpu") return {device.memory_bytes() / ranks, device.reserved_bytes(), std::nullopt};
+  return {device.memory_bytes(), device.reserved_bytes(), available_host_memory() / ranks};
 }
 
 MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
-  MemoryPlan most = largest_plan(shape, kernels);
-  if (room.reserved > 0) most.entries.push_back({"device", room.reserved});
+  MemoryPlan most = largest_plan(shape, kernels, room);
+  if (room.host && most.host > *room.host)
+    throw ConfigurationError(
+        fmt::format("--offload-optimizer keeps {} a rank in host memory, of {} there are; use "
+                    "--optimizer-dtype bf16, --master-weights none, or more ranks on more nodes",
+                    format_bytes(most.host), format_bytes(*room.host)));
   if (most.total() > room.bytes)
     throw ConfigurationError(fmt::format("the run needs {} a rank, of {} there are ({}); {}",
                                          format_bytes(most.total()), format_bytes(room.bytes), most.summary(),

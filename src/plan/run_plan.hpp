@@ -2,6 +2,7 @@
 // Everything that follows from the settings alone: grid, layers, parameters, schedule and memory of a rank,
 // before anything is allocated and for any rank of any grid.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct RunShape {
   std::int64_t global_batch = 1;     ///< sequences
   std::int64_t sequence = 1;         ///< tokens
   DType compute = DType::fp32;
-  StateDTypes states;
+  StateOptions states;
   Recompute recompute = Recompute::none;
 
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
@@ -31,13 +32,15 @@ struct RunShape {
   int micro_batches() const;
 };
 
-/// Bytes of device memory by what they hold.
+/// Bytes of device memory by what they hold, and of host memory beside it.
 struct MemoryPlan {
   struct Entry {
     std::string category;
     std::size_t bytes = 0;
   };
   std::vector<Entry> entries;
+  std::size_t host = 0;  ///< of the offloaded optimizer; not part of the entries
+  /// Of the device.
   std::size_t total() const;
   /// A table, a line a category.
   std::string to_string() const;
@@ -45,9 +48,10 @@ struct MemoryPlan {
   std::string summary() const;
 };
 
-/// Device memory of a rank, in one arena a category. Measured and allocated by the same layout.
+/// Memory of a rank, in one arena a category. Measured and allocated by the same layout.
 struct RankMemory {
   Arena parameters, gradients, optimizer, activations, workspace;
+  Arena host;  ///< in host memory
   ModelStateMemory state;
   StageMemory stage;
   PipelineBuffers boundaries;
@@ -79,8 +83,9 @@ RankMemory allocate(const RankPlan& plan, Device& device);
 /// Bytes of memory for one rank, and how many of them are taken whatever the run does.
 struct DeviceRoom {
   std::size_t bytes = 0, reserved = 0;
-  /// Of a device that `sharing` ranks share.
-  static DeviceRoom of(const Device& device, int sharing = 1);
+  std::optional<std::size_t> host;  ///< of the host beside the device; none where they are the same
+  /// Of one of the `node_ranks` ranks on this node. A CPU is shared by them.
+  static DeviceRoom of(const Device& device, int node_ranks = 1);
 };
 
 /// The plan of the rank that needs most, with what the device has reserved. Throws ConfigurationError, with

@@ -64,11 +64,11 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   stream_->record(*events.begin);
   optimizer_->begin_step();
   executor_->train(plan_.schedule, views(micro_batches),
-                   [this](GroupKind kind, std::int64_t layer) { optimizer_->gradients_ready(kind, layer); });
+                   {.needed = [this](auto kind, auto layer) { optimizer_->prepare(kind, layer); },
+                    .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }});
   stream_->record(*events.gradients);
   const CommunicationSeconds between(communicators_->log);
-  optimizer_->finish_step(step, learning_rate);
-  stream_->record(*events.end);
+  optimizer_->finish_step(step, learning_rate, *events.end);
   const CommunicationSeconds after(communicators_->log);
   under_way_.push_back({step,
                         !under_way_.empty(),
@@ -94,6 +94,7 @@ StepReport Engine::take_report() {
 }
 
 Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {
+  LLAMA3D_EXPECT(under_way_.empty(), "evaluation beside {} steps under way", under_way_.size());
   const Tensor totals = memory_.state.loss_totals();
   Kernels& kernels = runtime_->device.kernels();
   kernels.fill_zero(totals, *stream_);

@@ -46,7 +46,8 @@ class Engine {
     queue_step(micro_batches, step, learning_rate);
     return take_report().result;
   }
-  /// Loss over the micro-batches of all data-parallel ranks, any number of them, the same on every rank.
+  /// Loss over the micro-batches of all data-parallel ranks, any number of them, the same on every rank. No
+  /// step may be under way.
   Evaluation evaluate(std::span<const BatchRows> micro_batches);
 
   const RankPlan& plan() const { return plan_; }

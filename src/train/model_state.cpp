@@ -42,8 +42,9 @@ ModelState::ModelState(const ParameterTable& table, const std::vector<OwnedSlice
 }
 
 Tensor ModelState::weights(const OwnedPiece& piece) const {
-  return memory_->master ? moment(memory_->master, piece)
-                         : memory_->parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements);
+  return memory_->adamw.master
+             ? moment(memory_->adamw.master, piece)
+             : memory_->parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements);
 }
 
 Tensor ModelState::moment(const Tensor& arena, const OwnedPiece& piece) const {
@@ -51,15 +52,15 @@ Tensor ModelState::moment(const Tensor& arena, const OwnedPiece& piece) const {
 }
 
 void ModelState::clear() {
-  for (const Tensor& tensor :
-       {memory_->parameters, memory_->gradients, memory_->master, memory_->exp_avg, memory_->exp_avg_sq})
+  for (const Tensor& tensor : {memory_->parameters, memory_->gradients, memory_->adamw.master,
+                               memory_->adamw.exp_avg, memory_->adamw.exp_avg_sq})
     if (tensor) kernels_->fill_zero(tensor, *stream_);
 }
 
 void ModelState::round_master() {
-  if (!memory_->master) return;
+  if (!memory_->adamw.master) return;
   for (const OwnedSlice& slice : slices_)
-    kernels_->copy(memory_->master.slice(slice.state_begin, slice.state_begin + slice.elements()),
+    kernels_->copy(memory_->adamw.master.slice(slice.state_begin, slice.state_begin + slice.elements()),
                    memory_->parameters.slice(slice.begin, slice.end), *stream_);
 }
 
@@ -96,8 +97,8 @@ void ModelState::save(RankFileWriter& file) {
   for (const OwnedPiece& piece : pieces_) {
     if (!piece.writes) continue;
     write("/model/", piece, weights(piece));
-    write("/optimizer/exp_avg/", piece, moment(memory_->exp_avg, piece));
-    write("/optimizer/exp_avg_sq/", piece, moment(memory_->exp_avg_sq, piece));
+    write("/optimizer/exp_avg/", piece, moment(memory_->adamw.exp_avg, piece));
+    write("/optimizer/exp_avg_sq/", piece, moment(memory_->adamw.exp_avg_sq, piece));
   }
 }
 
@@ -127,8 +128,8 @@ void ModelState::load(const CheckpointReader& checkpoint, bool with_optimizer) {
   for (const OwnedPiece& piece : pieces_) {
     read(checkpoint, "/model/", piece, weights(piece));
     if (!with_optimizer) continue;
-    read(checkpoint, "/optimizer/exp_avg/", piece, moment(memory_->exp_avg, piece));
-    read(checkpoint, "/optimizer/exp_avg_sq/", piece, moment(memory_->exp_avg_sq, piece));
+    read(checkpoint, "/optimizer/exp_avg/", piece, moment(memory_->adamw.exp_avg, piece));
+    read(checkpoint, "/optimizer/exp_avg_sq/", piece, moment(memory_->adamw.exp_avg_sq, piece));
   }
   round_master();
 }

@@ -53,6 +53,7 @@ struct TrainSettings {
   bool master_weights = true;           ///< fp32 weights beside bf16 parameters
   DType gradient_dtype = DType::fp32;   ///< of accumulated gradients
   DType optimizer_dtype = DType::fp32;  ///< of AdamW's moments
+  bool offload_optimizer = false;       ///< its moments and master weights stay in host memory
   Recompute recompute = Recompute::none;
 
   // output

@@ -155,8 +155,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   Kernels& kernels = runtime_.device.kernels();
   ControlPlane& control = runtime_.control;
   shape_ = run_shape(settings_, control.size());
-  const int sharing = runtime_.device.kind() == "cpu" ? control.node_size() : 1;
-  const auto most = check_fits(shape_, kernels, DeviceRoom::of(runtime_.device, sharing));
+  const auto most = check_fits(shape_, kernels, DeviceRoom::of(runtime_.device, control.node_size()));
   plan.emplace(make_rank_plan(shape_, control.rank(), kernels));
   batches_.emplace(settings_, *plan);
   checkpoints_.emplace(make_checkpoints(settings_, shape_, control, [this](const std::string& text) {
@@ -367,7 +366,10 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
       s.global_batch_size > 0 ? s.global_batch_size : s.micro_batch_size * shape.grid.dp * shape.grid.pp;
   shape.sequence = s.seq_length;
   shape.compute = s.precision;
-  shape.states = {.gradient = s.gradient_dtype, .moments = s.optimizer_dtype, .master = s.master_weights};
+  shape.states = {.gradient = s.gradient_dtype,
+                  .moments = s.optimizer_dtype,
+                  .master = s.master_weights,
+                  .offload = s.offload_optimizer};
   shape.recompute = s.recompute;
   return shape;
 }

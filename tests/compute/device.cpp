@@ -34,7 +34,7 @@ BOOST_DATA_TEST_CASE(too_much_memory_is_an_error, data::make(machines()), machin
 }
 
 BOOST_DATA_TEST_CASE(an_arena_hands_out_device_memory, data::make(machines()), machine) {
-  Arena arena(*machine.get().device, 1024);
+  Arena arena(machine.get().device->allocate(1024), 1024);
   const Tensor first = arena.take(DType::bf16, {3, 5}), second = arena.take(DType::fp32, {64});
   BOOST_CHECK_EQUAL(static_cast<std::byte*>(second.data()) - static_cast<std::byte*>(first.data()), 256);
   BOOST_CHECK_THROW(arena.take(DType::fp32, {1024}), ContractViolation);

@@ -26,12 +26,14 @@ RunShape large_run() {
 class Fixture {
  public:
   std::size_t needs(const RunShape& shape) const {
-    return check_fits(shape, device_->kernels(), {std::size_t{1} << 60, reserved}).total();
+    return check_fits(shape, device_->kernels(), {std::size_t{1} << 60, reserved, std::size_t{1} << 60})
+        .total();
   }
   /// The refusal, or "" when the run fits.
-  std::string refusal(const RunShape& shape, std::size_t bytes) const {
+  std::string refusal(const RunShape& shape, std::size_t bytes,
+                      std::optional<std::size_t> host = std::nullopt) const {
     try {
-      check_fits(shape, device_->kernels(), {bytes, reserved});
+      check_fits(shape, device_->kernels(), {bytes, reserved, host});
       return "";
     } catch (const ConfigurationError& error) {
       return error.what();
@@ -85,4 +87,28 @@ BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
   BOOST_CHECK_MESSAGE(contains(nothing, "even with ") && contains(nothing, "raise --tp-size"), nothing);
   const std::string already = refusal(least, needs(least) - 1);
   BOOST_CHECK_MESSAGE(contains(already, "; raise --tp-size"), already);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixture) {
+  RunShape resident = large_run();
+  resident.micro_batch = 1;
+  resident.recompute = Recompute::cheap;
+  resident.states.offload_chunk = 1 << 16;
+  RunShape offloaded = resident;
+  offloaded.states.offload = true;
+  const std::size_t room = needs(offloaded), large = std::size_t{1} << 30;
+  BOOST_REQUIRE_LT(room, needs(resident));
+
+  const std::string text = refusal(resident, room, large);
+  BOOST_CHECK_MESSAGE(contains(text, "; with --offload-optimizer it needs "), text);
+  BOOST_CHECK_EQUAL(refusal(offloaded, room, large), "");
+  // Neither a host without room nor a device that is the host gains anything by it.
+  for (const auto host : {std::optional<std::size_t>(1 << 20), std::optional<std::size_t>()}) {
+    const std::string other = refusal(resident, room, host);
+    BOOST_CHECK_MESSAGE(other != "" && !contains(other, "--offload-optimizer"), other);
+    BOOST_CHECK_NE(refusal(offloaded, room, host), "");
+  }
+  const std::string full = refusal(offloaded, large, 1 << 20);
+  BOOST_CHECK_MESSAGE(contains(full, "--offload-optimizer keeps ") && contains(full, "of 1.00 MiB there are"),
+                      full);
 }

@@ -1,5 +1,5 @@
-// What must not change a single bit: recomputation, and running the same grid twice. And what a bad step
-// does.
+// What must not change a single bit: recomputation, an offloaded optimizer, and running the same grid twice.
+// And what a bad step does.
 #include <boost/test/unit_test.hpp>
 #include <limits>
 
@@ -30,15 +30,27 @@ struct Outcome {
   GlobalTensors weights;
 };
 
+/// Three steps, the last two queued before the first is known to have ended.
 Outcome run_steps(const RunShape& shape) {
   TestRun run(shape, {});
   run.initialize(3);
+  Engine& engine = run.engine();
   Outcome outcome;
-  for (int step = 1; step <= 2; ++step)
-    outcome.losses.push_back(
-        run.step(random_batch(8, 9, shape.model.vocabulary, 50 + step), step, 1e-3).loss);
+  const auto take = [&] { outcome.losses.push_back(engine.take_report().result.loss); };
+  for (int step = 1; step <= 3; ++step) {
+    if (engine.steps_under_way() == 2) take();
+    engine.queue_step(run.micro_batches(random_batch(8, 9, shape.model.vocabulary, 50 + step)), step, 1e-3);
+  }
+  while (engine.steps_under_way() > 0) take();
   outcome.weights = run.weights();
   return outcome;
+}
+
+std::size_t planned(const RunShape& shape, const std::string& category) {
+  TestRun run(shape, {});
+  for (const auto& entry : run.plan().memory.entries)
+    if (entry.category == category) return entry.bytes;
+  return 0;
 }
 
 bool same_bits(const Outcome& a, const Outcome& b) {
@@ -68,12 +80,34 @@ BOOST_AUTO_TEST_CASE(the_same_run_twice_gives_the_same_bits) {
   BOOST_CHECK(!same_bits(changed, first));
 }
 
+BOOST_AUTO_TEST_CASE(an_offloaded_optimizer_gives_the_same_bits) {
+  const StateOptions all_fp32, all_bf16{.gradient = DType::bf16, .moments = DType::bf16, .master = false};
+  for (const DType compute : {DType::fp32, DType::bf16})
+    for (const StateOptions& states : {all_fp32, all_bf16})
+      for (const std::int64_t chunk : {192, 1 << 20}) {
+        RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, compute);
+        shape.states = states;
+        const Outcome resident = run_steps(shape);
+        shape.states.offload = true;
+        shape.states.offload_chunk = chunk;
+        BOOST_TEST_CONTEXT(name_of(compute) << " moments " << name_of(states.moments) << " chunk " << chunk)
+        BOOST_CHECK(same_bits(run_steps(shape), resident));
+      }
+}
+
+BOOST_AUTO_TEST_CASE(an_offloaded_optimizer_saves_memory) {
+  RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::bf16);
+  shape.states.offload_chunk = 192;
+  const std::size_t resident = planned(shape, "optimizer");
+  shape.states.offload = true;
+  BOOST_CHECK_LT(planned(shape, "optimizer"), resident);
+  TestRun run(shape, {});
+  BOOST_CHECK_GT(run.plan().memory.host, resident - planned(shape, "optimizer"));
+}
+
 BOOST_AUTO_TEST_CASE(recomputation_saves_memory) {
   const auto activations = [](Recompute recompute) {
-    TestRun run(shape_of(recompute, ScheduleKind::one_f_one_b, DType::fp32), {});
-    for (const auto& entry : run.plan().memory.entries)
-      if (entry.category == "activations") return entry.bytes;
-    return std::size_t{0};
+    return planned(shape_of(recompute, ScheduleKind::one_f_one_b, DType::fp32), "activations");
   };
   const auto none = activations(Recompute::none), cheap = activations(Recompute::cheap),
              full = activations(Recompute::full);

@@ -128,8 +128,8 @@ void TestRun::set_weights(const GlobalTensors& weights) {
         values.insert(values.end(), from, from + r.columns());
       }
     write(state.parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements), values);
-    if (state.master)
-      write(state.master.slice(piece.state_begin, piece.state_begin + piece.elements), values);
+    if (state.adamw.master)
+      write(state.adamw.master.slice(piece.state_begin, piece.state_begin + piece.elements), values);
   }
   engine_->optimizer().gather_parameters();
 }
@@ -153,7 +153,7 @@ Evaluation TestRun::evaluate(const GlobalBatch& batch) {
 
 GlobalTensors TestRun::weights() {
   const ModelStateMemory& state = engine_->memory().state;
-  return state.master ? gather(state.master, true, 1) : gather(state.parameters, false, 1);
+  return state.adamw.master ? gather(state.adamw.master, true, 1) : gather(state.parameters, false, 1);
 }
 
 GlobalTensors TestRun::gradients(double targets) {

@@ -40,6 +40,8 @@ class TestRun {
 
   void initialize(std::uint64_t seed);
   void set_weights(const GlobalTensors& weights);
+  /// This rank's.
+  std::vector<BatchRows> micro_batches(const GlobalBatch& batch) const;
   StepResult step(const GlobalBatch& batch, std::int64_t step, double learning_rate);
   Evaluation evaluate(const GlobalBatch& batch);
 
@@ -55,7 +57,6 @@ class TestRun {
 
  private:
   TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone);
-  std::vector<BatchRows> micro_batches(const GlobalBatch& batch) const;
   GlobalTensors gather(const Tensor& arena, bool state_arena, double scale);
   void write(const Tensor& tensor, const std::vector<float>& values);
 
