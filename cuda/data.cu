@@ -37,11 +37,13 @@ unsigned packet_blocks(std::int64_t n) {
 
 template <int N, class In, class Out>
 __global__ __launch_bounds__(threads) void convert_kernel(const In* in, Out* out, std::int64_t n) {
+  wait_for_inputs();
   for_each_packet<N>(n, [&](std::int64_t i) { Packet<N>::load(in + i).store(out + i); });
 }
 
 template <int N, class A, class T>
 __global__ __launch_bounds__(threads) void add_kernel(const A* a, const T* b, T* out, std::int64_t n) {
+  wait_for_inputs();
   for_each_packet<N>(n, [&](std::int64_t i) {
     auto sum = Packet<N>::load(a + i);
     const auto other = Packet<N>::load(b + i);
@@ -87,8 +89,8 @@ void accumulate(const Tensor& in, const Tensor& sum, cudaStream_t stream) {
   with_type(in.dtype(), [&]<class A>() {
     with_type(sum.dtype(), [&]<class T>() {
       with_packet(n, {&in, &sum}, [&]<int N>() {
-        add_kernel<N><<<packet_blocks<N>(n), threads, 0, stream>>>(elements<A>(in), elements<T>(sum),
-                                                                   elements<T>(sum), n);
+        launch_early(add_kernel<N, A, T>, packet_blocks<N>(n), threads, stream, elements<A>(in),
+                     elements<T>(sum), elements<T>(sum), n);
       });
     });
   });
@@ -113,8 +115,8 @@ void CudaKernels::copy(const Tensor& in, const Tensor& out, Stream& stream) {
   with_type(in.dtype(), [&]<class In>() {
     with_type(out.dtype(), [&]<class Out>() {
       with_packet(n, {&in, &out}, [&]<int N>() {
-        convert_kernel<N>
-            <<<packet_blocks<N>(n), threads, 0, handle_of(stream)>>>(elements<In>(in), elements<Out>(out), n);
+        launch_early(convert_kernel<N, In, Out>, packet_blocks<N>(n), threads, handle_of(stream),
+                     elements<In>(in), elements<Out>(out), n);
       });
     });
   });
@@ -127,8 +129,8 @@ void CudaKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Strea
   if (n == 0) return;
   with_type(a.dtype(), [&]<class T>() {
     with_packet(n, {&a, &b, &out}, [&]<int N>() {
-      add_kernel<N><<<packet_blocks<N>(n), threads, 0, handle_of(stream)>>>(elements<T>(a), elements<T>(b),
-                                                                            elements<T>(out), n);
+      launch_early(add_kernel<N, T, T>, packet_blocks<N>(n), threads, handle_of(stream), elements<T>(a),
+                   elements<T>(b), elements<T>(out), n);
     });
   });
   check_launch("add", a.shape());

@@ -1,10 +1,11 @@
 #pragma once
-// Grid sizes.
+// Grid sizes, and launches that follow one another without a gap.
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace llama3d::cuda {
 
@@ -17,5 +18,39 @@ constexpr T divide_up(T a, T b) {
 inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
   return static_cast<unsigned>(std::max<std::int64_t>(1, divide_up(items, each)));
 }
+
+/// Whether the GPU in use schedules blocks of a kernel while the one before it drains (sm_90 and up).
+bool gpu_launches_early();
+
+#ifdef __CUDACC__
+
+/// First of all in every kernel given to launch_early, on every path: waits until the work queued before it
+/// is done and seen, and lets what is queued behind it be scheduled.
+__device__ __forceinline__ void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+  cudaGridDependencySynchronize();
+#endif
+}
+
+/// Launches a kernel that begins with wait_for_inputs(): its blocks take their places while the last ones of
+/// the work before it still run, which hides the microsecond or two that starting a grid takes.
+template <class... Parameters, class... Arguments>
+void launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned threads, cudaStream_t stream,
+                  Arguments&&... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = gpu_launches_early() ? 1 : 0;
+  // The status is also the last error, which check_launch reads.
+  cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+#endif
 
 }  // namespace llama3d::cuda

@@ -33,6 +33,7 @@ struct Forward {
 template <int P, int Threads, class T>
 __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
+  wait_for_inputs();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   Packet<packet_size> x[P];
   const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
@@ -73,6 +74,7 @@ __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
+  wait_for_inputs();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   const T* x = f.residual + row;
   if (f.delta) {
@@ -114,6 +116,7 @@ __device__ __forceinline__ float input_gradient(float around, float dy, float w,
 template <int P, int Threads, class T>
 __global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) {
   __shared__ float shared[2][32];
+  wait_for_inputs();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
   RawPacket<T> w[P], dy[P], x[P], around[P];
@@ -189,6 +192,7 @@ __global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) 
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_backward_kernel(const Backward<T> b) {
   __shared__ float shared[32];
+  wait_for_inputs();
   float* dw = b.partial + static_cast<std::int64_t>(blockIdx.x) * b.columns;
   for (int c = threadIdx.x; c < b.columns; c += plain_threads) dw[c] = 0;
   for (std::int64_t row = blockIdx.x; row < b.rows; row += gridDim.x) {
@@ -212,6 +216,7 @@ template <class G>
 __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial, int parts, G* dw,
                                                             int columns) {
   __shared__ float shared[32][33];
+  wait_for_inputs();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
   float sum = 0;
   if (column < columns)
@@ -234,7 +239,7 @@ bool with_row_in_registers(std::int64_t columns, F&& f) {
   if (columns <= 1024)
     f.template operator()<1, 128>();
   else if (columns <= 2048)
-    f.template operator()<1, 256>();
+    f.template operator()<2, 128>();
   else if (columns <= 4096)
     f.template operator()<2, 256>();
   else if (columns <= 8192)
@@ -250,10 +255,10 @@ template <class T>
 void forward(const Forward<T>& f, const Tensor& x, bool packets, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(x.rows());
   if (packets && with_row_in_registers<widest_forward>(x.columns(), [&]<int P, int Threads>() {
-        forward_kernel<P, Threads><<<rows, Threads, 0, stream>>>(f);
+        launch_early(forward_kernel<P, Threads, T>, rows, Threads, stream, f);
       }))
     return;
-  plain_forward_kernel<<<rows, plain_threads, 0, stream>>>(f);
+  launch_early(plain_forward_kernel<T>, rows, plain_threads, stream, f);
 }
 
 int backward_blocks(const GpuTraits& gpu) {
@@ -330,14 +335,14 @@ void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Ten
                         columns};
     with_packet(columns, {&dy, &x, &w, &dx, dresidual ? &dresidual : &dx}, [&]<int N>() {
       const bool done = N > 1 && with_row_in_registers<widest_backward>(columns, [&]<int P, int Threads>() {
-                          backward_kernel<P, Threads><<<blocks, Threads, 0, handle_of(stream)>>>(b);
+                          launch_early(backward_kernel<P, Threads, T>, blocks, Threads, handle_of(stream), b);
                         });
-      if (!done) plain_backward_kernel<<<blocks, plain_threads, 0, handle_of(stream)>>>(b);
+      if (!done) launch_early(plain_backward_kernel<T>, blocks, plain_threads, handle_of(stream), b);
     });
   });
   with_type(dw.dtype(), [&]<class G>() {
-    add_partials_kernel<<<blocks_for(columns, 32), 1024, 0, handle_of(stream)>>>(partial, blocks,
-                                                                                 elements<G>(dw), columns);
+    launch_early(add_partials_kernel<G>, blocks_for(columns, 32), 1024, handle_of(stream), partial, blocks,
+                 elements<G>(dw), columns);
   });
   check_launch("rms_norm_backward", x.shape());
 }

@@ -42,6 +42,7 @@ __device__ __forceinline__ float activate(float gate, float up) {
 
 template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h, int columns) {
+  wait_for_inputs();
   const T* gate = gate_up + static_cast<std::int64_t>(blockIdx.x) * 2 * columns;
   T* out = h + static_cast<std::int64_t>(blockIdx.x) * columns;
   Packet<N> g[in_flight], u[in_flight];
@@ -65,6 +66,7 @@ __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h
 template <int N, class T>
 __global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, const T* dh, T* dgate_up, T* h,
                                                            int columns) {
+  wait_for_inputs();
   const std::int64_t row = blockIdx.x;
   const T* gate = gate_up + row * 2 * columns;
   const T* dout = dh + row * columns;
@@ -107,8 +109,8 @@ void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   if (h.elements() == 0) return;
   with_type(h.dtype(), [&]<class T>() {
     with_packet(h.columns(), {&gate_up, &h}, [&]<int N>() {
-      forward_kernel<N><<<row_grid<N>(h.rows(), h.columns()), threads, 0, handle_of(stream)>>>(
-          elements<T>(gate_up), elements<T>(h), static_cast<int>(h.columns()));
+      launch_early(forward_kernel<N, T>, row_grid<N>(h.rows(), h.columns()), threads, handle_of(stream),
+                   elements<T>(gate_up), elements<T>(h), static_cast<int>(h.columns()));
     });
   });
   check_launch("swiglu_forward", h.shape());
@@ -120,9 +122,9 @@ void CudaKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const
   if (dh.elements() == 0) return;
   with_type(dh.dtype(), [&]<class T>() {
     with_packet(dh.columns(), {&gate_up, &dh, &dgate_up, h ? &h : &dh}, [&]<int N>() {
-      backward_kernel<N><<<row_grid<N>(dh.rows(), dh.columns()), threads, 0, handle_of(stream)>>>(
-          elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), h ? elements<T>(h) : nullptr,
-          static_cast<int>(dh.columns()));
+      launch_early(backward_kernel<N, T>, row_grid<N>(dh.rows(), dh.columns()), threads, handle_of(stream),
+                   elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), h ? elements<T>(h) : nullptr,
+                   static_cast<int>(dh.columns()));
     });
   });
   check_launch("swiglu_backward", dh.shape());
