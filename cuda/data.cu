@@ -37,12 +37,14 @@ unsigned packet_blocks(std::int64_t n) {
 
 template <int N, class In, class Out>
 __global__ __launch_bounds__(threads) void convert_kernel(const In* in, Out* out, std::int64_t n) {
+  let_next_begin();
   wait_for_inputs();
   for_each_packet<N>(n, [&](std::int64_t i) { Packet<N>::load(in + i).store(out + i); });
 }
 
 template <int N, class A, class T>
 __global__ __launch_bounds__(threads) void add_kernel(const A* a, const T* b, T* out, std::int64_t n) {
+  let_next_begin();
   wait_for_inputs();
   for_each_packet<N>(n, [&](std::int64_t i) {
     auto sum = Packet<N>::load(a + i);

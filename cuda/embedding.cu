@@ -23,6 +23,7 @@ template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const std::int32_t* ids, const T* table,
                                                           std::int64_t first_id, std::int64_t vocabulary,
                                                           T* out, int columns) {
+  let_next_begin();
   wait_for_inputs();
   const std::int64_t row = ids[blockIdx.x] - first_id;
   const bool here = row >= 0 && row < vocabulary;

@@ -25,11 +25,17 @@ bool gpu_launches_early();
 #ifdef __CUDACC__
 
 /// First of all in every kernel given to launch_early, on every path: waits until the work queued before it
-/// is done and seen, and lets what is queued behind it be scheduled.
+/// is done and seen.
 __device__ __forceinline__ void wait_for_inputs() {
 #if __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();
+#endif
+}
+/// Lets what is queued behind this kernel take places as soon as every block of it has begun; without it,
+/// when every block has ended.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }
 

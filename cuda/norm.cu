@@ -14,8 +14,6 @@ namespace llama3d::cuda {
 namespace {
 
 constexpr int plain_threads = 256;
-/// Of the backward pass, which is persistent: enough loads under way to keep the memory busy.
-constexpr int blocks_per_multiprocessor = 2;
 
 template <class T>
 struct Forward {
@@ -33,6 +31,7 @@ struct Forward {
 template <int P, int Threads, class T>
 __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
+  let_next_begin();
   wait_for_inputs();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   Packet<packet_size> x[P];
@@ -74,6 +73,7 @@ __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
+  let_next_begin();
   wait_for_inputs();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   const T* x = f.residual + row;
@@ -111,14 +111,22 @@ __device__ __forceinline__ float input_gradient(float around, float dy, float w,
   return around + rstd * (dy * w - x * rstd * mean);
 }
 
-/// Blocks take rows in turn. A thread owns P packets of columns: their weights and their sums stay with it,
-/// and the next row is on its way while this one is reduced.
-template <int P, int Threads, class T>
-__global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) {
-  __shared__ float shared[2][32];
+/// Waits for the G threads of one of a block's groups.
+template <int G>
+__device__ __forceinline__ void group_barrier(int group) {
+  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(G) : "memory");
+}
+
+/// Groups of G threads take rows in turn. A thread owns P packets of columns: their weights and their sums
+/// stay with it, and the next row is on its way while this one is reduced. One block a multiprocessor, of
+/// several groups where rows are short: the fewer blocks, the fewer partial sums to write and read again.
+template <int P, int G, int Groups, class T>
+__global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b) {
+  __shared__ float shared[Groups][2][32];
+  __shared__ float sums[Groups > 1 ? P * G * packet_size : 1];  // of another group
   wait_for_inputs();
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
+  const int group = threadIdx.x / G, thread = threadIdx.x % G, lane = thread % 32, warp = thread / 32;
+  const auto column = [=](int p) { return (p * G + thread) * packet_size; };
   RawPacket<T> w[P], dy[P], x[P], around[P];
   Packet<packet_size> dw[P];
   const auto load_row = [&](std::int64_t row) {
@@ -137,8 +145,8 @@ __global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) 
     for (int k = 0; k < packet_size; ++k) dw[p].value[k] = 0;
     if (column(p) < b.columns) w[p] = RawPacket<T>::load(b.w + column(p));
   }
-  std::int64_t row = blockIdx.x;
-  load_row(row);
+  std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * Groups + group;
+  if (row < b.rows) load_row(row);
   for (int turn = 0; row < b.rows; ++turn) {
     const float rstd = b.rstd[row];
     float projection = 0;
@@ -161,15 +169,14 @@ __global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) 
       around_now[p] = around[p];
     }
     const std::int64_t this_row = row;
-    row += gridDim.x;
+    row += static_cast<std::int64_t>(gridDim.x) * Groups;
     if (row < b.rows) load_row(row);
     // Alternating slots: a warp may be one row ahead of another, never two.
     projection = warp_reduce(projection, Sum());
-    float* slots = shared[turn % 2];
+    float* slots = shared[group][turn % 2];
     if (lane == 0) slots[warp] = projection;
-    __syncthreads();
-    const float mean =
-        warp_reduce(lane < Threads / 32 ? slots[lane] : 0.0f, Sum()) / static_cast<float>(b.columns);
+    group_barrier<G>(group);
+    const float mean = warp_reduce(lane < G / 32 ? slots[lane] : 0.0f, Sum()) / static_cast<float>(b.columns);
 #pragma unroll
     for (int p = 0; p < P; ++p) {
       if (column(p) >= b.columns) continue;
@@ -183,15 +190,31 @@ __global__ __launch_bounds__(Threads) void backward_kernel(const Backward<T> b) 
       out.store(b.dx + this_row * b.columns + column(p));
     }
   }
+  // The first group adds the others' sums, one after the other.
+  for (int other = 1; other < Groups; ++other) {
+#pragma unroll
+    for (int p = 0; p < P; ++p)
+      if (group == other && column(p) < b.columns) dw[p].store(sums + column(p));
+    __syncthreads();
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      if (group != 0 || column(p) >= b.columns) continue;
+      const auto more = Packet<packet_size>::load(sums + column(p));
+#pragma unroll
+      for (int k = 0; k < packet_size; ++k) dw[p].value[k] += more.value[k];
+    }
+    __syncthreads();
+  }
 #pragma unroll
   for (int p = 0; p < P; ++p)
-    if (column(p) < b.columns)
+    if (group == 0 && column(p) < b.columns)
       dw[p].store(b.partial + static_cast<std::int64_t>(blockIdx.x) * b.columns + column(p));
 }
 
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_backward_kernel(const Backward<T> b) {
   __shared__ float shared[32];
+  let_next_begin();
   wait_for_inputs();
   float* dw = b.partial + static_cast<std::int64_t>(blockIdx.x) * b.columns;
   for (int c = threadIdx.x; c < b.columns; c += plain_threads) dw[c] = 0;
@@ -216,6 +239,7 @@ template <class G>
 __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial, int parts, G* dw,
                                                             int columns) {
   __shared__ float shared[32][33];
+  let_next_begin();
   wait_for_inputs();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
   float sum = 0;
@@ -230,39 +254,43 @@ __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial
   if (lane == 0 && out < columns) dw[out] = narrow<G>(widen(dw[out]) + total);
 }
 
-/// Widest rows that fit the registers.
-constexpr int widest_forward = 16384, widest_backward = 8192;
+// Launches with a whole row in registers; false when it is too wide for that.
 
-/// Calls f<P, Threads>() with room for `columns`, or returns false when the row is wider than Widest.
-template <int Widest, class F>
-bool with_row_in_registers(std::int64_t columns, F&& f) {
-  if (columns <= 1024)
-    f.template operator()<1, 128>();
-  else if (columns <= 2048)
-    f.template operator()<2, 128>();
-  else if (columns <= 4096)
-    f.template operator()<2, 256>();
-  else if (columns <= 8192)
-    f.template operator()<2, 512>();
-  else if constexpr (Widest > 8192)
-    return columns <= Widest && (f.template operator()<2, 1024>(), true);
-  else
-    return false;
-  return true;
+template <class T>
+bool forward_in_registers(const Forward<T>& f, unsigned rows, cudaStream_t stream) {
+  const auto run = [&]<int P, int Threads>() {
+    launch_early(forward_kernel<P, Threads, T>, rows, Threads, stream, f);
+    return true;
+  };
+  if (f.columns <= 1024) return run.template operator()<1, 128>();
+  if (f.columns <= 2048) return run.template operator()<2, 128>();
+  if (f.columns <= 4096) return run.template operator()<2, 256>();
+  if (f.columns <= 8192) return run.template operator()<2, 512>();
+  return f.columns <= 16384 && run.template operator()<2, 1024>();
+}
+
+template <class T>
+bool backward_in_registers(const Backward<T>& b, unsigned blocks, cudaStream_t stream) {
+  const auto run = [&]<int P, int G, int Groups>() {
+    launch_early(backward_kernel<P, G, Groups, T>, blocks, G * Groups, stream, b);
+    return true;
+  };
+  if (b.columns <= 1024) return run.template operator()<1, 128, 8>();
+  if (b.columns <= 2048) return run.template operator()<1, 256, 4>();
+  if (b.columns <= 4096) return run.template operator()<2, 256, 2>();
+  return b.columns <= 8192 && run.template operator()<2, 512, 1>();
 }
 
 template <class T>
 void forward(const Forward<T>& f, const Tensor& x, bool packets, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(x.rows());
-  if (packets && with_row_in_registers<widest_forward>(x.columns(), [&]<int P, int Threads>() {
-        launch_early(forward_kernel<P, Threads, T>, rows, Threads, stream, f);
-      }))
-    return;
-  launch_early(plain_forward_kernel<T>, rows, plain_threads, stream, f);
+  if (!packets || !forward_in_registers(f, rows, stream))
+    launch_early(plain_forward_kernel<T>, rows, plain_threads, stream, f);
 }
 
+/// The backward pass is persistent.
 int backward_blocks(const GpuTraits& gpu) {
-  return blocks_per_multiprocessor * gpu.multiprocessors;
+  return gpu.multiprocessors;
 }
 
 }  // namespace
@@ -334,10 +362,8 @@ void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Ten
                         x.rows(),
                         columns};
     with_packet(columns, {&dy, &x, &w, &dx, dresidual ? &dresidual : &dx}, [&]<int N>() {
-      const bool done = N > 1 && with_row_in_registers<widest_backward>(columns, [&]<int P, int Threads>() {
-                          launch_early(backward_kernel<P, Threads, T>, blocks, Threads, handle_of(stream), b);
-                        });
-      if (!done) launch_early(plain_backward_kernel<T>, blocks, plain_threads, handle_of(stream), b);
+      if (N == 1 || !backward_in_registers(b, blocks, handle_of(stream)))
+        launch_early(plain_backward_kernel<T>, blocks, plain_threads, handle_of(stream), b);
     });
   });
   with_type(dw.dtype(), [&]<class G>() {

@@ -20,6 +20,7 @@ template <int N, class T>
 __global__ __launch_bounds__(threads) void rotate_kernel(T* qkv, const std::int32_t* position,
                                                          const float* table, int rows, int heads, int size,
                                                          int columns, float direction) {
+  let_next_begin();
   wait_for_inputs();
   const int half = size / 2, pieces = half / N, items = heads * pieces;  // items of a row
   T* at[in_flight];

@@ -42,6 +42,7 @@ __device__ __forceinline__ float activate(float gate, float up) {
 
 template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h, int columns) {
+  let_next_begin();
   wait_for_inputs();
   const T* gate = gate_up + static_cast<std::int64_t>(blockIdx.x) * 2 * columns;
   T* out = h + static_cast<std::int64_t>(blockIdx.x) * columns;
@@ -66,6 +67,7 @@ __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h
 template <int N, class T>
 __global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, const T* dh, T* dgate_up, T* h,
                                                            int columns) {
+  let_next_begin();
   wait_for_inputs();
   const std::int64_t row = blockIdx.x;
   const T* gate = gate_up + row * 2 * columns;
