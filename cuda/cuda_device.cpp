@@ -130,9 +130,9 @@ void CudaDevice::upload(const Tensor& destination, const void* source, Stream& s
 
 void CudaDevice::download(void* destination, const Tensor& source, Stream& stream) {
   if (source.bytes() == 0) return;
-  check(cudaMemcpyAsync(destination, source.data(), source.bytes(), cudaMemcpyDefault,
-                        cuda::handle_of(stream)),
-        fmt::format("copying {} from the GPU", source.shape().to_string()));
+  check(
+      cudaMemcpyAsync(destination, source.data(), source.bytes(), cudaMemcpyDefault, cuda::handle_of(stream)),
+      fmt::format("copying {} from the GPU", source.shape().to_string()));
 }
 
 }  // namespace
@@ -144,6 +144,26 @@ int cuda_device_count() {
   return 0;
 }
 
+namespace {
+
+/// A version as CUDA gives it, 1000 * major + 10 * minor.
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+/// Why the GPUs can't even be counted.
+std::string reason_of(cudaError_t status) {
+  if (status != cudaErrorInsufficientDriver) return cudaGetErrorString(status);
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) return "no NVIDIA driver is loaded";
+  return fmt::format("the driver is for CUDA {}, this llama3d needs one for {}", version_text(driver),
+                     version_text(runtime));
+}
+
+}  // namespace
+
 std::unique_ptr<Device> make_cuda_device(int ordinal) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -152,7 +172,7 @@ std::unique_ptr<Device> make_cuda_device(int ordinal) {
     throw ConfigurationError(
         fmt::format("--device cuda: no GPU can be used ({}); use --device cpu, or see "
                     "what nvidia-smi says",
-                    status == cudaSuccess ? "none is visible" : cudaGetErrorString(status)));
+                    status == cudaSuccess ? "none is visible" : reason_of(status)));
   }
   if (ordinal >= count)
     throw ConfigurationError(fmt::format(

@@ -159,7 +159,7 @@ MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOpera
   if (plan) return *plan;
   auto made = std::make_unique<Plan>(key);
   const std::string name = key.to_string();
-  if (const auto known = choices_.find(name); known != choices_.end()) {
+  if (const auto known = choices_.find(name); known != choices_.end() && runs(*made, known->second)) {
     made->algorithm = known->second;
   } else {
     made->algorithm = fastest(*made, candidates(*made, key), key, operands, workspace, stream);
@@ -168,6 +168,13 @@ MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOpera
   }
   plan = std::move(made);
   return *plan;
+}
+
+bool MatmulTuner::runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const {
+  cublasLtMatmulHeuristicResult_t result{};
+  return cublasLtMatmulAlgoCheck(handle_, plan.descriptor.get(), plan.a.get(), plan.b.get(), plan.d.get(),
+                                 plan.d.get(), &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+         result.workspaceSize <= workspace_bytes;
 }
 
 std::vector<cublasLtMatmulAlgo_t> MatmulTuner::candidates(const Plan& plan, const MatmulKey& key) const {

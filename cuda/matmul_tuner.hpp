@@ -61,6 +61,8 @@ class MatmulTuner {
   struct Plan;
 
   Plan& plan_for(const MatmulKey& key, const MatmulOperands& operands, void* workspace, cudaStream_t stream);
+  /// Whether an algorithm, read from a file, suits the product.
+  bool runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const;
   std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key) const;
   /// The fastest of the candidates.
   cublasLtMatmulAlgo_t fastest(const Plan& plan, const std::vector<cublasLtMatmulAlgo_t>& algorithms,

@@ -56,6 +56,14 @@ class SameBits(JobTest):
     def test_recompute_bf16_pipeline(self):
         self.recompute("bf16", 2, "--pp-size", 2, "--precision", "bf16")
 
+    def test_offloaded_optimizer(self):
+        states = ["--precision", "bf16", "--optimizer-dtype", "bf16"]
+        for name, more in (("resident", []), ("offloaded", ["--offload-optimizer"])):
+            self.train(4, name, *states, "--pp-size", 2, *more, steps=4)
+        self.same_as("offloaded", "resident")
+        self.train(4, "fp32_moments", "--precision", "bf16", "--pp-size", 2, steps=4)
+        self.assertTrue(different(*(tensors(self.checkpoint(name, 4)) for name in ("fp32_moments", "resident"))))
+
     def test_same_run_twice(self):
         for name in ("first", "second"):
             self.train(4, name, "--tp-size", 2, steps=4)

@@ -17,6 +17,9 @@ TP2_PP2 = (4, ["--tp-size", 2, "--pp-size", 2])
 PP2_DP2 = (4, ["--pp-size", 2])
 INTERLEAVED = (2, ["--pp-size", 2, "--pipeline-schedule", "interleaved"])
 ZERO_BUBBLE = (2, ["--pp-size", 2, "--pipeline-schedule", "zero-bubble"])
+BF16_STATES = [
+    "--precision", "bf16", "--master-weights", "none", "--gradient-dtype", "bf16", "--optimizer-dtype", "bf16",
+]  # fmt: skip
 
 
 class Resume(JobTest):
@@ -67,8 +70,7 @@ class Resume(JobTest):
         self.assertTrue(self.checkpoint(name, STEPS).with_name(f"step_{STEPS:08d}.previous-1").is_dir())
         # Negative control: nothing above holds between the middle and the end, or after one changed bit.
         self.assertTrue(different(tensors(self.checkpoint(name, MIDDLE)), ends[0]))
-        weights = ends[1]["model/model.norm.weight"]
-        weights[3] = numpy.nextafter(weights[3], numpy.float32(2))
+        ends[1]["model/model.norm.weight"].view(numpy.uint8)[3] ^= 1
         self.assertEqual(different(*ends), ["model/model.norm.weight"])
 
     def test_same_grid_one_rank(self):
@@ -83,6 +85,18 @@ class Resume(JobTest):
     def test_same_grid_bf16(self):
         """Weights are saved from the fp32 master copy, and rounding them gives the bf16 ones back."""
         self.resumed_is_straight(DP2, "model.json", "--precision", "bf16")
+
+    def test_same_grid_bf16_states_in_host_memory(self):
+        """What is rounded stochastically continues with the same bits, and an offloaded state is saved and read back."""
+        self.resumed_is_straight(TP2, "model.json", *BF16_STATES, "--offload-optimizer")
+
+    def test_bf16_states_on_another_grid(self):
+        straight = self.straight(TP2, "model.json", *BF16_STATES, "--offload-optimizer")
+        name = self.copy(straight, "other_bf16_states")
+        words = [*BF16_STATES, "--pp-size", 2, "--resume", self.checkpoint(name, MIDDLE)]
+        self.train(2, name, *words, steps=STEPS)
+        losses = [self.metrics(output, "train")["loss"] for output in (name, straight)]
+        numpy.testing.assert_allclose(*losses, rtol=2**-8)
 
     def test_other_grids(self):
         cases = [

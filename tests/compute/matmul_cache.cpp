@@ -1,0 +1,74 @@
+// The file in which a GPU's choices of algorithms for matrix products are kept.
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+#include "cuda/cuda_device.hpp"
+#include "machines.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace llama3d::test {
+namespace {
+
+/// A product by a device of its own that keeps its choices in `folder`.
+std::vector<float> product_with_cache(const std::filesystem::path& folder) {
+  setenv("LLAMA3D_CACHE_DIR", folder.c_str(), 1);
+  Machine machine(make_cuda_device(0));
+  const std::int64_t t = 256, n = 512, k = 1024;
+  const Buffer y(machine, DType::bf16, {t, n});
+  machine.kernels().linear_forward(Buffer(machine, DType::bf16, {t, k}, random_values(t * k, DType::bf16, 1)),
+                                   Buffer(machine, DType::bf16, {n, k}, random_values(n * k, DType::bf16, 2)),
+                                   y, *machine.stream);
+  return y.read();
+}
+
+std::filesystem::path only_file(const std::filesystem::path& folder) {
+  const std::vector<std::filesystem::directory_entry> files{std::filesystem::directory_iterator(folder), {}};
+  BOOST_REQUIRE_EQUAL(files.size(), 1u);
+  return files.front().path();
+}
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(matmul_cache)
+
+BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again) {
+  if (cuda_device_count() == 0) return;
+  const TemporaryFolder folder;
+  const auto first = product_with_cache(folder.path());
+  const std::string choices = text_of(only_file(folder.path()));
+  BOOST_CHECK(choices.starts_with("512 256 1024 TN bf16 bf16 0 "));
+  BOOST_CHECK_EQUAL(std::count(choices.begin(), choices.end(), '\n'), 1);
+  BOOST_CHECK(product_with_cache(folder.path()) == first);
+  BOOST_CHECK_EQUAL(text_of(only_file(folder.path())), choices);
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_file_is_measured_anew) {
+  if (cuda_device_count() == 0) return;
+  const TemporaryFolder folder;
+  const auto first = product_with_cache(folder.path());
+  const auto file = only_file(folder.path());
+  const std::string choices = text_of(file);
+  std::ofstream(file) << choices.substr(0, choices.size() / 2) << "\nnonsense\n";
+  CHECK_AGREES(product_with_cache(folder.path()), first, tolerance(DType::bf16, 1024));
+  BOOST_CHECK(text_of(file).starts_with("512 256 1024 TN bf16 bf16 0 "));
+  // A choice that is read but means nothing to cuBLASLt.
+  std::ofstream(file) << choices.substr(0, choices.rfind(' ') + 1) << std::string(128, 'f') << '\n';
+  CHECK_AGREES(product_with_cache(folder.path()), first, tolerance(DType::bf16, 1024));
+  BOOST_CHECK(text_of(file).find("ffffffffffffffff") == std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_written_is_no_error) {
+  if (cuda_device_count() == 0) return;
+  product_with_cache("/proc/no_such_folder");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace llama3d::test
