@@ -123,7 +123,7 @@ __device__ __forceinline__ void group_barrier(int group) {
 template <int P, int G, int Groups, class T>
 __global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b) {
   __shared__ float shared[Groups][2][32];
-  __shared__ float sums[Groups > 1 ? P * G * packet_size : 1];  // of another group
+  __shared__ float sums[Groups][Groups > 1 ? P * G * packet_size : 1];  // of the groups but the first
   wait_for_inputs();
   const int group = threadIdx.x / G, thread = threadIdx.x % G, lane = thread % 32, warp = thread / 32;
   const auto column = [=](int p) { return (p * G + thread) * packet_size; };
@@ -191,19 +191,20 @@ __global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b
     }
   }
   // The first group adds the others' sums, one after the other.
-  for (int other = 1; other < Groups; ++other) {
+  if (Groups > 1) {
 #pragma unroll
     for (int p = 0; p < P; ++p)
-      if (group == other && column(p) < b.columns) dw[p].store(sums + column(p));
+      if (group > 0 && column(p) < b.columns) dw[p].store(sums[group] + column(p));
     __syncthreads();
+  }
+  for (int other = 1; group == 0 && other < Groups; ++other) {
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      if (group != 0 || column(p) >= b.columns) continue;
-      const auto more = Packet<packet_size>::load(sums + column(p));
+      if (column(p) >= b.columns) continue;
+      const auto more = Packet<packet_size>::load(sums[other] + column(p));
 #pragma unroll
       for (int k = 0; k < packet_size; ++k) dw[p].value[k] += more.value[k];
     }
-    __syncthreads();
   }
 #pragma unroll
   for (int p = 0; p < P; ++p)
