@@ -21,7 +21,7 @@ LayerActivations take_activations(Arena& arena, const StageShape& s, Wanted want
   a.middle_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
   a.middle_normed = take(Recompute::cheap, s.compute, {s.shard_rows, s.hidden});
   a.gate_up = take(Recompute::full, s.compute, {s.rows, 2 * s.feed_forward});
-  a.gated = take(Recompute::swiglu, s.compute, {s.rows, s.feed_forward});
+  a.gated = take(Recompute::cheap, s.compute, {s.rows, s.feed_forward});
   return a;
 }
 
@@ -122,20 +122,19 @@ void TransformerLayer::mlp_forward(const LayerActivations& a) const {
 
 void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRows& documents,
                                      const Tensor& delta, Rematerialized what) const {
+  if (recompute_ == Recompute::none) return;
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
-  if (recompute_ >= Recompute::cheap)
-    kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed,
-                             a.input_rstd, stream);
+  kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed, a.input_rstd,
+                           stream);
   if (recompute_ == Recompute::full) {
     attention_forward(a, documents, delta);
     gate_up_.forward(a.middle_normed, a.gate_up);
-  } else if (recompute_ == Recompute::cheap) {
+  } else {
     kernels.rms_norm_forward(a.middle, middle_norm_.value, constants_->norm_epsilon, a.middle_normed,
                              a.middle_rstd, stream);
   }
-  if (recompute_ >= Recompute::swiglu && what == Rematerialized::everything)
-    kernels.swiglu_forward(a.gate_up, a.gated, stream);
+  if (what == Rematerialized::everything) kernels.swiglu_forward(a.gate_up, a.gated, stream);
 }
 
 Tensor TransformerLayer::gathered_gradient(const Tensor& d, const Tensor& kept) const {

@@ -9,7 +9,6 @@ namespace llama3d {
 std::string_view name_of(Recompute recompute) {
   switch (recompute) {
     case Recompute::none: return "none";
-    case Recompute::swiglu: return "swiglu";
     case Recompute::cheap: return "cheap";
     case Recompute::full: return "full";
   }
@@ -17,9 +16,9 @@ std::string_view name_of(Recompute recompute) {
 }
 
 Recompute parse_recompute(std::string_view word) {
-  for (const auto recompute : {Recompute::none, Recompute::swiglu, Recompute::cheap, Recompute::full})
+  for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::full})
     if (word == name_of(recompute)) return recompute;
-  throw ConfigurationError(fmt::format("--recompute {}: unknown; use none, swiglu, cheap or full", word));
+  throw ConfigurationError(fmt::format("--recompute {}: unknown; use none, cheap or full", word));
 }
 
 StageShape StageShape::make(const ModelConfig& config, int tp, std::int64_t micro_batch,

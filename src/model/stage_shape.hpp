@@ -8,12 +8,11 @@
 
 namespace llama3d {
 
-/// What the backward pass computes again instead of keeping it; each level holds those before it.
+/// What the backward pass computes again instead of keeping it.
 enum class Recompute {
-  none,    ///< nothing
-  swiglu,  ///< SwiGLU, for which no kernel of its own is needed
-  cheap,   ///< norm outputs too
-  full,    ///< everything inside a layer; only the layers' inputs are kept
+  none,   ///< nothing
+  cheap,  ///< norm outputs and SwiGLU
+  full,   ///< everything inside a layer; only the layers' inputs are kept
 };
 
 /// The word of `--recompute`. parse throws ConfigurationError listing the valid words.

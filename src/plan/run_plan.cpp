@@ -93,9 +93,11 @@ struct Saving {
 };
 
 /// Those that cost least first: time, then exactness.
-constexpr std::array<Saving, 9> savings{{
-    {"--recompute swiglu", [](RunShape& s) { s.recompute = std::max(s.recompute, Recompute::swiglu); }},
-    {"--recompute cheap", [](RunShape& s) { s.recompute = std::max(s.recompute, Recompute::cheap); }},
+constexpr std::array<Saving, 8> savings{{
+    {"--recompute cheap",
+     [](RunShape& s) {
+       if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;
+     }},
     {"--micro-batch-size 1", [](RunShape& s) { s.micro_batch = 1; }},
     {"--offload-optimizer", [](RunShape& s) { s.states.offload = true; }},
     {"--recompute full", [](RunShape& s) { s.recompute = Recompute::full; }},
