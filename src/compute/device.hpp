@@ -72,8 +72,8 @@ class Device {
 
   /// Device memory, 256-byte aligned, contents undefined. Throws Error when there is not enough.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
-  /// Host memory that `upload` and `download` move asynchronously (pinned on GPUs). Tensors in it can be given
-  /// to kernels, uploads and downloads like others, at the speed of the link.
+  /// Host memory that `upload` and `download` move asynchronously (pinned on GPUs). Tensors in it can be
+  /// given to kernels, uploads and downloads like others, at the speed of the link.
   virtual DeviceMemory allocate_host(std::size_t bytes) = 0;
 
   /// Queue a copy between host memory (from allocate_host, alive until the stream passed it) and the device.
