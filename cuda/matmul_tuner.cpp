@@ -10,20 +10,12 @@
 
 #include "base/unique_handle.hpp"
 #include "cuda/check.hpp"
+#include "cuda/matmul_trials.hpp"
 
 namespace llama3d::cuda {
 namespace {
 
 constexpr int most_candidates = 16;
-/// Each candidate's batch of calls, and how often the candidates take turns.
-constexpr float batch_milliseconds = 20;
-constexpr int timed_rounds = 3;
-
-struct Trial {
-  cublasLtMatmulAlgo_t algorithm;
-  float once = 0;       ///< milliseconds of one call
-  float sustained = 0;  ///< milliseconds of all batches
-};
 
 cudaDataType_t cuda_type(DType dtype) {
   return dtype == DType::fp32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -44,11 +36,6 @@ struct PreferenceTraits {
   static constexpr Handle invalid = nullptr;
   static void release(Handle handle) { cublasLtMatmulPreferenceDestroy(handle); }
 };
-struct EventTraits {
-  using Handle = cudaEvent_t;
-  static constexpr Handle invalid = nullptr;
-  static void release(Handle handle) { cudaEventDestroy(handle); }
-};
 
 UniqueHandle<LayoutTraits> make_layout(DType dtype, std::int64_t rows, std::int64_t columns) {
   cublasLtMatrixLayout_t layout = nullptr;
@@ -56,12 +43,6 @@ UniqueHandle<LayoutTraits> make_layout(DType dtype, std::int64_t rows, std::int6
                                    static_cast<std::uint64_t>(columns), rows),
         fmt::format("describing a matrix of {} x {}", rows, columns));
   return UniqueHandle<LayoutTraits>(layout);
-}
-
-UniqueHandle<EventTraits> make_event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreate(&event), "creating an event");
-  return UniqueHandle<EventTraits>(event);
 }
 
 template <class T>
@@ -207,40 +188,15 @@ cublasLtMatmulAlgo_t MatmulTuner::fastest(const Plan& plan,
                                           const std::vector<cublasLtMatmulAlgo_t>& algorithms,
                                           const MatmulKey& key, const MatmulOperands& operands,
                                           void* workspace, cudaStream_t stream) const {
-  if (algorithms.size() == 1) return algorithms.front();
   // Sums that a call adds to must survive the trials: the smallest positive factor leaves any normal number
   // as it is and a zero below 1e-36, while the GPU does all of the work on the real operands.
   const float alpha = key.accumulate ? std::numeric_limits<float>::denorm_min() : 1.0f;
-  const auto begin = make_event(), end = make_event();
-  // Milliseconds of `calls` calls without a pause.
-  const auto time = [&](const cublasLtMatmulAlgo_t& algorithm, int calls) {
-    check(cudaEventRecord(begin.get(), stream), "recording an event");
-    for (int i = 0; i < calls; ++i)
-      check(run(plan, algorithm, alpha, key, operands, workspace, stream),
-            "matrix product " + key.to_string());
-    check(cudaEventRecord(end.get(), stream), "recording an event");
-    check(cudaEventSynchronize(end.get()), "timing matrix product " + key.to_string());
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()), "reading an event");
-    return milliseconds;
-  };
-  std::vector<Trial> trials;
-  for (const auto& algorithm : algorithms) {
-    if (run(plan, algorithm, alpha, key, operands, workspace, stream) != CUBLAS_STATUS_SUCCESS) continue;
-    trials.push_back({algorithm, time(algorithm, 1), 0});
-  }
-  LLAMA3D_EXPECT(!trials.empty(), "no algorithm runs matrix product {}", key.to_string());
-  const auto quickest = [](float Trial::*milliseconds) {
-    return [milliseconds](const Trial& x, const Trial& y) { return x.*milliseconds < y.*milliseconds; };
-  };
-  std::sort(trials.begin(), trials.end(), quickest(&Trial::once));
-  // In training products follow one another, and what counts is their speed on a hot chip at its power limit:
-  // the fastest in a single call often is not. A short product is too cool for that to matter.
-  const int calls = static_cast<int>(std::clamp(batch_milliseconds / trials.front().once, 3.0f, 50.0f));
-  time(trials.front().algorithm, 2 * calls);
-  for (int round = 0; round < timed_rounds; ++round)
-    for (Trial& trial : trials) trial.sustained += time(trial.algorithm, calls);
-  return std::min_element(trials.begin(), trials.end(), quickest(&Trial::sustained))->algorithm;
+  return fastest_algorithm(
+      algorithms,
+      [&](const cublasLtMatmulAlgo_t& algorithm) {
+        return run(plan, algorithm, alpha, key, operands, workspace, stream);
+      },
+      stream, key.to_string());
 }
 
 cublasStatus_t MatmulTuner::run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,
