@@ -12,8 +12,9 @@
 namespace llama3d::cuda {
 namespace {
 
-bool suits_mma(DType dtype, std::int64_t head_dim) {
-  return dtype == DType::bf16 && (head_dim == 64 || head_dim == 128);
+bool suits_mma(const GpuTraits& gpu, DType dtype, std::int64_t head_dim) {
+  return dtype == DType::bf16 && (head_dim == 64 || head_dim == 128) &&
+         mma_shared_bytes(static_cast<int>(head_dim)) <= gpu.shared_bytes;
 }
 
 AttentionCall make_call(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
@@ -57,7 +58,7 @@ void CudaKernels::attention_forward(const Tensor& qkv, const DocumentRows& docum
   contracts::attention_forward(qkv, documents, shape, out, lse);
   if (qkv.rows() == 0) return;
   const AttentionCall call = make_call(qkv, documents, shape, out, lse);
-  if (suits_mma(qkv.dtype(), shape.head_dim))
+  if (suits_mma(gpu_, qkv.dtype(), shape.head_dim))
     attention_forward_mma(call, handle_of(stream));
   else
     attention_forward_plain(call, qkv.dtype(), handle_of(stream));
@@ -76,7 +77,7 @@ void CudaKernels::attention_backward(const Tensor& qkv, const DocumentRows& docu
   const BackwardScratch space(scratch, qkv.rows(), shape);
   call.delta = space.delta;
   call.dq = space.dq;
-  if (suits_mma(qkv.dtype(), shape.head_dim))
+  if (suits_mma(gpu_, qkv.dtype(), shape.head_dim))
     attention_backward_mma(call, handle_of(stream));
   else
     attention_backward_plain(call, qkv.dtype(), handle_of(stream));

@@ -9,6 +9,7 @@
 // their way meanwhile. The blocks with most work start first.
 
 #include "cuda/attention_kernels.hpp"
+#include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 
 namespace llama3d::cuda {
@@ -375,12 +376,11 @@ void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) 
   const std::int64_t pieces = std::int64_t{a.rows} * a.query_heads * (D / 8);
   delta_kernel<D><<<static_cast<unsigned>((pieces + 255) / 256), 256, 0, stream>>>(
       static_cast<const Bf16*>(call.out), a.dout, call.delta, a.rows, a.query_heads);
-  cudaMemsetAsync(
-      a.dq, 0, static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float), stream);
-  cudaFuncSetAttribute(attention_backward_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                       Layout<D>::bytes);
-  cudaFuncSetAttribute(attention_backward_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                       cudaSharedmemCarveoutMaxShared);
+  check(cudaMemsetAsync(a.dq, 0,
+                        static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float),
+                        stream),
+        "clearing the gradient of the queries");
+  take_shared_memory(attention_backward_kernel<D>, Layout<D>::bytes);
   const dim3 grid(a.key_value_heads, (a.rows + key_rows - 1) / key_rows);
   attention_backward_kernel<D><<<grid, threads, Layout<D>::bytes, stream>>>(a);
   const int pairs = (a.rows + 15) / 16 * 8, pairs_a_block = 256 / (D / 8);
@@ -389,6 +389,11 @@ void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) 
 }
 
 }  // namespace
+
+std::size_t mma_shared_bytes(int head_dim) {
+  // The forward pass takes less.
+  return static_cast<std::size_t>(head_dim == 64 ? Layout<64>::bytes : Layout<128>::bytes);
+}
 
 std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim) {
   constexpr std::int64_t most = query_rows<64>;  // of any head size

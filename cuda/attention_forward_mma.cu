@@ -6,6 +6,7 @@
 // used the next keys are. Tall blocks start first, so that short ones fill the end.
 
 #include "cuda/attention_kernels.hpp"
+#include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 
 namespace llama3d::cuda {
@@ -21,16 +22,7 @@ constexpr float log2_e = 1.4426950408889634f;
 /// of two: below that nothing can overflow, and the output need not be rescaled.
 constexpr float tolerated_growth = 8;
 
-template <int D>
-struct KeyTile;
-template <>
-struct KeyTile<128> {
-  static constexpr int rows = 64;
-};
-template <>
-struct KeyTile<64> {
-  static constexpr int rows = 64;
-};
+constexpr int key_rows = 64;  // of a tile
 
 struct Arguments {
   const Bf16* qkv;
@@ -230,7 +222,7 @@ __device__ __forceinline__ void write_rows(const Arguments& a, const RowState<D>
 
 template <int D>
 __global__ __launch_bounds__(threads, D == 64 ? 3 : 2) void attention_forward_kernel(const Arguments a) {
-  constexpr int N = KeyTile<D>::rows;
+  constexpr int N = key_rows;
   extern __shared__ __align__(1024) std::byte shared[];
   const SharedTile<D> q(shared_address(shared)), k(q.base + block_rows * D * 2), v(k.base + N * D * 2);
 
@@ -291,10 +283,8 @@ __global__ __launch_bounds__(threads, D == 64 ? 3 : 2) void attention_forward_ke
 
 template <int D>
 void launch(const Arguments& a, cudaStream_t stream) {
-  constexpr int bytes = (block_rows + 2 * KeyTile<D>::rows) * D * 2;
-  cudaFuncSetAttribute(attention_forward_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  cudaFuncSetAttribute(attention_forward_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                       cudaSharedmemCarveoutMaxShared);
+  constexpr int bytes = (block_rows + 2 * key_rows) * D * 2;
+  take_shared_memory(attention_forward_kernel<D>, bytes);
   const dim3 grid(a.query_heads, (a.rows + block_rows - 1) / block_rows);
   attention_forward_kernel<D><<<grid, threads, bytes, stream>>>(a);
 }

@@ -34,6 +34,8 @@ struct AttentionCall {
 // unordered atomic additions, so the last bits of its fp32 sums vary.
 void attention_forward_mma(const AttentionCall& call, cudaStream_t stream);
 void attention_backward_mma(const AttentionCall& call, cudaStream_t stream);
+/// Shared memory that a block takes: sm_80 and sm_90 have it, the smaller GPUs of their generations do not.
+std::size_t mma_shared_bytes(int head_dim);
 /// Elements of AttentionCall::dq.
 std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim);
 

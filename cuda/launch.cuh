@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "cuda/check.hpp"
+
 namespace llama3d::cuda {
 
 template <class T>
@@ -19,7 +21,8 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
   return static_cast<unsigned>(std::max<std::int64_t>(1, divide_up(items, each)));
 }
 
-/// Whether the GPU in use schedules blocks of a kernel while the one before it drains (sm_90 and up).
+/// Whether the GPU in use runs code that waits for the work before it by itself (compiled for sm_90 and up),
+/// so that blocks may take their places early. A newer GPU with code compiled for sm_80 must not.
 bool gpu_launches_early();
 
 #ifdef __CUDACC__
@@ -37,6 +40,16 @@ __device__ __forceinline__ void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
+}
+
+/// Before launches that give a block this much dynamic shared memory, above 48 KiB.
+template <class... Parameters>
+void take_shared_memory(void (*kernel)(Parameters...), int bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "raising a kernel's limit of shared memory");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
+        "preferring shared memory to cache");
 }
 
 /// Launches a kernel that begins with wait_for_inputs(): its blocks take their places while the last ones of

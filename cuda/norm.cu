@@ -123,7 +123,8 @@ __device__ __forceinline__ void group_barrier(int group) {
 template <int P, int G, int Groups, class T>
 __global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b) {
   __shared__ float shared[Groups][2][32];
-  __shared__ float sums[Groups][Groups > 1 ? P * G * packet_size : 1];  // of the groups but the first
+  __shared__ __align__(
+      16) float sums[Groups][Groups > 1 ? P * G * packet_size : 1];  // of the groups but the first
   wait_for_inputs();
   const int group = threadIdx.x / G, thread = threadIdx.x % G, lane = thread % 32, warp = thread / 32;
   const auto column = [=](int p) { return (p * G + thread) * packet_size; };

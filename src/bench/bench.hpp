@@ -29,7 +29,6 @@ double bench_attention(Laboratory& laboratory, const RunShape& run, const BenchS
 
 struct StepBench {
   std::vector<double> step_seconds;
-  std::vector<double> queue_seconds;  ///< that the host takes to give a step to the device, waiting excluded
   std::size_t planned_bytes = 0, used_bytes = 0;
 };
 

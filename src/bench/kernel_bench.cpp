@@ -100,6 +100,11 @@ void bench_swiglu(const Bench& b) {
     const Tensor gate_up = b.activations(2 * f), dh = b.activations(f), d = b.activations(2 * f);
     return [&b, gate_up, dh, d] { b.kernels().swiglu_backward(gate_up, dh, d, {}, b.stream()); };
   });
+  b.measure("swiglu_backward and forward", b.s.rows, f, 6 * b.element(), [&] {
+    const Tensor gate_up = b.activations(2 * f), dh = b.activations(f), d = b.activations(2 * f);
+    const Tensor h = b.activations(f);
+    return [&b, gate_up, dh, d, h] { b.kernels().swiglu_backward(gate_up, dh, d, h, b.stream()); };
+  });
 }
 
 void bench_embedding(const Bench& b) {

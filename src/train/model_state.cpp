@@ -70,9 +70,11 @@ void ModelState::initialize(std::uint64_t seed, double standard_deviation) {
     const Parameter& p = *piece.parameter;
     const Tensor all = weights(piece);
     if (p.shape.rank() == 1) {
-      auto* ones = static_cast<float*>(staging_.get());
-      std::fill_n(ones, piece.elements, 1.0f);
-      device_->upload(all, ones, *stream_);
+      if (all.dtype() == DType::fp32)
+        std::fill_n(static_cast<float*>(staging_.get()), piece.elements, 1.0f);
+      else
+        std::fill_n(static_cast<bf16*>(staging_.get()), piece.elements, bf16(1.0f));
+      device_->upload(all, staging_.get(), *stream_);
       stream_->synchronize();
       continue;
     }

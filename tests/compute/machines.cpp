@@ -61,9 +61,9 @@ Machine::Machine(std::unique_ptr<Device> made)
       stream(device->create_stream(StreamPriority::normal)),
       workspace(nullptr, [](void*) {}) {
   // Beyond the largest sizes that any test uses.
-  const WorkspaceRequest most{.tokens = 1024,
-                              .hidden = 1024,
-                              .largest_features = 1024,
+  const WorkspaceRequest most{.tokens = 4608,
+                              .hidden = 16384,
+                              .largest_features = 16384,
                               .largest_weight = 512 * 512,
                               .attention = {8, 4, 128}};
   std::size_t bytes = 0;

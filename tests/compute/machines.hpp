@@ -81,6 +81,11 @@ inline double tolerance(DType dtype, std::int64_t length) {
   return storage + 8 * 0x1p-24 * std::sqrt(static_cast<double>(std::max<std::int64_t>(1, length)));
 }
 
+/// What is asked of every operation whatever its length.
+inline double most(DType dtype) {
+  return dtype == DType::bf16 ? 1e-2 : 1e-5;
+}
+
 template <class A, class B>
 double error_of(const std::vector<A>& actual, const std::vector<B>& expected) {
   return relative_error(std::span<const A>(actual), std::span<const B>(expected));

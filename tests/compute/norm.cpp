@@ -10,6 +10,9 @@ namespace {
 constexpr float epsilon = 1e-5f;
 const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},  {1, 1},    {1, 100},
                                                         {5, 33}, {67, 130}, {300, 64}};
+/// As wide as models are, with more rows than a large GPU takes at once.
+const std::vector<std::array<std::int64_t, 2>> wide_sizes = {
+    {1100, 1024}, {600, 2048}, {300, 4096}, {150, 8192}, {3, 16384}};
 
 /// A case of T rows of C, with the truth in double.
 struct Case {
@@ -37,10 +40,11 @@ struct Case {
 
 BOOST_AUTO_TEST_SUITE(norm)
 
-BOOST_DATA_TEST_CASE(forward_is_the_definition, data::make(machines()) * data::make(reals()), machine,
-                     dtype) {
+BOOST_DATA_TEST_CASE(forward_is_the_definition,
+                     data::make(machines()) * data::make(reals()) * data::make({false, true}), machine, dtype,
+                     wide) {
   Machine& m = machine.get();
-  for (const auto& [t, c] : sizes) {
+  for (const auto& [t, c] : wide ? wide_sizes : sizes) {
     const Case truth(t, c, dtype, random_values(t * c, dtype, 11, 3));
     const Buffer y(m, dtype, {t, c}), rstd(m, DType::fp32, {t});
     m.kernels().rms_norm_forward(Buffer(m, dtype, {t, c}, truth.x), Buffer(m, dtype, {c}, truth.w), epsilon,
@@ -69,7 +73,9 @@ BOOST_DATA_TEST_CASE(adding_first_is_bit_equal_to_two_steps,
                      data::make(machines()) * data::make(reals()) * data::make({0, 1, 2}), machine, dtype,
                      alias) {
   Machine& m = machine.get();
-  for (const auto& [t, c] : sizes) {
+  auto all_sizes = sizes;
+  if (alias == 1) all_sizes.insert(all_sizes.end(), wide_sizes.begin(), wide_sizes.end());
+  for (const auto& [t, c] : all_sizes) {
     const auto a = random_values(t * c, dtype, 15), b = random_values(t * c, dtype, 16);
     const Buffer w(m, dtype, {c}, random_values(c, dtype, 17));
     const Buffer residual(m, dtype, {t, c}, a), delta(m, dtype, {t, c}, b), separate(m, dtype, {t, c});
@@ -115,7 +121,9 @@ BOOST_DATA_TEST_CASE(backward_is_the_derivative,
                          data::make({false, true}),
                      machine, dtype, gradient, with_residual) {
   Machine& m = machine.get();
-  for (const auto& [t, c] : sizes) {
+  auto all_sizes = sizes;
+  if (with_residual) all_sizes.insert(all_sizes.end(), wide_sizes.begin(), wide_sizes.end());
+  for (const auto& [t, c] : all_sizes) {
     const Case truth(t, c, dtype, random_values(t * c, dtype, 11, 3));
     const auto dy = random_values(t * c, dtype, 18), around = random_values(t * c, dtype, 19);
     const auto before = random_values(c, gradient, 20);

@@ -45,7 +45,8 @@ std::vector<double> rotated(const std::vector<float>& qkv, const std::vector<std
   return out;
 }
 
-const std::vector<AttentionShape> shapes = {{1, 1, 2}, {3, 1, 20}, {4, 2, 16}, {2, 2, 64}};
+const std::vector<AttentionShape> shapes = {{1, 1, 2},  {3, 1, 20},  {4, 2, 16},
+                                            {2, 2, 64}, {32, 8, 64}, {32, 8, 128}};
 
 }  // namespace
 

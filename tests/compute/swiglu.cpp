@@ -7,7 +7,8 @@ namespace data = boost::unit_test::data;
 
 namespace {
 
-const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8}, {1, 1}, {3, 17}, {65, 100}, {300, 48}};
+const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},    {1, 1},    {3, 17},   {65, 100},
+                                                        {300, 48}, {3, 8192}, {5, 14336}};
 
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));

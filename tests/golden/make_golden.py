@@ -64,6 +64,12 @@ CASES = [
              num_attention_heads=4, num_key_value_heads=2, head_dim=20),
         batch=4, sequence=24, seed=3, rope_theta=500000.0),
     Case(
+        "head_64",
+        "the head size of the 1B model, more rows than a tile of keys; the same batch once more as packed documents",
+        dict(vocab_size=131, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+             num_attention_heads=4, num_key_value_heads=2, head_dim=64),
+        batch=4, sequence=72, seed=7, packed=True),
+    Case(
         "odd_packed",
         "five layers, odd vocabulary, feed-forward no power of two; the same batch once more as packed documents",
         dict(vocab_size=131, hidden_size=32, intermediate_size=90, num_hidden_layers=5,

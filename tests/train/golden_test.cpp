@@ -157,6 +157,10 @@ BOOST_DATA_TEST_CASE(gradients_of_tied_embeddings_and_rope_scaling, precisions, 
 BOOST_DATA_TEST_CASE(gradients_with_a_head_size_of_its_own, precisions, compute) {
   check_pass("head_dim.h5", "", compute);
 }
+BOOST_DATA_TEST_CASE(gradients_with_the_head_size_of_a_real_model, precisions, compute) {
+  check_pass("head_64.h5", "", compute);
+  check_pass("head_64.h5", "packed", compute);
+}
 BOOST_DATA_TEST_CASE(gradients_of_odd_sizes, precisions, compute) {
   check_pass("odd_packed.h5", "", compute);
 }
@@ -165,8 +169,10 @@ BOOST_DATA_TEST_CASE(gradients_of_packed_documents, precisions, compute) {
 }
 
 BOOST_DATA_TEST_CASE(logits, precisions, compute) {
-  for (const char* file : {"untied_gqa.h5", "tied_llama3_rope.h5", "head_dim.h5", "odd_packed.h5"})
+  for (const char* file :
+       {"untied_gqa.h5", "tied_llama3_rope.h5", "head_dim.h5", "head_64.h5", "odd_packed.h5"})
     check_logits(file, "", compute);
+  check_logits("head_64.h5", "packed", compute);
   check_logits("odd_packed.h5", "packed", compute);
 }
 
