@@ -78,11 +78,7 @@ class CudaDevice final : public Device {
   bool asynchronous() const override { return true; }
   std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
   double elapsed_seconds(const Event& begin, const Event& end) const override {
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, dynamic_cast<const cuda::CudaEvent&>(begin).handle(),
-                               dynamic_cast<const cuda::CudaEvent&>(end).handle()),
-          "reading the time between two events");
-    return milliseconds * 1e-3;
+    return cuda::seconds_between(begin, end);
   }
 
   DeviceMemory allocate(std::size_t bytes) override;

@@ -14,6 +14,21 @@ void CudaEvent::synchronize() const {
   check(cudaEventSynchronize(handle()), "waiting for an event");
 }
 
+bool CudaEvent::passed() const {
+  const cudaError_t status = cudaEventQuery(handle());
+  if (status == cudaErrorNotReady) return false;
+  check(status, "asking for an event");
+  return true;
+}
+
+double seconds_between(const Event& begin, const Event& end) {
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, dynamic_cast<const CudaEvent&>(begin).handle(),
+                             dynamic_cast<const CudaEvent&>(end).handle()),
+        "reading the time between two events");
+  return milliseconds * 1e-3;
+}
+
 CudaStream::CudaStream(StreamPriority priority) {
   int lowest = 0, highest = 0;
   check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "asking for stream priorities");

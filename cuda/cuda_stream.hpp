@@ -12,6 +12,8 @@ class CudaEvent final : public Event {
  public:
   CudaEvent();
   void synchronize() const override;
+  /// Whether the stream has passed the point last recorded.
+  bool passed() const;
   cudaEvent_t handle() const { return event_.get(); }
 
  private:
@@ -39,6 +41,9 @@ class CudaStream final : public Stream {
   };
   UniqueHandle<Traits> stream_;
 };
+
+/// Seconds between the moments two recorded events were passed. Both must have completed.
+double seconds_between(const Event& begin, const Event& end);
 
 /// The stream that CUDA calls take. `stream` must be one of this back end's.
 cudaStream_t handle_of(Stream& stream);

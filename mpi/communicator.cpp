@@ -1,6 +1,5 @@
 #include "mpi/communicator.hpp"
 
-#include <chrono>
 #include <functional>
 #include <utility>
 
@@ -9,35 +8,36 @@
 namespace llama3d {
 namespace {
 
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point begin_ = Clock::now();
-};
-
-/// Adds the host's time in `wait` to the label's record, and holds callers to waiting once.
+/// Times an operation and holds callers to waiting once. The host was held by the start and by the wait; a
+/// device's own times replace that where it has some.
 class LoggedWork final : public Work {
  public:
-  LoggedWork(WorkHandle work, Label label, CommunicationLog& log)
-      : work_(std::move(work)), label_(label), log_(&log) {}
+  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin)
+      : work_(std::move(work)),
+        label_(label),
+        log_(&log),
+        begin_(begin),
+        held_(CommunicationLog::now() - begin) {}
 
   void wait(Stream& stream) override {
     LLAMA3D_EXPECT(work_ != nullptr, "{} is waited for a second time", label_.name);
-    const Stopwatch watch;
-    log_->enter(label_);
+    const double wait_begin = CommunicationLog::now();
+    log_->activity().enter(label_);
     work_->wait(stream);
+    log_->activity().leave();
+    const double end = CommunicationLog::now();
+    if (auto operation = work_->device_operation())
+      log_->interval().time(label_, std::move(operation));
+    else
+      log_->interval().time(label_, {begin_, end, held_ + end - wait_begin});
     work_.reset();
-    log_->leave();
-    log_->add_wait(label_, watch.seconds());
   }
 
  private:
   WorkHandle work_;
   Label label_;
   CommunicationLog* log_;
+  double begin_, held_;
 };
 
 /// Whether two tensors share memory. Tensors of a measuring arena have no memory to share.
@@ -70,30 +70,15 @@ std::int64_t bytes_of(const Tensor& tensor) {
 
 }  // namespace
 
-void CommunicationLog::add(Label label, std::int64_t bytes, double seconds) {
-  LabelRecord& record = records_[label];
-  ++record.calls;
-  record.bytes += bytes;
-  record.seconds += seconds;
-}
-
-void CommunicationLog::add_wait(Label label, double seconds) {
-  records_[label].seconds += seconds;
-}
-
-LabelRecord CommunicationLog::record(Label label) const {
-  const auto found = records_.find(label);
-  return found == records_.end() ? LabelRecord{} : found->second;
-}
-
 template <class Start>
 WorkHandle Communicator::logged(Label label, std::int64_t bytes, Start&& start) {
-  const Stopwatch watch;
-  log_->enter(label);
+  const double begin = CommunicationLog::now();
+  log_->interval().count(label, bytes);
+  log_->activity().enter(label);
   WorkHandle work = start();
-  log_->leave();
-  log_->add(label, bytes, watch.seconds());
-  return std::make_unique<LoggedWork>(std::move(work), label, *log_);
+  log_->activity().leave();
+  if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
+  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin);
 }
 
 WorkHandle Communicator::all_reduce(const Tensor& tensor, ReduceOperation operation, Label label,
@@ -129,6 +114,25 @@ WorkHandle Communicator::exchange(std::span<const Transfer> transfers, Label lab
     if (transfer.direction == Transfer::Direction::send) sent += bytes_of(transfer.tensor);
   }
   return logged(label, sent, [&] { return do_exchange(transfers, stream); });
+}
+
+std::shared_ptr<const DeviceOperation> Work::device_operation() const {
+  return nullptr;
+}
+
+void Communicator::register_memory(const Tensor&) {}
+
+std::optional<std::string> Communicator::asynchronous_failure() {
+  return std::nullopt;
+}
+
+void Communicator::abort() {}
+
+std::vector<Communicator*> GridCommunicators::all() const {
+  std::vector<Communicator*> members;
+  for (const auto* member : {&world, &tp, &dp, &pp_forward, &pp_backward, &embedding})
+    if (*member) members.push_back(member->get());
+  return members;
 }
 
 }  // namespace llama3d

@@ -5,6 +5,8 @@
 //  - Operations are asynchronous: they start after the work queued on the `stream` argument so far, and
 //    return a Work. Work::wait(stream) orders that stream's later work after the operation; until then
 //    nothing may touch the tensors, and they must stay alive. Every Work must be waited for, once.
+//  - Operations of one communicator are carried out one after another, those of different ones beside each
+//    other.
 //  - All ranks of a group call the same operations in the same order with the same sizes and labels.
 //    Transfers (exchange) only match between the two ranks concerned, in order for each pair and direction.
 //  - Ranks are those of the group. Counts are elements. fp32, bf16, fp64 and int32; sums of bf16 round at
@@ -15,65 +17,26 @@
 //  - A group of one moves nothing, but copies where in and out differ.
 //  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError.
 
-#include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include "compute/device.hpp"
 #include "compute/tensor.hpp"
+#include "mpi/communication_log.hpp"
 
 namespace llama3d {
-
-/// Name of a communication, for timings, traffic counts and the watchdog. Always one of mpi/labels.hpp, whose
-/// names are string literals: they live for ever and end in a zero byte.
-struct Label {
-  std::string_view name;
-  bool operator==(const Label&) const = default;
-  auto operator<=>(const Label&) const = default;
-};
-
-/// What one label did on this rank.
-struct LabelRecord {
-  std::int64_t calls = 0;
-  /// Bytes this rank sends, by the ring algorithms' minimum for a group of n: all_gather (n-1)/n of the
-  /// output, reduce_scatter (n-1)/n of the input, all_reduce twice that of the tensor, broadcast (n-1)/n of
-  /// the tensor, a transfer the bytes sent.
-  std::int64_t bytes = 0;
-  /// Seconds the host was held by starting and waiting.
-  double seconds = 0;
-};
-
-/// Traffic of a rank by label; shared by its communicators. What a rank is doing right now is here too, so
-/// that a report of a hang can name it.
-class CommunicationLog {
- public:
-  void add(Label label, std::int64_t bytes, double seconds);
-  void add_wait(Label label, double seconds);
-  const std::map<Label, LabelRecord>& records() const { return records_; }
-  LabelRecord record(Label label) const;
-  void clear() { records_.clear(); }
-
-  /// The operation that holds the host now, from starting or waiting for it: `enter` and `leave` bracket it.
-  /// An operation that failed stays current. `current` is the label's name or "", from any thread or signal
-  /// handler.
-  void enter(Label label) noexcept { current_.store(label.name.data(), std::memory_order_relaxed); }
-  void leave() noexcept { current_.store("", std::memory_order_relaxed); }
-  const char* current() const noexcept { return current_.load(std::memory_order_relaxed); }
-
- private:
-  std::map<Label, LabelRecord> records_;
-  std::atomic<const char*> current_{""};
-};
 
 /// An operation under way.
 class Work {
  public:
   virtual ~Work() = default;
   virtual void wait(Stream& stream) = 0;
+  /// What a device carries out; none where the host does.
+  virtual std::shared_ptr<const DeviceOperation> device_operation() const;
 };
 using WorkHandle = std::unique_ptr<Work>;
 
@@ -109,6 +72,14 @@ class Communicator {
   /// Starts all transfers together, so that none waits for another of the same call.
   WorkHandle exchange(std::span<const Transfer> transfers, Label label, Stream& stream);
 
+  /// Tells that `memory`, which outlives the communicator's last operation, will be moved often. Collective.
+  virtual void register_memory(const Tensor& memory);
+  /// What went wrong while an operation was under way, in the library's words; from any thread.
+  virtual std::optional<std::string> asynchronous_failure();
+  /// Gives up operations under way, so that devices get free; from any thread. The communicator is of no use
+  /// afterwards.
+  virtual void abort();
+
  protected:
   virtual WorkHandle do_all_reduce(const Tensor& tensor, ReduceOperation operation, Stream& stream) = 0;
   virtual WorkHandle do_all_gather(const Tensor& in, const Tensor& out, Stream& stream) = 0;
@@ -135,6 +106,9 @@ struct GridCommunicators {
   std::unique_ptr<Communicator> pp_forward, pp_backward;
   /// First and last stage of this tp and dp coordinate, for tied embeddings; empty elsewhere or when pp is 1.
   std::unique_ptr<Communicator> embedding;
+
+  /// Those that exist.
+  std::vector<Communicator*> all() const;
 };
 
 }  // namespace llama3d

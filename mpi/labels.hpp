@@ -1,7 +1,7 @@
 #pragma once
 // Every communication of a training step, by name.
 
-#include "mpi/communicator.hpp"
+#include "mpi/label.hpp"
 
 namespace llama3d::labels {
 
@@ -26,6 +26,12 @@ inline constexpr Label dp_gather_parameters{"dp.all_gather.parameters"};
 
 // The whole world.
 inline constexpr Label world_totals{"world.totals"};  ///< loss, targets and squared gradient norm
+
+// Small agreements between the hosts, see ControlPlane.
+inline constexpr Label control_broadcast{"control.broadcast"};
+inline constexpr Label control_gather{"control.all_gather"};
+inline constexpr Label control_max{"control.all_max"};
+inline constexpr Label control_barrier{"control.barrier"};
 
 // clang-format on
 

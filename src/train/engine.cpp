@@ -14,23 +14,18 @@ std::vector<MicroBatchRows> views(std::span<const BatchRows> batches) {
   return rows;
 }
 
-/// Seconds spent in the labels of one kind so far: "tp", "pp", "dp".
-double seconds_in(const CommunicationLog& log, std::string_view kind) {
+/// Seconds that computing stood still for the labels of one kind: "tp", "pp", "dp"; "" is all.
+double exposed_seconds(const LabelRecords& records, std::string_view kind) {
   double seconds = 0;
-  for (const auto& [label, record] : log.records())
-    if (label.name.starts_with(kind)) seconds += record.seconds;
+  for (const auto& [label, record] : records)
+    if (label.name.starts_with(kind)) seconds += record.exposed_seconds;
   return seconds;
 }
 
-/// Seconds of communication so far, by group of ranks.
-struct CommunicationSeconds {
-  explicit CommunicationSeconds(const CommunicationLog& log)
-      : tp(seconds_in(log, "tp")),
-        pp(seconds_in(log, "pp")),
-        dp(seconds_in(log, "dp") + seconds_in(log, "world")) {}
-  double all() const { return tp + pp + dp; }
-  double tp, pp, dp;
-};
+LabelRecords sum_of(LabelRecords records, const LabelRecords& others) {
+  for (const auto& [label, record] : others) records[label] += record;
+  return records;
+}
 
 }  // namespace
 
@@ -60,36 +55,46 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
                  "{} micro-batches in a step of {}", micro_batches.size(), plan_.pipeline.micro_batches);
   LLAMA3D_EXPECT(under_way_.size() < 2, "step {} queued on top of two others", step);
   const StepEvents& events = events_of(step);
-  const CommunicationSeconds before(communicators_->log);
+  CommunicationLog& log = communicators_->log;
+  log.end_interval();
+  log.activity().at({step, -1});
+  StepUnderWay under_way;
+  under_way.step = step;
+  under_way.follows = !under_way_.empty();
+  under_way.begin = CommunicationLog::now();
   stream_->record(*events.begin);
   optimizer_->begin_step();
   executor_->train(plan_.schedule, views(micro_batches),
                    {.needed = [this](auto kind, auto layer) { optimizer_->prepare(kind, layer); },
                     .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }});
   stream_->record(*events.gradients);
-  const CommunicationSeconds between(communicators_->log);
+  under_way.gradients = log.end_interval();
+  log.activity().at({step, -1});
   optimizer_->finish_step(step, learning_rate, *events.end);
-  const CommunicationSeconds after(communicators_->log);
-  under_way_.push_back({step,
-                        !under_way_.empty(),
-                        {.compute = between.all() - before.all(),
-                         .tp = after.tp - before.tp,
-                         .pp = after.pp - before.pp,
-                         .dp = after.dp - before.dp,
-                         .optimizer = after.all() - between.all()}});
+  under_way.update = log.end_interval();
+  under_way_.push_back(std::move(under_way));
 }
 
 StepReport Engine::take_report() {
-  const auto [step, follows, communication] = under_way_.front();
+  const StepUnderWay step = std::move(under_way_.front());
   under_way_.pop_front();
-  const StepEvents& events = events_of(step);
+  const StepEvents& events = events_of(step.step);
   events.end->synchronize();
-  StepReport report{optimizer_->result(step), communication, 0};
+  const TimeOrigin origin{*events.begin, step.begin};
+  const LabelRecords gradients = step.gradients.records(origin), update = step.update.records(origin);
   const Device& device = runtime_->device;
-  report.seconds.compute = device.elapsed_seconds(*events.begin, *events.gradients) - communication.compute;
-  report.seconds.optimizer = device.elapsed_seconds(*events.gradients, *events.end) - communication.optimizer;
+  StepReport report;
+  report.result = optimizer_->result(step.step);
+  report.communication = sum_of(gradients, update);
+  const LabelRecords& all = report.communication;
+  report.seconds = {
+      .compute = device.elapsed_seconds(*events.begin, *events.gradients) - exposed_seconds(gradients, ""),
+      .tp = exposed_seconds(all, "tp"),
+      .pp = exposed_seconds(all, "pp"),
+      .dp = exposed_seconds(all, "dp") + exposed_seconds(all, "world"),
+      .optimizer = device.elapsed_seconds(*events.gradients, *events.end) - exposed_seconds(update, "")};
   report.step_seconds =
-      device.elapsed_seconds(follows ? *events_of(step - 1).end : *events.begin, *events.end);
+      device.elapsed_seconds(step.follows ? *events_of(step.step - 1).end : *events.begin, *events.end);
   return report;
 }
 

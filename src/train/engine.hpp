@@ -11,7 +11,7 @@
 
 namespace llama3d {
 
-/// Seconds of a step on this rank, by what it did.
+/// Seconds of a step on this rank, by what it did: computing, or standing still for communication.
 struct PhaseSeconds {
   double compute = 0, tp = 0, pp = 0, dp = 0, optimizer = 0;
 };
@@ -19,6 +19,7 @@ struct PhaseSeconds {
 struct StepReport {
   StepResult result;
   PhaseSeconds seconds;
+  LabelRecords communication;
   double step_seconds = 0;  ///< since the end of the step before, when that was still under way
 };
 
@@ -65,9 +66,10 @@ class Engine {
     std::unique_ptr<Event> begin, gradients, end;
   };
   struct StepUnderWay {
-    std::int64_t step;
-    bool follows;                ///< another step was under way
-    PhaseSeconds communication;  ///< tp, pp and dp; compute and optimizer hold their share of it
+    std::int64_t step = 0;
+    bool follows = false;                     ///< another step was under way
+    double begin = 0;                         ///< by CommunicationLog::now
+    CommunicationInterval gradients, update;  ///< the communication of both parts
   };
   StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 

@@ -1,7 +1,9 @@
 // What every communicator does before it moves anything: contracts and counts. No MPI here.
 #include <boost/test/unit_test.hpp>
 #include <chrono>
+#include <memory>
 #include <string>
+#include <thread>
 
 #include "base/error.hpp"
 #include "mpi/group_data.hpp"
@@ -17,6 +19,10 @@ namespace {
 Tensor without_memory(DType dtype, std::int64_t elements) {
   return {nullptr, dtype, {elements}};
 }
+
+struct TestEvent final : Event {
+  void synchronize() const override {}
+};
 
 struct RecordedGrid {
   explicit RecordedGrid(GridShape shape, int rank)
@@ -60,17 +66,17 @@ BOOST_AUTO_TEST_CASE(bytes_are_those_of_the_ring_algorithms) {
   const Transfer both[] = {{Transfer::Direction::send, slice, 1}, {Transfer::Direction::receive, whole, 1}};
   group->pp_forward->exchange(both, labels::pp_activation, stream)->wait(stream);
 
-  const CommunicationLog& log = group->log;
+  CommunicationLog& log = group->log;
   BOOST_TEST(log.record(labels::tp_all_gather_input).bytes == 3 * 200);        // (n-1)/n of 800 bytes
   BOOST_TEST(log.record(labels::tp_reduce_scatter_output).bytes == 3 * 200);   // (n-1)/n of 800 bytes
   BOOST_TEST(log.record(labels::tp_norm_gradients).bytes == 2 * 3 * 200);      // twice that
   BOOST_TEST(log.record(labels::dp_gather_parameters).bytes == 2 * 1200 / 3);  // (n-1)/n of 1200 bytes
   BOOST_TEST(log.record(labels::pp_activation).bytes == 200);                  // what is sent, not received
-  for (const auto& [label, record] : log.records()) BOOST_TEST(record.calls == 1);
-  BOOST_TEST(log.records().size() == 5u);
+  for (const auto& [label, record] : log.interval().counts()) BOOST_TEST(record.calls == 1);
+  BOOST_TEST(log.interval().counts().size() == 5u);
 }
 
-BOOST_AUTO_TEST_CASE(labels_add_up_and_clear) {
+BOOST_AUTO_TEST_CASE(labels_add_up_to_the_end_of_an_interval) {
   RecordedGrid grid({.tp = 2, .pp = 1, .dp = 1}, 0);
   auto& [stream, group] = grid;
   for (int i = 0; i < 3; ++i)
@@ -80,11 +86,10 @@ BOOST_AUTO_TEST_CASE(labels_add_up_and_clear) {
       ->wait(stream);
   BOOST_TEST(group->log.record(labels::tp_loss).calls == 3);
   BOOST_TEST(group->log.record(labels::tp_loss).bytes == 3 * 40);
-  BOOST_TEST(group->log.record(labels::tp_loss).seconds >= 0);
   BOOST_TEST(group->log.record(labels::world_totals).bytes == 24);
   BOOST_TEST(group->log.record(labels::tp_embedding).calls == 0);
-  group->log.clear();
-  BOOST_TEST(group->log.records().empty());
+  BOOST_TEST(group->log.end_interval().counts().size() == 2u);
+  BOOST_TEST(group->log.interval().counts().empty());
 }
 
 BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
@@ -93,7 +98,7 @@ BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
    public:
     explicit SlowWork(const CommunicationLog& log, std::string& seen) : log_(&log), seen_(&seen) {}
     void wait(Stream&) override {
-      seen_->assign(log_->current());
+      seen_->assign(log_->activity().current());
       const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
       while (std::chrono::steady_clock::now() < end) continue;
     }
@@ -123,13 +128,81 @@ BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
   ImmediateStream stream;
   const auto work =
       communicator.all_reduce(without_memory(DType::fp32, 1), ReduceOperation::sum, labels::tp_loss, stream);
-  BOOST_TEST(log.record(labels::tp_loss).seconds < 0.02);
-  BOOST_TEST(std::string(log.current()).empty());
+  const double begin = CommunicationLog::now();
+  const TestEvent origin;
+  BOOST_TEST(std::string(log.activity().current()).empty());
+  BOOST_TEST(log.interval().spans({origin, 0}).empty());
   work->wait(stream);
-  BOOST_TEST(log.record(labels::tp_loss).seconds >= 0.02);
+  const auto spans = log.interval().spans({origin, begin});
+  BOOST_REQUIRE_EQUAL(spans.size(), 1u);
+  BOOST_TEST(spans[0].times.begin <= 0);
+  BOOST_TEST(spans[0].times.end >= 0.02);
+  LabelRecords records = log.end_interval().records({origin, begin});
+  BOOST_TEST(records[labels::tp_loss].calls == 1);
+  BOOST_TEST(records[labels::tp_loss].seconds >= 0.02);
+  BOOST_TEST(records[labels::tp_loss].exposed_seconds >= 0.02);
+  BOOST_TEST(records[labels::tp_loss].exposed_seconds <= records[labels::tp_loss].seconds);
   BOOST_TEST(communicator.seen == "tp.loss");
-  BOOST_TEST(std::string(log.current()).empty());
+  BOOST_TEST(std::string(log.activity().current()).empty());
   BOOST_CHECK_THROW(work->wait(stream), ContractViolation);
+}
+
+namespace {
+
+/// An operation of a device, done when the test says so.
+struct ManualOperation final : DeviceOperation {
+  bool begun() const override { return has_begun; }
+  bool done() const override { return is_done; }
+  OperationTimes times(const Event&) const override { return {1, 4, 2}; }
+  bool has_begun = false, is_done = false;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(times_of_a_device_replace_those_of_the_host) {
+  CommunicationInterval interval;
+  interval.count(labels::pp_gradient, 12);
+  interval.time(labels::pp_gradient, std::make_shared<ManualOperation>());
+  const TestEvent origin;
+  const LabelRecords records = interval.records({origin, 1e9});
+  BOOST_TEST(records.at(labels::pp_gradient).seconds == 3);
+  BOOST_TEST(records.at(labels::pp_gradient).exposed_seconds == 2);
+  BOOST_TEST(records.at(labels::pp_gradient).bytes == 12);
+}
+
+BOOST_AUTO_TEST_CASE(the_longest_wait_is_found_on_the_host_and_on_devices) {
+  Activity activity;
+  const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
+  BOOST_TEST(!activity.longest());
+  activity.watch_devices();
+  const auto first = std::make_shared<ManualOperation>(), second = std::make_shared<ManualOperation>(),
+             other = std::make_shared<ManualOperation>();
+  const int queue = 0, other_queue = 0;
+  activity.at({7, 2});
+  activity.started(&queue, labels::tp_loss, first);
+  activity.started(&queue, labels::tp_embedding, second);
+  activity.at({8, 0});
+  activity.started(&other_queue, labels::pp_activation, other);
+  BOOST_TEST(!activity.longest());  // nothing has begun: this rank is still computing
+  first->has_begun = second->has_begun = true;
+  BOOST_TEST(activity.longest()->label == labels::tp_loss);
+  pause();
+  other->has_begun = true;
+  const auto waiting = activity.longest();
+  BOOST_TEST(waiting->label == labels::tp_loss);
+  BOOST_TEST(waiting->seconds >= 0.005);
+  BOOST_TEST(waiting->position.step == 7);
+  BOOST_TEST(waiting->position.micro_batch == 2);
+  first->is_done = second->is_done = true;
+  BOOST_TEST(activity.longest()->label == labels::pp_activation);
+  other->is_done = true;
+  BOOST_TEST(!activity.longest());
+  activity.enter(labels::control_max);
+  pause();
+  BOOST_TEST(activity.longest()->label == labels::control_max);
+  BOOST_TEST(activity.longest()->seconds >= 0.005);
+  activity.leave();
+  BOOST_TEST(!activity.longest());
 }
 
 BOOST_AUTO_TEST_CASE(wrong_sizes_types_and_peers_are_refused) {
@@ -183,7 +256,7 @@ BOOST_AUTO_TEST_CASE(a_group_of_one_copies_where_in_and_out_differ) {
     BOOST_TEST(gathered.mismatches(expected) == 0);
     BOOST_TEST(scattered.mismatches(expected) == 0);
   }
-  for (const auto& [label, record] : group->log.records()) BOOST_TEST(record.bytes == 0);
+  for (const auto& [label, record] : group->log.interval().counts()) BOOST_TEST(record.bytes == 0);
 }
 
 BOOST_AUTO_TEST_CASE(the_comparison_sees_one_wrong_element) {

@@ -82,16 +82,16 @@ void check_traffic(const Case& c) {
   shape.sequence = sequence;
   TestRun run(shape, {});
   run.initialize(1);
-  CommunicationLog& log = run.engine().communicators().log;
-  log.clear();
-  run.step(random_batch(global_batch, sequence, shape.model.vocabulary, 5), 1, 1e-3);
+  const GlobalBatch batch = random_batch(global_batch, sequence, shape.model.vocabulary, 5);
+  run.engine().queue_step(run.micro_batches(batch), 1, 1e-3);
+  LabelRecords moved = run.engine().take_report().communication;
 
   BOOST_TEST_CONTEXT(c.grid.to_string() << " " << name_of(c.schedule) << (c.tied ? " tied" : "")) {
     const Expected expected(c, shape.model, run.plan().grid.coordinate());
     for (const auto& [label, bytes] : expected.bytes)
-      BOOST_CHECK_MESSAGE(log.record(Label{label}).bytes == bytes,
-                          label << ": " << log.record(Label{label}).bytes << " bytes, expected " << bytes);
-    for (const auto& [label, record] : log.records())
+      BOOST_CHECK_MESSAGE(moved[Label{label}].bytes == bytes,
+                          label << ": " << moved[Label{label}].bytes << " bytes, expected " << bytes);
+    for (const auto& [label, record] : moved)
       BOOST_CHECK_MESSAGE(expected.bytes.contains(label.name), label.name << " is not in the formulas");
   }
 }

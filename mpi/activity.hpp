@@ -1,0 +1,86 @@
+#pragma once
+// What a rank waits for right now. Told by the thread that communicates, asked by any other: by the watchdog,
+// whose report of a hang says who waits for what since when.
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "compute/device.hpp"
+#include "mpi/label.hpp"
+
+namespace llama3d {
+
+/// When a communication was under way, in seconds from some origin, and how long computing stood still for it.
+struct OperationTimes {
+  double begin = 0, end = 0, exposed = 0;
+};
+
+/// A communication that a device carries out.
+class DeviceOperation {
+ public:
+  virtual ~DeviceOperation() = default;
+  /// Nothing on this rank holds it up any more: from here on it waits for other ranks or moves data. From any
+  /// thread, like `done`.
+  virtual bool begun() const = 0;
+  virtual bool done() const = 0;
+  /// From the moment the device passed `origin`. Valid once it has passed the wait for the operation.
+  virtual OperationTimes times(const Event& origin) const = 0;
+};
+
+/// Where in the run something belongs. Micro-batch -1: none in particular.
+struct RunPosition {
+  std::int64_t step = 0, micro_batch = -1;
+};
+
+/// A communication that is not done.
+struct OutstandingOperation {
+  Label label;
+  RunPosition position;
+  double seconds = 0;  ///< that it has been waiting
+};
+
+class Activity {
+ public:
+  /// What is started from here on belongs to this position.
+  void at(RunPosition position) noexcept;
+  RunPosition position() const noexcept;
+
+  /// Bracket an operation that holds the host. One that failed stays current.
+  void enter(Label label) noexcept;
+  void leave() noexcept { current_.store("", std::memory_order_release); }
+  /// The label's name of the operation that holds the host, or "".
+  const char* current() const noexcept { return current_.load(std::memory_order_acquire); }
+
+  /// From here on `started` keeps what devices do, for `longest`.
+  void watch_devices() { watches_devices_ = true; }
+  /// A device will carry out `operation` behind those that were started before in the same queue. Operations
+  /// of one queue run one after another.
+  void started(const void* queue, Label label, std::shared_ptr<const DeviceOperation> operation);
+
+  /// The operation that has been waiting longest. A device's counts from when it is first seen to have begun.
+  std::optional<OutstandingOperation> longest();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Started {
+    Label label;
+    RunPosition position;
+    std::shared_ptr<const DeviceOperation> operation;
+    std::optional<Clock::time_point> seen_begun;
+  };
+
+  std::atomic<std::int64_t> step_{0}, micro_batch_{-1};
+  std::atomic<const char*> current_{""};
+  std::atomic<Clock::rep> entered_{0};
+  std::atomic<bool> watches_devices_{false};
+  std::mutex mutex_;
+  std::map<const void*, std::deque<Started>> queues_;
+};
+
+}  // namespace llama3d

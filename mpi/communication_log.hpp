@@ -1,0 +1,89 @@
+#pragma once
+// What communication moved and how long it took, by label.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "compute/device.hpp"
+#include "mpi/activity.hpp"
+#include "mpi/label.hpp"
+
+namespace llama3d {
+
+/// What one label did on this rank.
+struct LabelRecord {
+  std::int64_t calls = 0;
+  /// Bytes this rank sends, by the ring algorithms' minimum for a group of n: all_gather (n-1)/n of the
+  /// output, reduce_scatter (n-1)/n of the input, all_reduce twice that of the tensor, broadcast (n-1)/n of
+  /// the tensor, a transfer the bytes sent.
+  std::int64_t bytes = 0;
+  double seconds = 0;          ///< from when operations could begin to their end; may overlap
+  double exposed_seconds = 0;  ///< that computing stood still for them
+
+  LabelRecord& operator+=(const LabelRecord& other);
+};
+using LabelRecords = std::map<Label, LabelRecord>;
+
+/// One operation for a timeline.
+struct OperationSpan {
+  Label label;
+  OperationTimes times;
+};
+
+/// The origins that the times of a stretch of work count from: one moment, as the device and the host know it.
+struct TimeOrigin {
+  const Event& event;
+  double host_seconds = 0;  ///< by CommunicationLog::now
+};
+
+/// The communication of a stretch of work: operations started in it are counted, those waited for in it timed.
+class CommunicationInterval {
+ public:
+  void count(Label label, std::int64_t bytes);
+  /// An operation that the host carried out. Seconds by CommunicationLog::now.
+  void time(Label label, const OperationTimes& times) { timed_.push_back({label, times, nullptr}); }
+  /// One that a device carries out and that has been waited for.
+  void time(Label label, std::shared_ptr<const DeviceOperation> operation) {
+    timed_.push_back({label, {}, std::move(operation)});
+  }
+
+  /// Every operation waited for. Only when the device has passed them all.
+  std::vector<OperationSpan> spans(const TimeOrigin& origin) const;
+  /// Counts and times of all labels. Likewise.
+  LabelRecords records(const TimeOrigin& origin) const;
+  /// Counts alone.
+  const LabelRecords& counts() const { return counts_; }
+
+ private:
+  struct Timed {
+    Label label;
+    OperationTimes times;
+    std::shared_ptr<const DeviceOperation> operation;  ///< or none
+  };
+  LabelRecords counts_;
+  std::vector<Timed> timed_;
+};
+
+/// Shared by the communicators of a rank. What the rank is doing right now is here too.
+class CommunicationLog {
+ public:
+  /// Seconds of the host's clock that only goes forward.
+  static double now();
+
+  Activity& activity() { return activity_; }
+  const Activity& activity() const { return activity_; }
+  CommunicationInterval& interval() { return interval_; }
+  /// What was recorded since the last call; a new interval begins.
+  CommunicationInterval end_interval() { return std::exchange(interval_, CommunicationInterval()); }
+  /// Counts of the interval so far.
+  LabelRecord record(Label label) const;
+
+ private:
+  Activity activity_;
+  CommunicationInterval interval_;
+};
+
+}  // namespace llama3d
