@@ -12,6 +12,6 @@ install(EXPORT llama3dTargets NAMESPACE llama3d:: DESTINATION ${CMAKE_INSTALL_LI
 configure_package_config_file(cmake/llama3dConfig.cmake.in ${PROJECT_BINARY_DIR}/llama3dConfig.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llama3d)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/llama3dConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-install(FILES cmake/Llama3dHdf5.cmake ${PROJECT_BINARY_DIR}/llama3dConfig.cmake
+install(FILES cmake/Llama3dHdf5.cmake cmake/FindNCCL.cmake ${PROJECT_BINARY_DIR}/llama3dConfig.cmake
   ${PROJECT_BINARY_DIR}/llama3dConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llama3d)

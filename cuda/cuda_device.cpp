@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <cstdlib>
 
 #include "base/bytes.hpp"
 #include "cuda/check.hpp"
@@ -39,6 +40,14 @@ cuda::GpuTraits traits_of(int ordinal) {
           .shared_bytes = properties.sharedMemPerBlockOptin};
 }
 
+std::string identity_of(int ordinal) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
+  std::string text = "GPU-";
+  for (const char byte : properties.uuid.bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return text;
+}
+
 struct Memory {
   std::size_t free = 0, total = 0;
 };
@@ -51,10 +60,12 @@ Memory memory_now() {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
+  explicit CudaDevice(int ordinal)
+      : identity_(identity_of(ordinal)), traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
+  std::string identity() const override { return identity_; }
   std::optional<double> peak_flops(DType dtype) const override {
     for (const Peak& peak : peaks)
       if (traits_.name.find(peak.name) != std::string::npos)
@@ -87,6 +98,7 @@ class CudaDevice final : public Device {
   void download(void* destination, const Tensor& source, Stream& stream) override;
 
  private:
+  std::string identity_;
   cuda::GpuTraits traits_;
   cuda::CudaKernels kernels_;
   Memory start_;
@@ -131,9 +143,16 @@ void CudaDevice::download(void* destination, const Tensor& source, Stream& strea
       fmt::format("copying {} from the GPU", source.shape().to_string()));
 }
 
+/// Before the driver starts. Each stream gets a queue of its own to the GPU: where two shared one, work that waits
+/// for another rank could hold up the work this rank owes to that one.
+void prepare_driver() {
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
+}
+
 }  // namespace
 
 int cuda_device_count() {
+  prepare_driver();
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();
@@ -160,7 +179,8 @@ std::string reason_of(cudaError_t status) {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) {
+std::unique_ptr<Device> make_cuda_device(int node_rank) {
+  prepare_driver();
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
@@ -170,11 +190,7 @@ std::unique_ptr<Device> make_cuda_device(int ordinal) {
                     "what nvidia-smi says",
                     status == cudaSuccess ? "none is visible" : reason_of(status)));
   }
-  if (ordinal >= count)
-    throw ConfigurationError(fmt::format(
-        "--device cuda: rank {} of this node has no GPU of its own, {} are visible; start at most "
-        "one rank a GPU",
-        ordinal, count));
+  const int ordinal = node_rank % count;
   check(cudaSetDevice(ordinal), fmt::format("taking GPU {}", ordinal));
   const cuda::GpuTraits traits = traits_of(ordinal);
   if (traits.architecture < 80)

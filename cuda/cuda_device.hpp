@@ -9,8 +9,9 @@ namespace llama3d {
 /// GPUs that this process can see; 0 when there is no driver.
 int cuda_device_count();
 
-/// The GPU of this ordinal. Throws ConfigurationError, one line, where there is no such GPU, or the driver or
-/// the GPU is too old for this build.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+/// The GPU of a rank: of those that this process can see, the one at the rank's place on its node, counted
+/// around. So a launcher may leave all GPUs of a node to every rank, or show each rank its own. Throws
+/// ConfigurationError, one line, where there is no GPU, or the driver or the GPU is too old for this build.
+std::unique_ptr<Device> make_cuda_device(int node_rank);
 
 }  // namespace llama3d

@@ -52,6 +52,11 @@ void CudaStream::synchronize() {
   check(cudaStreamSynchronize(handle()), "waiting for the work of a stream");
 }
 
+void copy_gpu_tensor(const Tensor& in, const Tensor& out, Stream& stream) {
+  check(cudaMemcpyAsync(out.data(), in.data(), in.bytes(), cudaMemcpyDeviceToDevice, handle_of(stream)),
+        fmt::format("copying {} on the GPU", in.shape().to_string()));
+}
+
 cudaStream_t handle_of(Stream& stream) {
   return dynamic_cast<CudaStream&>(stream).handle();
 }

@@ -45,6 +45,9 @@ class CudaStream final : public Stream {
 /// Seconds between the moments two recorded events were passed. Both must have completed.
 double seconds_between(const Event& begin, const Event& end);
 
+/// Queues a copy between tensors of one size on the GPU.
+void copy_gpu_tensor(const Tensor& in, const Tensor& out, Stream& stream);
+
 /// The stream that CUDA calls take. `stream` must be one of this back end's.
 cudaStream_t handle_of(Stream& stream);
 

@@ -6,18 +6,16 @@
 #include "mpi/mpi_session.hpp"
 
 namespace llama3d {
-namespace {
 
-/// In place, as a run works, there is nothing to do and nothing to wait for.
-WorkHandle copied(const Tensor& in, const Tensor& out, Stream& stream) {
-  if (in.bytes() > 0 && in.data() != out.data()) {
-    stream.synchronize();
-    std::memcpy(out.data(), in.data(), in.bytes());
-  }
-  return std::make_unique<FinishedWork>();
+void copy_host_tensor(const Tensor& in, const Tensor& out, Stream& stream) {
+  stream.synchronize();
+  std::memcpy(out.data(), in.data(), in.bytes());
 }
 
-}  // namespace
+WorkHandle LocalCommunicator::copied(const Tensor& in, const Tensor& out, Stream& stream) const {
+  if (in.bytes() > 0 && in.data() != out.data()) copy_(in, out, stream);
+  return std::make_unique<FinishedWork>();
+}
 
 WorkHandle LocalCommunicator::do_all_reduce(const Tensor&, ReduceOperation, Stream&) {
   return std::make_unique<FinishedWork>();
@@ -41,9 +39,13 @@ WorkHandle LocalCommunicator::do_exchange(std::span<const Transfer>, Stream&) {
 }
 
 std::unique_ptr<GridCommunicators> make_local_communicators() {
+  return make_local_communicators(copy_host_tensor);
+}
+
+std::unique_ptr<GridCommunicators> make_local_communicators(CopyTensor copy) {
   auto group = std::make_unique<GridCommunicators>();
   for (auto* member : {&group->world, &group->tp, &group->dp, &group->pp_forward, &group->pp_backward})
-    *member = std::make_unique<LocalCommunicator>(group->log);
+    *member = std::make_unique<LocalCommunicator>(group->log, copy);
   return group;
 }
 

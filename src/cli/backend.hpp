@@ -2,20 +2,24 @@
 // The only place that knows machines and networks by name.
 
 #include <memory>
-#include <string>
 
+#include "cli/machine_options.hpp"
 #include "compute/device.hpp"
 #include "mpi/mpi_session.hpp"
 #include "train/runtime.hpp"
 
 namespace llama3d {
 
-/// `--device cpu|cuda|auto`. `node_size` ranks share the node: each gets its part of the cores unless
-/// `threads` is given. Throws ConfigurationError for an unknown word, for cuda in a build without it, where
-/// there is no GPU, and with several ranks.
-std::unique_ptr<Device> make_device(const std::string& word, int threads, const ControlPlane& control);
+/// The device that the options name, for the rank of `control`: on CPUs with its part of the node's cores unless
+/// `threads` is given. Throws ConfigurationError for an unknown word, for cuda in a build without it and where
+/// there is no GPU. Not collective.
+std::unique_ptr<Device> make_device(const MachineOptions& options, const ControlPlane& control);
 
-/// Communicators for tensors of this device.
-std::unique_ptr<GridCommunicators> make_communicators(MpiSession& session, const ProcessGrid& grid);
+/// The same for every rank of a job. Collective: errors are those of all ranks, and one is that two ranks have
+/// the same GPU, unless the options allow it.
+std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
+
+/// The job on this device.
+Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options);
 
 }  // namespace llama3d

@@ -112,7 +112,6 @@ int run(MpiSession& session, int argc, char** argv) {
   ControlPlane& control = session.control();
   BenchCommand command;
   auto outcome = CommandLine::Outcome::run;
-  std::unique_ptr<Device> device;
   RunShape shape;
   fail_together(control, [&] {
     // The first word says what to time; the rest are options.
@@ -124,13 +123,13 @@ int run(MpiSession& session, int argc, char** argv) {
     check_settings(command.settings);
     shape = run_shape(command.settings, control.size());
     shape.micro_batches();
-    device = make_device(command.machine.device, command.machine.threads, control);
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
     if (leader) fmt::print("{}", command.line.help());
     return 0;
   }
+  const auto device = make_job_device(command.machine, control);
   if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
   std::vector<BenchRow> rows;
   const BenchSink sink = [&](const BenchRow& row) {
@@ -138,8 +137,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) print_row(row);
   };
   if (command.what == "step") {
-    Runtime runtime{*device, control,
-                    [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+    Runtime runtime = make_runtime(session, *device, command.machine);
     bench_whole_steps(command, shape, runtime, sink);
   } else {
     Laboratory lab(*device, command.options);

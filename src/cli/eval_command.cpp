@@ -34,20 +34,18 @@ int run(MpiSession& session, int argc, char** argv) {
   ControlPlane& control = session.control();
   EvalCommand command;
   auto outcome = CommandLine::Outcome::run;
-  std::unique_ptr<Device> device;
   fail_together(control, [&] {
     outcome = command.line.parse(argc, argv);
     if (outcome == CommandLine::Outcome::help) return;
     check_settings(command.settings);
-    device = make_device(command.machine.device, command.machine.threads, control);
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
     if (leader) fmt::print("{}", command.line.help());
     return 0;
   }
-  Runtime runtime{*device, control,
-                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+  const auto device = make_job_device(command.machine, control);
+  Runtime runtime = make_runtime(session, *device, command.machine);
   const Evaluation e = evaluate_checkpoint(command.settings, runtime);
   if (leader)
     fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);

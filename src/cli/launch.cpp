@@ -16,13 +16,9 @@ int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body
 
 int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine) {
   ControlPlane& control = session.control();
-  std::unique_ptr<Device> device;
-  fail_together(control, [&] {
-    check_settings(settings);
-    device = make_device(machine.device, machine.threads, control);
-  });
-  Runtime runtime{*device, control,
-                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+  fail_together(control, [&] { check_settings(settings); });
+  const auto device = make_job_device(machine, control);
+  Runtime runtime = make_runtime(session, *device, machine);
   return static_cast<int>(train(settings, runtime).status);
 }
 

@@ -5,16 +5,11 @@
 #include <functional>
 #include <string>
 
+#include "cli/machine_options.hpp"
 #include "mpi/mpi_session.hpp"
 #include "train/settings.hpp"
 
 namespace llama3d {
-
-/// The machine a rank computes on.
-struct MachineOptions {
-  std::string device = "auto";  ///< cpu, cuda, or auto: cuda where there is one
-  int threads = 0;              ///< a rank on CPUs; 0: the cores, divided by the ranks of the node
-};
 
 /// Starts MPI, runs `body` on every rank and turns errors into one line and an exit status (base/error.hpp).
 int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body);

@@ -67,7 +67,7 @@ int plan_command(int argc, char** argv) {
     }
     if (ranks < 1) throw ConfigurationError(fmt::format("--ranks {}: must be at least 1", ranks));
     load_model_config(settings.model);
-    const auto device = make_device(machine.device, machine.threads, *make_local_control_plane());
+    const auto device = make_device(machine, *make_local_control_plane());
     const auto grids = plan_grids(settings, ranks, device->kernels());
     if (grids.empty())
       throw ConfigurationError(

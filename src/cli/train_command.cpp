@@ -56,7 +56,7 @@ int run(MpiSession& session, int argc, char** argv) {
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
     fail_together(control, [&] {
-      const auto device = make_device(command.machine.device, command.machine.threads, control);
+      const auto device = make_device(command.machine, control);
       const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
       const MemoryPlan plan = check_run(command.settings, ranks, *device, device->kernels());
       if (leader)

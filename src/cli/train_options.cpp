@@ -35,6 +35,8 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add("device", machine.device, "cpu, cuda, or auto: cuda where there is one");
   line.add("threads", machine.threads,
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
+  line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
+                "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
 
 void add_shape_options(CommandLine& line, TrainSettings& s) {

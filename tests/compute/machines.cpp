@@ -26,7 +26,7 @@ const Factories& factories() {
   static const Factories all = [] {
     Factories made = {{"cpu 1 thread", [] { return make_host_device(1); }},
                       {"cpu 3 threads", [] { return make_host_device(3); }}};
-    if (gpu_required() || gpu_available()) made.push_back({"cuda", make_gpu});
+    if (gpu_required() || gpu_available()) made.push_back({"cuda", [] { return make_gpu(); }});
     return made;
   }();
   return all;

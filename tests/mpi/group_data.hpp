@@ -3,14 +3,35 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/dtype.hpp"
+#include "compute/device.hpp"
 #include "compute/tensor.hpp"
+#include "support/immediate_stream.hpp"
+#include "support/test_device.hpp"
 
 namespace llama3d::test {
 
-/// A tensor with its memory, in any of the four types.
+/// Where tensors of communicators' tests live and in which order: host memory, or a GPU's.
+struct TestPlace {
+  std::unique_ptr<Device> gpu;  ///< or none
+  std::unique_ptr<Stream> stream;
+
+  /// The first call says which rank of its node this is.
+  static TestPlace& get(int node_rank = 0) {
+    static TestPlace place = [node_rank] {
+      TestPlace made;
+      if (gpu_required()) made.gpu = make_gpu(node_rank);
+      made.stream = made.gpu ? made.gpu->create_stream(StreamPriority::normal) : std::make_unique<ImmediateStream>();
+      return made;
+    }();
+    return place;
+  }
+};
+
+/// A tensor with its memory, in any of the four types. On a GPU its elements are brought to where they are used.
 class HostTensor {
  public:
   /// Filled with a value that no test computes, so that an element left out is seen.
@@ -19,11 +40,20 @@ class HostTensor {
     for (std::int64_t i = 0; i < elements; ++i) set(i, poison);
   }
 
+  HostTensor(const HostTensor& other) : dtype_(other.dtype_), elements_(other.elements_), bytes_(other.bytes()) {}
+  HostTensor(HostTensor&&) = default;
+
   static constexpr double poison = 120;
 
-  Tensor tensor() { return {bytes_.data(), dtype_, {elements_}}; }
+  /// For communication, which may change the elements.
+  Tensor tensor() {
+    if (!TestPlace::get().gpu) return host_tensor();
+    return device_tensor();
+  }
   std::int64_t elements() const { return elements_; }
   void set(std::int64_t i, double value) {
+    fetch();
+    device_has_them_ = false;
     void* at = bytes_.data() + static_cast<std::size_t>(i) * size_of(dtype_);
     switch (dtype_) {
       case DType::fp32: *static_cast<float*>(at) = static_cast<float>(value); break;
@@ -33,6 +63,7 @@ class HostTensor {
     }
   }
   double get(std::int64_t i) const {
+    fetch();
     const void* at = bytes_.data() + static_cast<std::size_t>(i) * size_of(dtype_);
     switch (dtype_) {
       case DType::fp32: return *static_cast<const float*>(at);
@@ -42,8 +73,11 @@ class HostTensor {
     }
     return 0;
   }
-  bool same_bits(const HostTensor& other) const { return bytes_ == other.bytes_; }
-  const std::vector<unsigned char>& bytes() const { return bytes_; }
+  bool same_bits(const HostTensor& other) const { return bytes() == other.bytes(); }
+  const std::vector<unsigned char>& bytes() const {
+    fetch();
+    return bytes_;
+  }
 
   /// Elements in [begin, begin + count) that are not expected(0), expected(1), ...
   template <class Expected>
@@ -58,9 +92,34 @@ class HostTensor {
   }
 
  private:
+  Tensor host_tensor() const { return {bytes_.data(), dtype_, {elements_}}; }
+
+  Tensor device_tensor() {
+    const TestPlace& place = TestPlace::get();
+    if (!device_) device_ = std::shared_ptr<void>(place.gpu->allocate(bytes_.size()));
+    const Tensor tensor(device_.get(), dtype_, {elements_});
+    if (!device_has_them_) {
+      place.gpu->upload(tensor, bytes_.data(), *place.stream);
+      place.stream->synchronize();
+    }
+    device_has_them_ = fetch_ = true;
+    return tensor;
+  }
+  /// Brings back what communication may have changed.
+  void fetch() const {
+    if (!fetch_) return;
+    const TestPlace& place = TestPlace::get();
+    place.gpu->download(bytes_.data(), {device_.get(), dtype_, {elements_}}, *place.stream);
+    place.stream->synchronize();
+    fetch_ = false;
+  }
+
   DType dtype_;
   std::int64_t elements_;
-  std::vector<unsigned char> bytes_;
+  mutable std::vector<unsigned char> bytes_;
+  std::shared_ptr<void> device_;   ///< on a GPU
+  bool device_has_them_ = false;   ///< and the host's may be older
+  mutable bool fetch_ = false;     ///< the host's may be older
 };
 
 /// What a world rank contributes at an index: a whole number of [-8, 8], so that sums over up to 32 ranks are

@@ -7,6 +7,7 @@
 #include "compute/host/host_device.hpp"
 #if LLAMA3D_CUDA
 #include "cuda/cuda_device.hpp"
+#include "cuda/nccl_communicators.hpp"
 #endif
 
 namespace llama3d::test {
@@ -20,20 +21,27 @@ bool gpu_required() {
 bool gpu_available() {
   return cuda_device_count() > 0;
 }
-std::unique_ptr<Device> make_gpu() {
-  return make_cuda_device(0);
+std::unique_ptr<Device> make_gpu(int node_rank) {
+  return make_cuda_device(node_rank);
+}
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control) {
+  const bool shared = control.node_size() > cuda_device_count();
+  return make_nccl_communicators(grid, control, shared);
 }
 #else
 bool gpu_available() {
   return false;
 }
-std::unique_ptr<Device> make_gpu() {
+std::unique_ptr<Device> make_gpu(int) {
   throw std::logic_error("a test asks for a GPU, and this build has no CUDA");
+}
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&) {
+  throw std::logic_error("a test asks for GPUs, and this build has no CUDA");
 }
 #endif
 
-std::unique_ptr<Device> make_test_device() {
-  return gpu_required() ? make_gpu() : make_host_device(1);
+std::unique_ptr<Device> make_test_device(int node_rank) {
+  return gpu_required() ? make_gpu(node_rank) : make_host_device(1);
 }
 
 }  // namespace llama3d::test

@@ -4,6 +4,9 @@
 #include <memory>
 
 #include "compute/device.hpp"
+#include "mpi/communicator.hpp"
+#include "mpi/control_plane.hpp"
+#include "mpi/process_grid.hpp"
 
 namespace llama3d::test {
 
@@ -11,9 +14,11 @@ namespace llama3d::test {
 bool gpu_required();
 /// Whether this build and this machine have a GPU.
 bool gpu_available();
-/// The first GPU. Throws where there is none, or the build has no CUDA.
-std::unique_ptr<Device> make_gpu();
+/// The GPU of a rank. Throws where there is none, or the build has no CUDA.
+std::unique_ptr<Device> make_gpu(int node_rank = 0);
 /// The GPU when it is required, otherwise the host on one thread.
-std::unique_ptr<Device> make_test_device();
+std::unique_ptr<Device> make_test_device(int node_rank = 0);
+/// The communicators of GPUs, which ranks may share. Throws where the build has none.
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control);
 
 }  // namespace llama3d::test

@@ -74,9 +74,11 @@ TestRun TestRun::alone(const RunShape& shape, const OptimizerOptions& options) {
 }
 
 TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone)
-    : device_(make_test_device()), local_control_(alone ? make_local_control_plane() : nullptr) {
+    : device_(make_test_device(control().node_rank())),
+      local_control_(alone ? make_local_control_plane() : nullptr) {
   ControlPlane& agreement = alone ? *local_control_ : control();
-  const auto make = [alone](const ProcessGrid& grid) {
+  const auto make = [alone, &agreement](const ProcessGrid& grid) {
+    if (gpu_required()) return connect_gpus(grid, agreement);
     return alone ? make_local_communicators() : session().make_communicators(grid);
   };
   runtime_ = std::make_unique<Runtime>(Runtime{*device_, agreement, make});

@@ -1,0 +1,35 @@
+#pragma once
+// NCCL's handles with owners, and its statuses as exceptions.
+
+#include <nccl.h>
+
+#include <source_location>
+#include <string>
+#include <string_view>
+
+#include "base/unique_handle.hpp"
+
+namespace llama3d::cuda {
+
+/// Throws unless the call succeeded: RankLostError where another rank or the network may be at fault, Error
+/// otherwise, with NCCL's own words. `operation` is what was being done.
+void check_nccl(ncclResult_t status, std::string_view operation,
+                std::source_location where = std::source_location::current());
+
+/// NCCL's words for a status, with its last message.
+std::string words_of(ncclResult_t status, ncclComm_t comm = nullptr);
+
+/// The library this process runs with, "2.28.9", and whether it is at least major.minor.
+std::string nccl_version();
+bool nccl_at_least(int major, int minor);
+
+struct NcclCommTraits {
+  using Handle = ncclComm_t;
+  static constexpr Handle invalid = nullptr;
+  /// A rank that unwinds alone leaves its communicators to the end of the process: taking them down waits for
+  /// ranks that will not come.
+  static void release(Handle comm) noexcept;
+};
+using NcclCommHandle = UniqueHandle<NcclCommTraits>;
+
+}  // namespace llama3d::cuda

@@ -1,0 +1,48 @@
+#pragma once
+// Collectives and transfers of tensors in GPU memory by NCCL, on a stream of their own.
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda/cuda_stream.hpp"
+#include "cuda/nccl_calls.hpp"
+#include "mpi/communicator.hpp"
+
+namespace llama3d::cuda {
+
+/// Events of operations, used again once an operation has been read: nothing is created after the first steps.
+class NcclOperation;
+class OperationPool;
+
+class NcclCommunicator final : public Communicator {
+ public:
+  /// Takes over `comm`, which lives on the GPU of this ordinal, the current one.
+  NcclCommunicator(NcclCommHandle comm, CommunicationLog& log, int ordinal, StreamPriority priority);
+  ~NcclCommunicator() override;
+
+  void register_memory(const Tensor& memory) override;
+  std::optional<std::string> asynchronous_failure() override;
+  void abort() override;
+
+ protected:
+  WorkHandle do_all_reduce(const Tensor& tensor, ReduceOperation operation, Stream& stream) override;
+  WorkHandle do_all_gather(const Tensor& in, const Tensor& out, Stream& stream) override;
+  WorkHandle do_reduce_scatter(const Tensor& in, const Tensor& out, Stream& stream) override;
+  WorkHandle do_broadcast(const Tensor& tensor, int root, Stream& stream) override;
+  WorkHandle do_exchange(std::span<const Transfer> transfers, Stream& stream) override;
+
+ private:
+  /// Queues `call`, which gives NCCL work on the stream it is told, behind the work of `stream`.
+  template <class Call>
+  WorkHandle launch(Stream& stream, Call&& call);
+
+  NcclCommHandle comm_;
+  CudaStream stream_;
+  std::shared_ptr<OperationPool> pool_;
+  std::vector<void*> registrations_;
+  std::mutex abort_mutex_;
+  bool aborted_ = false;
+};
+
+}  // namespace llama3d::cuda

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+namespace llama3d {
+
+/// The machine a rank computes on.
+struct MachineOptions {
+  std::string device = "auto";     ///< cpu, cuda, or auto: cuda where there is one
+  int threads = 0;                 ///< a rank on CPUs; 0: the cores, divided by the ranks of the node
+  bool allow_gpu_sharing = false;  ///< several ranks on one GPU: for tests, since they take turns
+};
+
+}  // namespace llama3d
