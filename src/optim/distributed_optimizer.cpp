@@ -53,14 +53,19 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
       stream_(&stream),
       communicators_(&communicators),
       slices_(owned_slices(table, grid.shape().dp, grid.coordinate().dp)),
+      order_(order_of_use(table)),
+      group_updates_(slices_.size()),
       reductions_(slices_.size()),
+      gathers_(slices_.size()),
       prepared_(slices_.size(), false),
       reduced_(slices_.size(), false),
       host_(device.allocate_host(2 * sizeof(HostResult))) {
-  for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate()))
+  for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate())) {
     updates_.push_back(update_of(piece, options));
+    group_updates_[static_cast<std::size_t>(piece.group)].push_back(updates_.back());
+  }
   if (!memory.slots.empty())
-    offloaded_ = std::make_unique<OffloadedUpdate>(slices_, order_of_use(table), updates_, memory, device);
+    offloaded_ = std::make_unique<OffloadedUpdate>(slices_, order_, updates_, memory, device);
 }
 
 void DistributedOptimizer::begin_step() {
@@ -80,6 +85,7 @@ void DistributedOptimizer::prepare(GroupKind kind, std::int64_t layer) {
 void DistributedOptimizer::prepare(std::size_t group) {
   LLAMA3D_EXPECT(!prepared_[group], "group {} prepared twice in a step", group);
   if (offloaded_) offloaded_->wait_for(group, *stream_);
+  if (const WorkHandle gather = std::exchange(gathers_[group], nullptr)) gather->wait(*stream_);
   const ParameterGroup& range = table_->groups()[group];
   kernels_->fill_zero(memory_->gradients.slice(range.begin, range.end), *stream_);
   prepared_[group] = true;
@@ -172,10 +178,19 @@ void DistributedOptimizer::sum_totals() {
 }
 
 void DistributedOptimizer::update(const AdamWStep& step) {
-  const AdamWState& state = memory_->adamw;
-  kernels_->adamw(step, updates_, memory_->parameters, state.master, memory_->gradients, state.exp_avg,
-                  state.exp_avg_sq, memory_->scale, *stream_);
-  gather_parameters();
+  const auto update = [&](std::span<const AdamWPiece> pieces) {
+    const AdamWState& state = memory_->adamw;
+    kernels_->adamw(step, pieces, memory_->parameters, state.master, memory_->gradients, state.exp_avg,
+                    state.exp_avg_sq, memory_->scale, *stream_);
+  };
+  if (grid_.shape().dp == 1) return update(updates_);
+  // What the next forward pass needs first is on its way while the rest is updated.
+  for (const std::size_t group : order_) {
+    update(group_updates_[group]);
+    gathers_[group] = gather(group, *stream_);
+  }
+  // A host has nothing to do meanwhile.
+  if (!device_->asynchronous()) wait_for_parameters();
 }
 
 void DistributedOptimizer::update_offloaded(const AdamWStep& step) {
@@ -197,9 +212,13 @@ WorkHandle DistributedOptimizer::gather(std::size_t group, Stream& stream) {
 }
 
 void DistributedOptimizer::gather_parameters() {
-  std::vector<WorkHandle> gathers;
-  for (std::size_t group = 0; group < slices_.size(); ++group) gathers.push_back(gather(group, *stream_));
-  for (auto& gather : gathers) gather->wait(*stream_);
+  for (const std::size_t group : order_) gathers_[group] = gather(group, *stream_);
+  wait_for_parameters();
+}
+
+void DistributedOptimizer::wait_for_parameters() {
+  for (WorkHandle& work : gathers_)
+    if (const WorkHandle gather = std::exchange(work, nullptr)) gather->wait(*stream_);
 }
 
 }  // namespace llama3d

@@ -44,8 +44,9 @@ class DistributedOptimizer {
   /// be added first.
   void gradients_ready(GroupKind kind, std::int64_t layer);
   /// Reduces what is left, clips, updates this rank's slices and gathers the parameters. Every group must be
-  /// ready. Records `end` when all of that, and the result, is where it belongs. An offloaded state is
-  /// updated beside the work given to the stream next, which may use a group once it is prepared again.
+  /// ready. Records `end` when this rank's slices are updated and the result is where it belongs. Parameters
+  /// are gathered, and an offloaded state is updated, beside the work given to the stream next, which may use a
+  /// group once it is prepared again.
   void finish_step(std::int64_t step, double learning_rate, Event& end);
   /// What finish_step did, of the last two steps, once `end` has passed.
   StepResult result(std::int64_t step) const;
@@ -54,6 +55,8 @@ class DistributedOptimizer {
   const ModelStateMemory& memory() const { return *memory_; }
   /// Gathers every rank's slices into all parameters: after slices were loaded or initialized.
   void gather_parameters();
+  /// Later work on the stream may use all parameters.
+  void wait_for_parameters();
   /// Mean gradients of this rank's slices, before clipping, valid from finish_step to the next
   /// prepare: scale by 1 / targets.
   Tensor owned_gradient(const OwnedSlice& slice) const {
@@ -83,8 +86,10 @@ class DistributedOptimizer {
   Stream* stream_;
   GridCommunicators* communicators_;
   std::vector<OwnedSlice> slices_;
+  std::vector<std::size_t> order_;      ///< groups, first needed first
   std::vector<AdamWPiece> updates_;     ///< of this rank's pieces
-  std::vector<WorkHandle> reductions_;  ///< one a group
+  std::vector<std::vector<AdamWPiece>> group_updates_;  ///< the same, of each group
+  std::vector<WorkHandle> reductions_, gathers_;        ///< under way, one a group
   std::vector<bool> prepared_, reduced_;
   DeviceMemory host_;                           ///< results of an odd and an even step
   std::unique_ptr<OffloadedUpdate> offloaded_;  ///< or none

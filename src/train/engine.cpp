@@ -80,6 +80,7 @@ StepReport Engine::take_report() {
   under_way_.pop_front();
   const StepEvents& events = events_of(step.step);
   events.end->synchronize();
+  if (under_way_.empty()) optimizer_->wait_for_parameters();
   const TimeOrigin origin{*events.begin, step.begin};
   const LabelRecords gradients = step.gradients.records(origin), update = step.update.records(origin);
   const Device& device = runtime_->device;
