@@ -44,7 +44,8 @@ std::string identity_of(int ordinal) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
   std::string text = "GPU-";
-  for (const char byte : properties.uuid.bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  for (const char byte : properties.uuid.bytes)
+    text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   return text;
 }
 
@@ -61,7 +62,10 @@ Memory memory_now() {
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal)
-      : identity_(identity_of(ordinal)), traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
+      : identity_(identity_of(ordinal)),
+        traits_(traits_of(ordinal)),
+        kernels_(traits_),
+        start_(memory_now()) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
@@ -143,8 +147,8 @@ void CudaDevice::download(void* destination, const Tensor& source, Stream& strea
       fmt::format("copying {} from the GPU", source.shape().to_string()));
 }
 
-/// Before the driver starts. Each stream gets a queue of its own to the GPU: where two shared one, work that waits
-/// for another rank could hold up the work this rank owes to that one.
+/// Before the driver starts. Each stream gets a queue of its own to the GPU: where two shared one, work that
+/// waits for another rank could hold up the work this rank owes to that one.
 void prepare_driver() {
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
 }

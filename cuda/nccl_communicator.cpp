@@ -72,7 +72,8 @@ class OperationPool {
 
 class NcclOperation final : public DeviceOperation {
  public:
-  explicit NcclOperation(std::shared_ptr<OperationPool> pool) : pool_(std::move(pool)), events_(pool_->take()) {}
+  explicit NcclOperation(std::shared_ptr<OperationPool> pool)
+      : pool_(std::move(pool)), events_(pool_->take()) {}
   ~NcclOperation() override { pool_->give(std::move(events_)); }
 
   OperationEvents& events() { return *events_; }
@@ -175,9 +176,8 @@ WorkHandle NcclCommunicator::do_all_reduce(const Tensor& tensor, ReduceOperation
 
 WorkHandle NcclCommunicator::do_all_gather(const Tensor& in, const Tensor& out, Stream& stream) {
   return launch(stream, [&](cudaStream_t queue) {
-    check_nccl(
-        ncclAllGather(in.data(), out.data(), count_of(in), type_of(in.dtype()), comm_.get(), queue),
-        "ncclAllGather");
+    check_nccl(ncclAllGather(in.data(), out.data(), count_of(in), type_of(in.dtype()), comm_.get(), queue),
+               "ncclAllGather");
   });
 }
 

@@ -11,7 +11,8 @@
 
 namespace llama3d::cuda {
 
-/// Events of operations, used again once an operation has been read: nothing is created after the first steps.
+/// Events of operations, used again once an operation has been read: nothing is created after the first
+/// steps.
 class NcclOperation;
 class OperationPool;
 

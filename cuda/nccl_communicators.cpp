@@ -19,10 +19,10 @@ using cuda::NcclCommHandle;
 
 void allow_shared_gpus() {
   if (!cuda::nccl_at_least(2, 30))
-    throw ConfigurationError(
-        fmt::format("--allow-gpu-sharing: NCCL {} lets one rank use a GPU, 2.30 and later several; give each rank "
-                    "a GPU of its own, or put a newer libnccl.so.2 on LD_LIBRARY_PATH",
-                    cuda::nccl_version()));
+    throw ConfigurationError(fmt::format(
+        "--allow-gpu-sharing: NCCL {} lets one rank use a GPU, 2.30 and later several; give each rank "
+        "a GPU of its own, or put a newer libnccl.so.2 on LD_LIBRARY_PATH",
+        cuda::nccl_version()));
   setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", /*overwrite=*/0);
 }
 

@@ -9,8 +9,9 @@
 namespace llama3d {
 
 /// The grid's communicators for tensors of this rank's GPU, the one in use. The first contact travels over
-/// `control`. Collective. `shared_gpus`: several ranks use one GPU, which takes NCCL 2.30 or later and is slow.
-/// A grid of one rank needs no NCCL. Throws ConfigurationError where the build or the library can't do it.
+/// `control`. Collective. `shared_gpus`: several ranks use one GPU, which takes NCCL 2.30 or later and is
+/// slow. A grid of one rank needs no NCCL. Throws ConfigurationError where the build or the library can't do
+/// it.
 std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
                                                            bool shared_gpus);
 

@@ -9,10 +9,10 @@ namespace llama3d {
 
 std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane&, bool) {
   if (grid.shape().world() == 1) return make_local_communicators(cuda::copy_gpu_tensor);
-  throw ConfigurationError(
-      fmt::format("--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
-                  "where nccl.h and libnccl.so are",
-                  grid.shape().world()));
+  throw ConfigurationError(fmt::format(
+      "--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
+      "where nccl.h and libnccl.so are",
+      grid.shape().world()));
 }
 
 }  // namespace llama3d

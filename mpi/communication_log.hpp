@@ -33,13 +33,15 @@ struct OperationSpan {
   OperationTimes times;
 };
 
-/// The origins that the times of a stretch of work count from: one moment, as the device and the host know it.
+/// The origins that the times of a stretch of work count from: one moment, as the device and the host know
+/// it.
 struct TimeOrigin {
   const Event& event;
   double host_seconds = 0;  ///< by CommunicationLog::now
 };
 
-/// The communication of a stretch of work: operations started in it are counted, those waited for in it timed.
+/// The communication of a stretch of work: operations started in it are counted, those waited for in it
+/// timed.
 class CommunicationInterval {
  public:
   void count(Label label, std::int64_t bytes);

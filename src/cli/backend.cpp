@@ -62,8 +62,9 @@ struct Place {
 void expect_one_kind(const std::vector<Place>& places) {
   for (std::size_t rank = 0; rank < places.size(); ++rank)
     if (places[rank].kind != places[0].kind)
-      throw ConfigurationError(fmt::format("--device auto: rank 0 has {}, rank {} {}; give --device cpu or cuda",
-                                           places[0].kind, rank, places[rank].kind));
+      throw ConfigurationError(
+          fmt::format("--device auto: rank 0 has {}, rank {} {}; give --device cpu or cuda", places[0].kind,
+                      rank, places[rank].kind));
 }
 
 void expect_own_devices(const std::vector<Place>& places) {

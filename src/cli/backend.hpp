@@ -10,13 +10,13 @@
 
 namespace llama3d {
 
-/// The device that the options name, for the rank of `control`: on CPUs with its part of the node's cores unless
-/// `threads` is given. Throws ConfigurationError for an unknown word, for cuda in a build without it and where
-/// there is no GPU. Not collective.
+/// The device that the options name, for the rank of `control`: on CPUs with its part of the node's cores
+/// unless `threads` is given. Throws ConfigurationError for an unknown word, for cuda in a build without it
+/// and where there is no GPU. Not collective.
 std::unique_ptr<Device> make_device(const MachineOptions& options, const ControlPlane& control);
 
-/// The same for every rank of a job. Collective: errors are those of all ranks, and one is that two ranks have
-/// the same GPU, unless the options allow it.
+/// The same for every rank of a job. Collective: errors are those of all ranks, and one is that two ranks
+/// have the same GPU, unless the options allow it.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
 /// The job on this device.

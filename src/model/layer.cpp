@@ -1,7 +1,5 @@
 #include "model/layer.hpp"
 
-#include "mpi/labels.hpp"
-
 namespace llama3d {
 namespace {
 
@@ -137,23 +135,13 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
   if (what == Rematerialized::everything) kernels.swiglu_forward(a.gate_up, a.gated, stream);
 }
 
-Tensor TransformerLayer::gathered_gradient(const Tensor& d, const Tensor& kept) const {
-  if (split_backward_ && tp_->size() == 1) {
-    tp_->kernels().copy(d, kept, tp_->stream());
-    return kept;
-  }
-  return tp_->gather(d, kept, labels::tp_all_gather_gradient);
-}
-
 void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
                                     const LayerScratch& scratch, const Tensor& d) const {
-  const Tensor dy = gathered_gradient(d, g.down_output);
-  down_.backward_input(dy, scratch.gated);
+  const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated);
   const Tensor again = recompute_ == Recompute::none ? Tensor() : a.gated;
   tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
   if (!split_backward_) down_.backward_weight(dy, a.gated);
-  gate_up_.backward_input(g.gate_up, scratch.normed);
-  if (!split_backward_) gate_up_.backward_weight(g.gate_up, a.middle_normed);
+  column_backward(gate_up_, g.gate_up, a.middle_normed, scratch.normed);
   tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,
                                    middle_norm_.gradient, tp_->stream());
 }
@@ -163,16 +151,22 @@ void TransformerLayer::attention_backward(const LayerActivations& a, const Layer
                                           const Tensor& d) const {
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
-  const Tensor dy = gathered_gradient(d, g.attention_output);
-  output_.backward_input(dy, scratch.attention);
+  const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention);
   if (!split_backward_) output_.backward_weight(dy, a.attention);
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
   kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
-  qkv_.backward_input(g.qkv, scratch.normed);
-  if (!split_backward_) qkv_.backward_weight(g.qkv, a.input_normed);
+  column_backward(qkv_, g.qkv, a.input_normed, scratch.normed);
   kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
                             input_norm_.gradient, stream);
+}
+
+void TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy, const Tensor& x,
+                                       const Tensor& dx) const {
+  if (split_backward_)
+    linear.backward_input(dy, dx);
+  else
+    linear.backward(dy, x, dx);
 }
 
 void TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,
@@ -187,6 +181,16 @@ void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGra
   gate_up_.backward_weight(g.gate_up, a.middle_normed);
   output_.backward_weight(g.attention_output, a.attention);
   qkv_.backward_weight(g.qkv, a.input_normed);
+}
+
+void TransformerLayer::run_products_in_blocks(const LayerActivations& a, const LayerGradients& g,
+                                              const LayerScratch& scratch, const Tensor& delta) const {
+  qkv_.forward(a.input_normed, a.qkv);
+  output_.forward(a.attention, delta);
+  gate_up_.forward(a.middle_normed, a.gate_up);
+  down_.forward(a.gated, delta);
+  down_.backward_input(delta, g.down_output, scratch.gated);
+  output_.backward_input(delta, g.attention_output, scratch.attention);
 }
 
 }  // namespace llama3d

@@ -88,6 +88,10 @@ class TransformerLayer {
                 const DocumentRows& documents, const Tensor& d) const;
   /// The weight gradients of a split backward.
   void backward_weight(const LayerActivations& a, const LayerGradients& g) const;
+  /// The products that the tp group's blocks (TensorParallelOverlap) go through, one after another on
+  /// whatever the tensors hold: to be timed.
+  void run_products_in_blocks(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
+                              const Tensor& delta) const;
 
  private:
   void attention_forward(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta) const;
@@ -96,8 +100,8 @@ class TransformerLayer {
                     const Tensor& d) const;
   void attention_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
                           const DocumentRows& documents, const Tensor& d) const;
-  /// All rows of d, in `kept` when the backward is split or the group is larger than one.
-  Tensor gathered_gradient(const Tensor& d, const Tensor& kept) const;
+  void column_backward(const ColumnParallelLinear& linear, const Tensor& dy, const Tensor& x,
+                       const Tensor& dx) const;
 
   const TensorParallel* tp_;
   const LayerConstants* constants_;

@@ -37,7 +37,8 @@ StageMemory StageMemory::take(Arena& activations, Arena& workspace, const StageL
   StageMemory memory;
   for (int slot = 0; slot < layout.slots; ++slot) memory.slots.push_back(take_slot(activations, layout));
 
-  if (s.tp > 1) memory.exchange = workspace.take(s.compute, {s.rows, s.hidden});
+  if (s.tp > 1) memory.exchange_inputs = workspace.take(s.compute, {s.rows, s.hidden});
+  if (s.tp > 1) memory.exchange_outputs = workspace.take(s.compute, {s.rows, s.hidden});
   memory.delta = workspace.take(s.compute, {s.shard_rows, s.hidden});
   memory.rope = workspace.take(DType::fp32, {s.positions, s.attention.head_dim});
   memory.recomputed = LayerActivations::take_recomputed(workspace, s);
@@ -60,7 +61,7 @@ Stage::Stage(const ModelConfig& config, const StageLayout& layout, const Paramet
       device_(&device),
       stream_(&stream),
       memory_(&memory),
-      tp_(device.kernels(), stream, tp_group, memory.exchange),
+      tp_(device.kernels(), stream, tp_group, memory.exchange_inputs, memory.exchange_outputs),
       constants_{layout.shape.attention, static_cast<float>(config.norm_epsilon), memory.rope},
       totals_(totals),
       inputs_(memory.slots.size()),
@@ -185,6 +186,11 @@ void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
     chunk_layers[i].backward_weight(a, layer_gradients(slot, i));
     if (calls.ready) calls.ready(GroupKind::layer, layer_index(chunk, i));
   }
+}
+
+void Stage::run_products_in_blocks() const {
+  LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
+  layers_.front().run_products_in_blocks(a, layer_gradients(0, 0), memory_->scratch, memory_->delta);
 }
 
 void Stage::visit_logits(const std::function<void(std::int64_t, const Tensor&)>& visit) const {

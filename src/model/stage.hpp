@@ -48,9 +48,9 @@ struct StageMemory {
   // activations
   std::vector<ActivationSlot> slots;
   // workspace
-  Tensor exchange;  ///< (T, C), see TensorParallel; empty for tp 1
-  Tensor delta;     ///< shard (T/tp, C)
-  Tensor rope;      ///< (P, D) fp32
+  Tensor exchange_inputs, exchange_outputs;  ///< (T, C), see TensorParallel; empty for tp 1
+  Tensor delta;                              ///< shard (T/tp, C)
+  Tensor rope;                               ///< (P, D) fp32
   LayerActivations recomputed;
   LayerGradients gradients;  ///< when the backward is joint
   LayerScratch scratch;
@@ -91,6 +91,12 @@ class Stage {
   void backward(int chunk, int slot, const Tensor& d, const GroupCalls& calls = {});
   /// The second half of a split backward.
   void backward_weight(int chunk, int slot, const GroupCalls& calls = {});
+
+  /// Blocks must divide the rows of a shard and be the same on all stages.
+  void set_overlap(TensorParallelOverlap overlap) { tp_.set_overlap(overlap); }
+  /// Runs the products that blocks matter to, once, on any values: to be timed. No micro-batch may be under
+  /// way.
+  void run_products_in_blocks() const;
 
   Tensor loss_gradient(int slot) const {
     return memory_->slots[static_cast<std::size_t>(slot)].loss_gradient;

@@ -45,8 +45,8 @@ class DistributedOptimizer {
   void gradients_ready(GroupKind kind, std::int64_t layer);
   /// Reduces what is left, clips, updates this rank's slices and gathers the parameters. Every group must be
   /// ready. Records `end` when this rank's slices are updated and the result is where it belongs. Parameters
-  /// are gathered, and an offloaded state is updated, beside the work given to the stream next, which may use a
-  /// group once it is prepared again.
+  /// are gathered, and an offloaded state is updated, beside the work given to the stream next, which may use
+  /// a group once it is prepared again.
   void finish_step(std::int64_t step, double learning_rate, Event& end);
   /// What finish_step did, of the last two steps, once `end` has passed.
   StepResult result(std::int64_t step) const;
@@ -86,8 +86,8 @@ class DistributedOptimizer {
   Stream* stream_;
   GridCommunicators* communicators_;
   std::vector<OwnedSlice> slices_;
-  std::vector<std::size_t> order_;      ///< groups, first needed first
-  std::vector<AdamWPiece> updates_;     ///< of this rank's pieces
+  std::vector<std::size_t> order_;                      ///< groups, first needed first
+  std::vector<AdamWPiece> updates_;                     ///< of this rank's pieces
   std::vector<std::vector<AdamWPiece>> group_updates_;  ///< the same, of each group
   std::vector<WorkHandle> reductions_, gathers_;        ///< under way, one a group
   std::vector<bool> prepared_, reduced_;

@@ -18,9 +18,11 @@ class ColumnParallelLinear {
 
   /// y: (T, N/tp) from x: (T/tp, K).
   void forward(const Tensor& x, const Tensor& y) const;
-  /// dx: (T/tp, K) from dy: (T, N/tp).
+  /// dx: (T/tp, K) from dy: (T, N/tp), and the weight gradient is accumulated. x is gathered once more,
+  /// rather than all its rows kept, behind the product that gives dx; dx is reduced behind the other.
+  void backward(const Tensor& dy, const Tensor& x, const Tensor& dx) const;
+  /// The two halves of a split backward.
   void backward_input(const Tensor& dy, const Tensor& dx) const;
-  /// Accumulates the weight gradient; gathers x once more rather than keeping all its rows.
   void backward_weight(const Tensor& dy, const Tensor& x) const;
 
  private:
@@ -35,8 +37,10 @@ class RowParallelLinear {
 
   /// y: (T/tp, N) from x: (T, K/tp).
   void forward(const Tensor& x, const Tensor& y) const;
-  /// dx: (T, K/tp) from dy: (T, N), already gathered.
-  void backward_input(const Tensor& dy, const Tensor& dx) const;
+  /// dx: (T, K/tp) from dy: (T/tp, N). Returns all rows of dy, for backward_weight: in `full` (T, N), or dy
+  /// itself where that is empty, as it may be in a group of one.
+  Tensor backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx) const;
+  /// Accumulates the weight gradient. dy: (T, N).
   void backward_weight(const Tensor& dy, const Tensor& x) const;
 
  private:

@@ -1,21 +1,72 @@
 #include "parallel/tensor_parallel.hpp"
 
+#include <utility>
+
 namespace llama3d {
+namespace {
+
+Tensor slice_of(const Tensor& tensor, int part, int parts) {
+  const std::int64_t rows = tensor.rows() / parts;
+  return tensor.slice(part * rows, (part + 1) * rows);
+}
+
+}  // namespace
+
+void RowExchange::wait(int block) {
+  if (const WorkHandle work = std::exchange(works_[static_cast<std::size_t>(block)], nullptr))
+    work->wait(*stream_);
+}
+
+void RowExchange::wait() {
+  for (int block = 0; block < static_cast<int>(works_.size()); ++block) wait(block);
+}
+
+Tensor TensorParallel::block_of(const Tensor& full, int block) const {
+  return slice_of(full, block, blocks());
+}
+
+Tensor TensorParallel::shard_block(const Tensor& shard, int block) const {
+  LLAMA3D_EXPECT(shard.rows() % blocks() == 0, "{} rows in {} blocks", shard.rows(), blocks());
+  return slice_of(shard, block, blocks());
+}
+
+RowExchange TensorParallel::start_gather(const Tensor& shard, const Tensor& full, Label label) const {
+  if (size() == 1) return {shard, 1, *stream_};
+  RowExchange exchange(full.reshape({shard.rows() * size(), shard.columns()}), blocks(), *stream_);
+  for (int block = 0; block < blocks(); ++block) {
+    exchange.started(block, group_->all_gather(shard_block(shard, block), block_of(exchange.full(), block),
+                                               label, *stream_));
+    if (!overlap_.enabled) exchange.wait(block);
+  }
+  return exchange;
+}
 
 Tensor TensorParallel::gather(const Tensor& shard, const Tensor& full, Label label) const {
-  if (size() == 1) return shard;
-  const Tensor out = full.reshape({shard.rows() * size(), shard.columns()});
-  group_->all_gather(shard, out, label, *stream_)->wait(*stream_);
-  return out;
+  RowExchange exchange = start_gather(shard, full, label);
+  exchange.wait();
+  return exchange.full();
 }
 
 Tensor TensorParallel::partial(const Tensor& shard) const {
-  return size() == 1 ? shard : exchange_.reshape({shard.rows() * size(), shard.columns()});
+  return size() == 1 ? shard : outputs_.reshape({shard.rows() * size(), shard.columns()});
+}
+
+void TensorParallel::start_reduction(RowExchange& exchange, int block, const Tensor& shard,
+                                     Label label) const {
+  if (size() == 1) return;
+  exchange.started(block, group_->reduce_scatter(block_of(exchange.full(), block), shard_block(shard, block),
+                                                 label, *stream_));
+  if (!overlap_.enabled) exchange.wait(block);
+}
+
+RowExchange TensorParallel::start_reduction(const Tensor& partial, const Tensor& shard, Label label) const {
+  RowExchange exchange(partial, blocks(), *stream_);
+  for (int block = 0; block < blocks(); ++block) start_reduction(exchange, block, shard, label);
+  return exchange;
 }
 
 void TensorParallel::reduce_scatter(const Tensor& partial, const Tensor& shard, Label label) const {
-  if (size() == 1) return;
-  group_->reduce_scatter(partial, shard, label, *stream_)->wait(*stream_);
+  start_reduction(partial, shard, label).wait();
 }
 
 }  // namespace llama3d

@@ -3,42 +3,86 @@
 //
 // Sequence parallelism (Korthikanti et al., 2022): the residual stream and its norms hold only 1/tp of the
 // rows, a "shard" of (T/tp, C); products between them see all T rows, "full".
+//
+// Rows travel in blocks, so that the product of one block runs while the next is on its way: block b of full
+// is T/blocks rows, of which each rank's shard has 1/tp, as its own block b. The residual stream's operations
+// take rows one by one, so the order of rows in a shard matters to nothing else.
+
+#include <vector>
 
 #include "compute/kernels.hpp"
 #include "mpi/communicator.hpp"
 
 namespace llama3d {
 
+/// Rows of a full tensor being gathered or reduced.
+class RowExchange {
+ public:
+  /// In a group of one nothing is under way and there is one block.
+  RowExchange(Tensor full, int blocks, Stream& stream) : full_(full), stream_(&stream), works_(blocks) {}
+
+  const Tensor& full() const { return full_; }
+  void started(int block, WorkHandle work) { works_[static_cast<std::size_t>(block)] = std::move(work); }
+  /// Later work on the stream may use the block, or all of them.
+  void wait(int block);
+  void wait();
+
+ private:
+  Tensor full_;
+  Stream* stream_;
+  std::vector<WorkHandle> works_;
+};
+
+/// How communication of the tp group is hidden behind products.
+struct TensorParallelOverlap {
+  bool enabled = true;  ///< otherwise the stream waits for each operation at once
+  int blocks = 1;       ///< must divide the rows of a shard
+};
+
 class TensorParallel {
  public:
-  /// `exchange`: (T, C) compute, scratch for gathered inputs and partial outputs; may be empty when the group
-  /// is one rank, where shard and full are the same tensor and nothing is exchanged.
-  TensorParallel(Kernels& kernels, Stream& stream, Communicator& group, Tensor exchange)
-      : kernels_(&kernels), stream_(&stream), group_(&group), exchange_(exchange) {}
+  /// `inputs`, `outputs`: (T, C) compute each, scratch for gathered inputs and for partial outputs; may be
+  /// empty when the group is one rank, where shard and full are the same tensor and nothing is exchanged.
+  TensorParallel(Kernels& kernels, Stream& stream, Communicator& group, Tensor inputs, Tensor outputs)
+      : kernels_(&kernels), stream_(&stream), group_(&group), inputs_(inputs), outputs_(outputs) {}
 
   int rank() const { return group_->rank(); }
   int size() const { return group_->size(); }
   Kernels& kernels() const { return *kernels_; }
   Stream& stream() const { return *stream_; }
   Communicator& group() const { return *group_; }
+  void set_overlap(TensorParallelOverlap overlap) { overlap_ = overlap; }
 
-  /// All rows of `shard`: (T/tp, C) -> (T, C), in the exchange buffer, or `shard` itself in a group of one.
-  /// Valid until the next call that uses the exchange buffer.
-  Tensor gather(const Tensor& shard, Label label) const { return gather(shard, exchange_, label); }
-  /// The same into `full`, which a group of one leaves untouched.
+  int blocks() const { return size() == 1 ? 1 : overlap_.blocks; }
+  /// Rows of block b of any tensor with all rows.
+  Tensor block_of(const Tensor& full, int block) const;
+
+  /// Starts to bring all rows of `shard`, (T/tp, C) -> (T, C), to the input buffer, or to `full`; a group of
+  /// one takes `shard` itself. The input buffer is valid until the next gather into it.
+  RowExchange start_gather(const Tensor& shard, Label label) const {
+    return start_gather(shard, inputs_, label);
+  }
+  RowExchange start_gather(const Tensor& shard, const Tensor& full, Label label) const;
+  /// The same, waited for.
+  Tensor gather(const Tensor& shard, Label label) const { return gather(shard, inputs_, label); }
   Tensor gather(const Tensor& shard, const Tensor& full, Label label) const;
 
-  /// Where a product should write its partial sums over all rows, to be reduced into `shard` by
-  /// reduce_scatter.
+  /// Where a product should write its partial sums over all rows, to be reduced into `shard`.
   Tensor partial(const Tensor& shard) const;
-  /// shard = this rank's rows of the sum over the group of `partial`.
+  /// Starts: shard = this rank's rows of the sum over the group of `partial`, one block or all.
+  void start_reduction(RowExchange& exchange, int block, const Tensor& shard, Label label) const;
+  RowExchange start_reduction(const Tensor& partial, const Tensor& shard, Label label) const;
+  /// The same, waited for.
   void reduce_scatter(const Tensor& partial, const Tensor& shard, Label label) const;
 
  private:
+  Tensor shard_block(const Tensor& shard, int block) const;
+
   Kernels* kernels_;
   Stream* stream_;
   Communicator* group_;
-  Tensor exchange_;
+  Tensor inputs_, outputs_;
+  TensorParallelOverlap overlap_;
 };
 
 }  // namespace llama3d

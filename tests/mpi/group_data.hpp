@@ -24,14 +24,16 @@ struct TestPlace {
     static TestPlace place = [node_rank] {
       TestPlace made;
       if (gpu_required()) made.gpu = make_gpu(node_rank);
-      made.stream = made.gpu ? made.gpu->create_stream(StreamPriority::normal) : std::make_unique<ImmediateStream>();
+      made.stream =
+          made.gpu ? made.gpu->create_stream(StreamPriority::normal) : std::make_unique<ImmediateStream>();
       return made;
     }();
     return place;
   }
 };
 
-/// A tensor with its memory, in any of the four types. On a GPU its elements are brought to where they are used.
+/// A tensor with its memory, in any of the four types. On a GPU its elements are brought to where they are
+/// used.
 class HostTensor {
  public:
   /// Filled with a value that no test computes, so that an element left out is seen.
@@ -40,7 +42,8 @@ class HostTensor {
     for (std::int64_t i = 0; i < elements; ++i) set(i, poison);
   }
 
-  HostTensor(const HostTensor& other) : dtype_(other.dtype_), elements_(other.elements_), bytes_(other.bytes()) {}
+  HostTensor(const HostTensor& other)
+      : dtype_(other.dtype_), elements_(other.elements_), bytes_(other.bytes()) {}
   HostTensor(HostTensor&&) = default;
 
   static constexpr double poison = 120;
@@ -117,9 +120,9 @@ class HostTensor {
   DType dtype_;
   std::int64_t elements_;
   mutable std::vector<unsigned char> bytes_;
-  std::shared_ptr<void> device_;   ///< on a GPU
-  bool device_has_them_ = false;   ///< and the host's may be older
-  mutable bool fetch_ = false;     ///< the host's may be older
+  std::shared_ptr<void> device_;  ///< on a GPU
+  bool device_has_them_ = false;  ///< and the host's may be older
+  mutable bool fetch_ = false;    ///< the host's may be older
 };
 
 /// What a world rank contributes at an index: a whole number of [-8, 8], so that sums over up to 32 ranks are

@@ -66,6 +66,8 @@ struct History {
 OptimizerOptions options() {
   OptimizerOptions options;
   options.gradient_clip = 0.5;
+  // Elements here are about 1e-3: one whose gradient is nothing but rounding must not take a whole step.
+  options.epsilon = 1e-5;
   return options;
 }
 
