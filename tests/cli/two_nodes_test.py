@@ -4,6 +4,7 @@ Ends with 77, which CTest reports as skipped, where such nodes can't be made.
 """
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from jobs import MPIEXEC, PROGRAM, JobTest, Started, main, relative_error, tenso
 SKIPPED = 77
 STEPS = 3
 RANKS_PER_NODE = 2
+NETWORK = "10.77.0"
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "jobs" / "train.sh"
 TOOLS = ("ip", "unshare", "nsenter", "hostname")
 
 
@@ -63,7 +66,7 @@ class TwoNodes(JobTest):
         super().setUpClass()
         cls.nodes = []
         for number in range(2):
-            cls.nodes.append(Node(f"node{number}", f"10.77.0.{number + 1}"))
+            cls.nodes.append(Node(f"node{number}", f"{NETWORK}.{number + 1}"))
             cls.addClassCleanup(cls.nodes[-1].close)
         first, second = cls.nodes
         first.call("ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", second.holder.pid)
@@ -77,36 +80,41 @@ class TwoNodes(JobTest):
 
     @classmethod
     def write_shell(cls, node):
-        """What mpirun calls instead of ssh: HOST COMMAND..."""
+        """What mpirun calls instead of ssh: HOST COMMAND... As with ssh, the environment is that of a login."""
         cls.shell = cls.folder / "shell"
-        inside = " ".join(node.inside("sh", "-c"))
+        inside = " ".join(node.inside("env", "-i", "PATH=$PATH", "sh", "-c"))
         cls.shell.write_text(f'#!/bin/sh\n[ "$1" = {node.address} ] || exit 1\nshift\nexec {inside} "$*"\n')
         cls.shell.chmod(0o755)
 
-    def job_on_both(self, *words):
-        hosts = ",".join(f"{node.address}:{RANKS_PER_NODE}" for node in self.nodes)
+    def job_on_both(self, *command, **extra):
         settings = {
             "plm_rsh_agent": self.shell,
             "btl": "tcp,self",
-            "btl_tcp_if_include": "10.77.0.0/24",
-            "oob_tcp_if_include": "10.77.0.0/24",
+            "btl_tcp_if_include": f"{NETWORK}.0/24",
+            "oob_tcp_if_include": f"{NETWORK}.0/24",
             "mpi_yield_when_idle": 1,  # neither node knows that the other one has the same cores
         }
-        options = [word for name, value in settings.items() for word in ("--mca", name, value)]
-        launch = [MPIEXEC, "--host", hosts, "-np", 2 * RANKS_PER_NODE, "--bind-to", "none", *options]
-        return Started(self.nodes[0].inside(*launch, PROGRAM, *words), self.folder, {}).wait()
+        extra |= {f"OMPI_MCA_{name}": value for name, value in settings.items()}
+        result = Started(self.nodes[0].inside(*command), self.folder, extra).wait()
+        self.assertEqual(result.status, 0, result)
 
     def check(self, output, *grid):
         before = [node.received() for node in self.nodes]
-        result = self.job_on_both(*self.training(output, "--micro-batch-size", 2, *grid, steps=STEPS))
-        self.assertEqual(result.status, 0, result)
+        hosts = ",".join(f"{node.address}:{RANKS_PER_NODE}" for node in self.nodes)
+        launch = [MPIEXEC, "--host", hosts, "-np", 2 * RANKS_PER_NODE, "--bind-to", "none", "-x", "OMP_NUM_THREADS"]
+        words = self.training(output, "--micro-batch-size", 2, *grid, steps=STEPS)
+        self.job_on_both(*launch, PROGRAM, *words)
         received = [node.received() - begin for node, begin in zip(self.nodes, before)]
+        self.check_nodes(output, RANKS_PER_NODE)
+        self.check_same_as_one_process(output)
+        return received
+
+    def check_nodes(self, output, ranks_per_node):
         with h5py.File(self.folder / output / "metrics.h5") as file:
             run = dict(file["run"].attrs)
         self.assertEqual(run["hosts"], b"node0,node1")
-        self.assertEqual((run["world_size"], run["nodes"], run["ranks_per_node"]), (4, 2, RANKS_PER_NODE))
-        self.check_same_as_one_process(output)
-        return received
+        sizes = [run[name] for name in ("world_size", "nodes", "ranks_per_node")]
+        self.assertEqual(sizes, [2 * ranks_per_node, 2, ranks_per_node])
 
     def check_same_as_one_process(self, output):
         losses, expected = (self.metrics(name, "train")["loss"] for name in (output, "one"))
@@ -134,6 +142,18 @@ class TwoNodes(JobTest):
         received = self.check("dp", "--tp-size", 2)
         self.assertGreater(received[1], self.sent("dp", b"dp.", [0, 1]))
         self.assertGreater(received[0], self.sent("dp", b"dp.", [2, 3]))
+
+    def test_script(self):
+        """jobs/train.sh on the nodes of a host file, one option in the environment, which must reach both."""
+        (self.folder / "hosts").write_text("".join(f"{node.address} slots=1\n" for node in self.nodes))
+        settings = {
+            "HOSTFILE": "hosts", "RANKS": 2, "RANKS_PER_NODE": 1, "LLAMA3D": PROGRAM, "MODEL": "model.json",
+            "DATA": "tokens.h5", "OUTPUT_DIR": "script", "STEPS": STEPS, "MICRO_BATCH_SIZE": 2, "GLOBAL_BATCH_SIZE": 4,
+            "SEQ_LENGTH": 32, "DEVICE": "cpu", "LLAMA3D_LEARNING_RATE": 0.003,
+        }  # fmt: skip
+        self.job_on_both(SCRIPT, "--lr-schedule", "constant", "--threads", 1, **settings)
+        self.check_nodes("script", 1)
+        self.check_same_as_one_process("script")
 
 
 if __name__ == "__main__":
