@@ -141,6 +141,7 @@ std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
 std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
   std::string text = fmt::format("metrics file {}\n", path.string());
   for (const TableDescriptor& table : metrics_tables()) {
+    if (!table.in_every_file && !has_link(file, table.name)) continue;
     const auto dataset = open_dataset(file, table.name);
     const auto extent = extent_of(dataset.get());
     if (extent.size() != 1) throw IoError("/" + table.name + " is no table");

@@ -170,7 +170,9 @@ void MetricsFile::State::resume(std::int64_t step) {
   reserve(0);
   run = own_hdf5<Hdf5Group>(H5Gopen2(file.get(), "run", H5P_DEFAULT), "open group /run");
   for (const TableDescriptor& table : metrics_tables()) {
-    OpenTable& open = tables[table.name] = open_table(file.get(), table);
+    OpenTable& open = tables[table.name];
+    const bool add = !table.in_every_file && !has_link(file.get(), table.name);
+    open = add ? create_table(file.get(), table) : open_table(file.get(), table);
     cut_table(table, open, step);
   }
   flush();

@@ -35,7 +35,9 @@ class MetricsFile {
   void append(const ValidRow& row) { append_rows(table_of(row), &row, 1); }
   void append(const EventRow& row) { append_rows(table_of(row), &row, 1); }
   void append(const RankRow& row) { append_rows(table_of(row), &row, 1); }
-  void append(const std::vector<RankRow>& rows) {
+  void append(const CommunicationRow& row) { append_rows(table_of(row), &row, 1); }
+  template <class Row>
+  void append(const std::vector<Row>& rows) {
     if (!rows.empty()) append_rows(table_of(rows.front()), rows.data(), rows.size());
   }
   /// `rows` are `count` structs one after the other.

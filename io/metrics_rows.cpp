@@ -31,6 +31,14 @@ void copy_text(char (&target)[size], std::string_view text) {
 
 }  // namespace
 
+CommunicationRow make_communication(std::int64_t step, std::int64_t rank, std::string_view label) {
+  CommunicationRow row;
+  row.step = step;
+  row.rank = rank;
+  copy_text(row.label, label);
+  return row;
+}
+
 EventRow make_event(std::int64_t step, std::int64_t time_ns, std::string_view kind, std::string_view text) {
   EventRow row;
   row.step = step;
@@ -77,6 +85,19 @@ const TableDescriptor& table_of(const RankRow&) {
   return table;
 }
 
+const TableDescriptor& table_of(const CommunicationRow&) {
+  static const TableDescriptor table{
+      "communication",
+      sizeof(CommunicationRow),
+      2048,
+      {LLAMA3D_FIELD(CommunicationRow, step, ""), LLAMA3D_FIELD(CommunicationRow, rank, ""),
+       LLAMA3D_FIELD(CommunicationRow, label, ""), LLAMA3D_FIELD(CommunicationRow, calls, ""),
+       LLAMA3D_FIELD(CommunicationRow, bytes, "bytes"), LLAMA3D_FIELD(CommunicationRow, seconds, "s"),
+       LLAMA3D_FIELD(CommunicationRow, exposed_seconds, "s")},
+      false};
+  return table;
+}
+
 const TableDescriptor& table_of(const EventRow&) {
   static const TableDescriptor table{
       "events",
@@ -88,7 +109,8 @@ const TableDescriptor& table_of(const EventRow&) {
 }
 
 std::vector<TableDescriptor> metrics_tables() {
-  return {table_of(TrainRow{}), table_of(ValidRow{}), table_of(RankRow{}), table_of(EventRow{})};
+  return {table_of(TrainRow{}), table_of(ValidRow{}), table_of(RankRow{}), table_of(CommunicationRow{}),
+          table_of(EventRow{})};
 }
 
 }  // namespace llama3d

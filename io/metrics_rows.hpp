@@ -23,6 +23,7 @@ struct TableDescriptor {
   std::size_t row_bytes;
   std::size_t chunk_rows;
   std::vector<FieldDescriptor> fields;  ///< the first is int64 "step", not negative
+  bool in_every_file = true;            ///< a file without it is damaged; otherwise it may be added
 };
 
 /// One a step.
@@ -56,6 +57,19 @@ struct RankRow {
   std::int64_t memory_bytes = 0;
 };
 
+/// One a rank, reported step and label of a communication.
+struct CommunicationRow {
+  std::int64_t step = 0;
+  std::int64_t rank = 0;
+  char label[48] = {};
+  std::int64_t calls = 0;
+  std::int64_t bytes = 0;      ///< that the rank sends
+  double seconds = 0;          ///< under way; operations may overlap
+  double exposed_seconds = 0;  ///< that computing stood still for it
+};
+
+CommunicationRow make_communication(std::int64_t step, std::int64_t rank, std::string_view label);
+
 struct EventRow {
   std::int64_t step = 0;
   std::int64_t time_ns = 0;
@@ -68,8 +82,9 @@ EventRow make_event(std::int64_t step, std::int64_t time_ns, std::string_view ki
 const TableDescriptor& table_of(const TrainRow&);
 const TableDescriptor& table_of(const ValidRow&);
 const TableDescriptor& table_of(const RankRow&);
+const TableDescriptor& table_of(const CommunicationRow&);
 const TableDescriptor& table_of(const EventRow&);
-/// The four tables of a metrics file.
+/// All tables of a metrics file.
 std::vector<TableDescriptor> metrics_tables();
 
 }  // namespace llama3d

@@ -18,6 +18,7 @@ if [[ -z $CONFIG ]]; then
   : "${GLOBAL_BATCH_SIZE:=32}"          # samples of one step, over all ranks
   : "${SEQ_LENGTH:=128}"                # tokens of a sample
   : "${CHECKPOINT_INTERVAL:=100}"       # steps
+  : "${COMM_TIMEOUT:=}"                 # seconds until ranks that wait in vain end the job; empty: the default
   # The grid: data parallelism is RANKS / (TP_SIZE * PP_SIZE).
   : "${TP_SIZE:=1}"                     # must divide the key-value heads; keep it inside a node
   : "${PP_SIZE:=1}"
@@ -31,11 +32,31 @@ fi
 : "${HOSTFILE:=}"                     # lines "name slots=8"; empty: this machine
 : "${RANKS_PER_NODE:=8}"              # with HOSTFILE
 : "${THREADS:=1}"                     # processor cores of a rank
-: "${MPIRUN_OPTIONS:=}"               # such as "--mca btl_tcp_if_include eth0"
+: "${MPIRUN_OPTIONS:=}"               # such as "--report-bindings"
+
+# The network. Empty is for NCCL and Open MPI to choose, or for a site's own files, such as /etc/nccl.conf; what the
+# environment has set stays.
+: "${NCCL_SOCKET_IFNAME:=}"           # interfaces NCCL starts over, and sends over without InfiniBand: set it when it
+                                      # takes one that does not lead to the other nodes; "=eth0", "ib", "^docker,lo"
+: "${NCCL_IB_HCA:=}"                  # its InfiniBand or RoCE adapters: set it when some of a node's are for storage
+                                      # or without a cable; "=mlx5_0,mlx5_1"
+: "${NCCL_DEBUG:=}"                   # WARN when it fails, INFO to see which network it takes
+: "${OMPI_MCA_btl_tcp_if_include:=}"  # interfaces of MPI, which only joins the ranks and carries small agreements:
+                                      # set it when ranks of several nodes hang at the start; "eth0", "10.0.0.0/16"
+: "${OMPI_MCA_oob_tcp_if_include:=}"  # the same for mpirun's daemons: set it when they do not find each other
+
+for name in NCCL_SOCKET_IFNAME NCCL_IB_HCA NCCL_DEBUG OMPI_MCA_btl_tcp_if_include OMPI_MCA_oob_tcp_if_include; do
+  if [[ -n ${!name} ]]; then export "${name?}"; fi
+done
+export OMP_NUM_THREADS=$THREADS
 
 launch=(mpirun -np "$RANKS")
 if [[ -n $HOSTFILE ]]; then
-  launch+=(--hostfile "$HOSTFILE" --map-by "ppr:$RANKS_PER_NODE:node:PE=$THREADS" --bind-to core -x OMP_NUM_THREADS)
+  launch+=(--hostfile "$HOSTFILE" --map-by "ppr:$RANKS_PER_NODE:node:PE=$THREADS" --bind-to core)
+  # Ranks of other nodes get a login's environment, Open MPI's own variables and what is named here: options of the
+  # program, NCCL's settings and where libraries are.
+  while read -r name; do launch+=(-x "$name"); done < <(
+    compgen -e | grep -E '^(OMP_NUM_THREADS|LD_LIBRARY_PATH|LLAMA3D_.*|NCCL_.*)$')
 else
   launch+=(--oversubscribe --bind-to none)
 fi
@@ -54,6 +75,7 @@ option --micro-batch-size "${MICRO_BATCH_SIZE:-}"
 option --global-batch-size "${GLOBAL_BATCH_SIZE:-}"
 option --seq-length "${SEQ_LENGTH:-}"
 option --checkpoint-interval "${CHECKPOINT_INTERVAL:-}"
+option --comm-timeout "${COMM_TIMEOUT:-}"
 option --tp-size "${TP_SIZE:-}"
 option --pp-size "${PP_SIZE:-}"
 option --pipeline-schedule "${PIPELINE_SCHEDULE:-}"
@@ -63,5 +85,4 @@ option --device "${DEVICE:-}"
 if [[ $(id -u) -eq 0 ]]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
-export OMP_NUM_THREADS=$THREADS
 exec "${launch[@]}" "$LLAMA3D" train "${options[@]}" "$@"

@@ -12,7 +12,7 @@ os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # a running job is neve
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
 
-TABLES = ("train", "valid", "ranks", "events")
+TABLES = ("train", "valid", "ranks", "communication", "events")
 PHASES = ("compute", "tp", "pp", "dp", "optimizer", "data", "idle")
 TRAIN_COLUMNS = ("step", "loss", "step_seconds", "tokens_per_second_per_gpu")
 
@@ -109,6 +109,12 @@ def last_of_each_step(rows: np.ndarray) -> np.ndarray:
         return rows
     _, first_from_behind = np.unique(rows["step"][::-1], return_index=True)
     return rows[rows.size - 1 - first_from_behind]
+
+
+def rows_of_steps(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The rows of `steps`, or all where none of them was recorded."""
+    counted = np.isin(rows["step"], steps)
+    return rows[counted] if counted.any() else rows
 
 
 def read_table(file: h5py.File, name: str) -> np.ndarray:

@@ -20,13 +20,14 @@ try:
     import h5py
     import numpy as np
 
-    from metrics_file import MetricsError, Run, load_run
+    from metrics_file import MetricsError, Run, load_run, rows_of_steps, text
 except ModuleNotFoundError as missing:
     sys.stderr.write(f"report.py: no Python module {missing.name}; tools/install_packages.sh installs it for "
                      "/usr/bin/python3\n")
     sys.exit(3)
 
 UNKNOWN = "-"
+COMMUNICATION_HEADS = ["label", "bytes/step/rank", "sec/step", "exposed sec/step", "hidden"]
 STYLE = """body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child,.text td,.text th{text-align:left}.text td{overflow-wrap:anywhere;vertical-align:top}
@@ -105,6 +106,23 @@ def table_row(run: Run, skip: int) -> list[str]:
     ]
 
 
+def communication_rows(run: Run, skip: int) -> list[list[str]]:
+    """What each label that moves something took: means over all ranks and the counted steps, and the share of its time
+    in which nothing stood still for it. Empty where the file says nothing of that."""
+    rows = rows_of_steps(run.tables["communication"], counted_rows(run, skip)["step"])
+    if rows.size == 0:
+        return []
+    times = np.unique(rows["step"]).size * np.unique(rows["rank"]).size
+    cells = []
+    for label in np.unique(rows["label"]):
+        of_label = rows[rows["label"] == label]
+        moved, seconds, exposed = (of_label[name].sum() / times for name in ("bytes", "seconds", "exposed_seconds"))
+        hidden = f"{100 * (1 - exposed / seconds):.1f} %" if seconds > 0 else UNKNOWN
+        if moved > 0:
+            cells.append([text(label), f"{moved:,.0f}", f"{seconds:.4g}", f"{exposed:.4g}", hidden])
+    return cells
+
+
 def unigram_entropy(path: pathlib.Path) -> float:
     """Nats a token of a token file, every token guessed from how often it occurs: what a model must beat."""
     try:
@@ -138,11 +156,12 @@ def summary_lines(run: Run, entropy: float | None) -> list[str]:
 # --- output ----------------------------------------------------------------------------------------------------
 
 
-def text_table(rows: list[list[str]]) -> str:
+def text_table(rows: list[list[str]], left: int = 2) -> str:
+    """The first `left` columns begin at the left, the others end at the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     lines = []
     for row in rows:
-        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        cells = [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
@@ -154,10 +173,18 @@ def html_table(rows: list[list[Any]], style: str = "") -> str:
     return f'<table class="{style}">' + line(rows[0], "th") + "\n".join(line(r, "td") for r in rows[1:]) + "</table>"
 
 
-def html_run(run: Run) -> str:
+def communication_text(run: Run, skip: int) -> list[str]:
+    rows = communication_rows(run, skip)
+    return [f"\n{run.name}: communication", text_table([COMMUNICATION_HEADS, *rows], 1)] if rows else []
+
+
+def html_run(run: Run, skip: int) -> str:
     times = [datetime.datetime.fromtimestamp(t / 1e9).strftime("%Y-%m-%d %H:%M:%S") for _, t, _, _ in run.events()]
     events = [[step, time, kind, text] for time, (step, _, kind, text) in zip(times, run.events())]
     parts = [f"<h2>{html.escape(run.name)}</h2><p>{html.escape(str(run.path))}</p>"]
+    communication = communication_rows(run, skip)
+    if communication:
+        parts.append("<h3>Communication</h3>" + html_table([COMMUNICATION_HEADS, *communication]))
     if events:
         parts.append("<h3>Events</h3>" + html_table([["step", "time", "kind", "what"], *events], "text"))
     attributes = [[name, value] for name, value in sorted(run.attributes.items())]
@@ -166,11 +193,11 @@ def html_run(run: Run) -> str:
     return "\n".join(parts)
 
 
-def html_page(runs: list[Run], rows: list[list[str]], lines: list[str], images: dict[str, bytes]) -> str:
+def html_page(runs: list[Run], rows: list[list[str]], lines: list[str], images: dict[str, bytes], skip: int) -> str:
     pictures = "\n".join(
         f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(data).decode()}">' for name, data in images.items())
     sentences = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    body = [html_table(rows), f"<ul>{sentences}</ul>", pictures, *map(html_run, runs)]
+    body = [html_table(rows), f"<ul>{sentences}</ul>", pictures, *(html_run(run, skip) for run in runs)]
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>llama3d report</title>'
             f"<style>{STYLE}</style></head><body><h1>llama3d report</h1>\n" + "\n".join(body) + "</body></html>\n")
 
@@ -237,11 +264,12 @@ def main() -> int:
         entropy = unigram_entropy(arguments.tokens) if arguments.tokens else None
         rows = [heads(runs), *(table_row(run, arguments.skip_steps) for run in runs)]
         lines = [line for run in runs for line in summary_lines(run, entropy)]
-        print(text_table(rows), *lines, sep="\n")
+        tables = [part for run in runs for part in communication_text(run, arguments.skip_steps)]
+        print(text_table(rows), *lines, *tables, sep="\n")
         if not arguments.table_only:
             folder = arguments.output_dir or runs[0].path.parent / "report"
             images = draw(runs, arguments.skip_steps, entropy)
-            write_files(folder, html_page(runs, rows, lines, images), images)
+            write_files(folder, html_page(runs, rows, lines, images, arguments.skip_steps), images)
             print(f"wrote {folder / 'report.html'}")
     except MetricsError as error:
         print(f"report.py: {error}", file=sys.stderr)

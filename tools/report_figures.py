@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from metrics_file import PHASES, Run  # noqa: E402
+from metrics_file import PHASES, Run, rows_of_steps  # noqa: E402
 
 # Okabe and Ito, "Color universal design", 2008: told apart by all readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -83,9 +83,7 @@ def throughput(runs: list[Run], unit: str) -> bytes:
 
 def mean_by_rank(run: Run, steps: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Ranks, and for each phase the mean seconds a step of each rank, over `steps` where any of them was recorded."""
-    rows = run.tables["ranks"]
-    counted = np.isin(rows["step"], steps)
-    rows = rows[counted] if counted.any() else rows
+    rows = rows_of_steps(run.tables["ranks"], steps)
     ranks, group = np.unique(rows["rank"], return_inverse=True)
     names = [p for p in PHASES if f"{p}_seconds" in rows.dtype.names]
     sums = {p: np.bincount(group, weights=np.nan_to_num(rows[f"{p}_seconds"])) for p in names}

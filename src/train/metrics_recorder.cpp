@@ -3,8 +3,34 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <string_view>
 
 namespace llama3d {
+namespace {
+
+CommunicationRow communication_row(std::int64_t step, std::int64_t rank, Label label,
+                                   const LabelRecord& record) {
+  CommunicationRow row = make_communication(step, rank, label.name);
+  row.calls = record.calls;
+  row.bytes = record.bytes;
+  row.seconds = record.seconds;
+  row.exposed_seconds = record.exposed_seconds;
+  return row;
+}
+
+template <class Row>
+std::string bytes_of(const Row& row) {
+  return {reinterpret_cast<const char*>(&row), sizeof(Row)};
+}
+
+template <class Row>
+void append_rows(std::string_view bytes, std::vector<Row>& rows) {
+  const std::size_t before = rows.size();
+  rows.resize(before + bytes.size() / sizeof(Row));
+  if (!bytes.empty()) std::memcpy(&rows[before], bytes.data(), bytes.size());
+}
+
+}  // namespace
 
 std::int64_t unix_time_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -36,8 +62,9 @@ void MetricsRecorder::event(std::int64_t step, const std::string& kind, const st
   append(make_event(step, unix_time_ns(), kind, text));
 }
 
-void MetricsRecorder::ranks(std::int64_t step, const PhaseSeconds& seconds, double data_seconds,
+void MetricsRecorder::ranks(std::int64_t step, const StepReport& report, double data_seconds,
                             double step_seconds, std::size_t memory_bytes) {
+  const PhaseSeconds& seconds = report.seconds;
   RankRow row;
   row.step = step;
   row.rank = control_->rank();
@@ -50,10 +77,18 @@ void MetricsRecorder::ranks(std::int64_t step, const PhaseSeconds& seconds, doub
   row.idle_seconds = std::max(0.0, step_seconds - seconds.compute - seconds.tp - seconds.pp - seconds.dp -
                                        seconds.optimizer - data_seconds);
   row.memory_bytes = static_cast<std::int64_t>(memory_bytes);
-  const auto all = control_->all_gather(std::string(reinterpret_cast<const char*>(&row), sizeof(row)));
-  std::vector<RankRow> rows(all.size());
-  for (std::size_t i = 0; i < all.size(); ++i) std::memcpy(&rows[i], all[i].data(), sizeof(RankRow));
-  append(rows);
+  // One exchange for both tables: the rank's row, then one for each of its labels.
+  std::string mine = bytes_of(row);
+  for (const auto& [label, record] : report.communication)
+    mine += bytes_of(communication_row(step, row.rank, label, record));
+  std::vector<RankRow> ranks;
+  std::vector<CommunicationRow> communication;
+  for (const std::string& rows : control_->all_gather(mine)) {
+    append_rows(std::string_view(rows).substr(0, sizeof(RankRow)), ranks);
+    append_rows(std::string_view(rows).substr(sizeof(RankRow)), communication);
+  }
+  append(ranks);
+  append(communication);
 }
 
 }  // namespace llama3d

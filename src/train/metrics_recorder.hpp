@@ -27,8 +27,8 @@ class MetricsRecorder {
   void valid(const ValidRow& row) { append(row); }
   /// An event of now.
   void event(std::int64_t step, const std::string& kind, const std::string& text);
-  /// Collective: every rank's phases of this step.
-  void ranks(std::int64_t step, const PhaseSeconds& seconds, double data_seconds, double step_seconds,
+  /// Collective: every rank's phases and communication of this step.
+  void ranks(std::int64_t step, const StepReport& report, double data_seconds, double step_seconds,
              std::size_t memory_bytes);
   void sync() {
     guarded([&] { file_->sync(); });

@@ -31,6 +31,9 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   std::set<std::string> seen;
   for (const auto& host : runtime.control.all_gather(runtime.control.host()))
     if (seen.insert(host).second) hosts += (hosts.empty() ? "" : ",") + host;
+  std::int64_t nodes = 0;
+  for (const auto& node_rank : runtime.control.all_gather(std::to_string(runtime.control.node_rank())))
+    nodes += node_rank == "0";
   const auto integer = [](auto value) { return static_cast<std::int64_t>(value); };
   metrics.attribute("command_line", s.command_line);
   metrics.attribute("configuration", s.configuration);
@@ -48,6 +51,8 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("sequence", shape.sequence);
   metrics.attribute("precision", std::string(name_of(shape.compute)));
   metrics.attribute("hosts", hosts);
+  metrics.attribute("nodes", nodes);
+  metrics.attribute("ranks_per_node", runtime.control.all_max(runtime.control.node_size()));
   metrics.attribute("device", runtime.device.name());
   metrics.attribute("version", version());
   metrics.attribute("git_revision", git_revision());

@@ -61,7 +61,7 @@ struct TrainSettings {
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: only at the end
   int keep_checkpoints = 3;              ///< newest to keep; 0: all
   std::string resume;                    ///< "auto", a checkpoint's folder, or empty: a new run
-  std::int64_t log_interval = 10;        ///< steps between plain progress lines and rows of /ranks
+  std::int64_t log_interval = 10;        ///< steps between plain progress lines and rows a rank
 
   // for the record
   std::string command_line;   ///< as started

@@ -307,8 +307,7 @@ void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
   row.skipped = result.skipped;
   metrics_->train(row);
   if (settings_.log_interval > 0 && (row.step % settings_.log_interval == 0 || row.step == 1))
-    metrics_->ranks(row.step, report.seconds, step.data_seconds, step_seconds,
-                    runtime_.device.memory_in_use());
+    metrics_->ranks(row.step, report, step.data_seconds, step_seconds, runtime_.device.memory_in_use());
   step_seconds_.push_back(step_seconds);
   result_.loss = result.loss;
   progress_->step({row.step, result.loss, result.gradient_norm, row.learning_rate, row.tokens_per_second});

@@ -69,10 +69,19 @@ BOOST_AUTO_TEST_CASE(metrics_files) {
       file.append(row);
     }
     file.append(make_event(3, 0, "signal", "SIGTERM"));
+    file.append(make_communication(5, 1, "world.totals"));
     file.set_run_attribute("grid", "2x2x2");
   }
   expect_words(describe_file(path), {"/train: 5 rows", "first: step=1", "last:  step=5", "loss=5.5",
-                                     "/valid: 0 rows", "kind=signal text=SIGTERM", "grid = 2x2x2"});
+                                     "/valid: 0 rows", "/communication: 1 rows", "rank=1 label=world.totals",
+                                     "kind=signal text=SIGTERM", "grid = 2x2x2"});
+  {
+    const auto file = io::open_file(path, true);
+    BOOST_REQUIRE(H5Ldelete(file.get(), "communication", H5P_DEFAULT) >= 0);
+  }
+  const std::string without = describe_file(path);
+  expect_words(without, {"/train: 5 rows", "kind=signal text=SIGTERM"});
+  BOOST_TEST((without.find("/communication") == std::string::npos));
 }
 
 BOOST_AUTO_TEST_CASE(safetensors_files) {

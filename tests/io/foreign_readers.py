@@ -116,7 +116,7 @@ def test_live(writer, path):
         command = file["run"].attrs["command"]
         check(command in ("llama3d train --steps 1000", b"llama3d train --steps 1000"), "attribute")
         check(file["train"].attrs["step_seconds_unit"] in ("s", b"s"), "unit")
-    for table in ("train", "events", "ranks", "valid"):
+    for table in ("train", "events", "ranks", "communication", "valid"):
         pd.read_hdf(path, table)
     seconds = time.time() - start
     print(f"{reads} live reads of up to {len(rows)} rows in {seconds:.1f} s, killed after row {flushed}")

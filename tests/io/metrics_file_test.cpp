@@ -63,6 +63,13 @@ BOOST_AUTO_TEST_CASE(rows_of_all_tables_come_back) {
     std::vector<RankRow> ranks(3);
     for (int r = 0; r < 3; ++r) ranks[static_cast<std::size_t>(r)].rank = r;
     file.append(ranks);
+    std::vector<CommunicationRow> communication{make_communication(1, 0, "dp.all_gather.parameters"),
+                                                make_communication(1, 2, std::string(60, 'x'))};
+    communication[0].calls = 3;
+    communication[0].bytes = 4096;
+    communication[0].exposed_seconds = 0.25;
+    file.append(communication);
+    file.append(std::vector<CommunicationRow>());
     file.append(make_event(1, 123, "checkpoint", "saved"));
     file.set_run_attribute("command", "llama3d train");
     file.set_run_attribute("gpus", std::int64_t{8});
@@ -76,6 +83,13 @@ BOOST_AUTO_TEST_CASE(rows_of_all_tables_come_back) {
   BOOST_TEST(train[0].tokens == 1000);
   BOOST_TEST(read_table<ValidRow>(path).at(0).perplexity == 12.25);
   BOOST_TEST(read_table<RankRow>(path).at(2).rank == 2);
+  const auto communication = read_table<CommunicationRow>(path);
+  BOOST_REQUIRE(communication.size() == 2u);
+  BOOST_TEST(std::string(communication[0].label) == "dp.all_gather.parameters");
+  BOOST_TEST(communication[0].calls == 3);
+  BOOST_TEST(communication[0].bytes == 4096);
+  BOOST_TEST(communication[0].exposed_seconds == 0.25);
+  BOOST_TEST(::strnlen(communication[1].label, sizeof communication[1].label) == 48u);
   BOOST_TEST(std::string(read_table<EventRow>(path).at(0).kind) == "checkpoint");
   const auto hdf5 = io::open_file(path);
   const auto run = io::own_hdf5<io::Hdf5Group>(H5Gopen2(hdf5.get(), "run", H5P_DEFAULT), "open /run");
@@ -83,6 +97,8 @@ BOOST_AUTO_TEST_CASE(rows_of_all_tables_come_back) {
   BOOST_TEST(io::read_integer_attribute(run.get(), "gpus") == 8);
   const auto train_table = io::open_dataset(hdf5.get(), "train");
   BOOST_TEST(io::read_string_attribute(train_table.get(), "step_seconds_unit") == "s");
+  const auto communication_table = io::open_dataset(hdf5.get(), "communication");
+  BOOST_TEST(io::read_string_attribute(communication_table.get(), "exposed_seconds_unit") == "s");
 }
 
 BOOST_AUTO_TEST_CASE(long_texts_are_cut_between_characters) {
@@ -101,12 +117,15 @@ BOOST_AUTO_TEST_CASE(resuming_cuts_later_rows_and_continues) {
     // Rows out of order: those to be kept move up.
     for (const int step : {10, 1500, 20, 1600, 30})
       file.append(make_event(step, 0, "skip", std::to_string(step)));
+    for (const int step : {990, 1000, 1010})
+      for (const int rank : {0, 1}) file.append(make_communication(step, rank, "world.totals"));
   }
   {
     MetricsFile file(path, 1000);
     BOOST_TEST(file.set_aside().empty());
     BOOST_TEST(file.rows("train") == 1000);
     BOOST_TEST(file.rows("events") == 3);
+    BOOST_TEST(file.rows("communication") == 4);
     file.append(train_row(1001));
   }
   const auto train = read_table<TrainRow>(path);
@@ -116,6 +135,23 @@ BOOST_AUTO_TEST_CASE(resuming_cuts_later_rows_and_continues) {
   const auto events = read_table<EventRow>(path);
   BOOST_TEST(std::string(events.at(1).text) == "20");
   BOOST_TEST(std::string(events.at(2).text) == "30");
+}
+
+BOOST_AUTO_TEST_CASE(resuming_adds_a_table_that_not_every_file_has) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "metrics.h5";
+  { MetricsFile(path).append(train_row(1)); }
+  {
+    const auto file = io::open_file(path, true);
+    BOOST_REQUIRE(H5Ldelete(file.get(), "communication", H5P_DEFAULT) >= 0);
+  }
+  {
+    MetricsFile file(path, 1);
+    BOOST_TEST(file.set_aside().empty());
+    BOOST_TEST(file.rows("train") == 1);
+    file.append(make_communication(2, 0, "world.totals"));
+  }
+  BOOST_TEST(read_table<CommunicationRow>(path).at(0).step == 2);
 }
 
 BOOST_AUTO_TEST_CASE(resuming_without_a_file_begins_one) {

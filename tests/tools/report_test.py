@@ -21,6 +21,8 @@ TRAIN = [("step", "i8"), ("time_ns", "i8"), ("tokens", "i8"), ("loss", "f8"), ("
 VALID = [("step", "i8"), ("loss", "f8"), ("perplexity", "f8")]
 PHASES = ("compute", "tp", "pp", "dp", "optimizer", "data", "idle")
 RANKS = [("step", "i8"), ("rank", "i8"), *((f"{p}_seconds", "f8") for p in PHASES), ("memory_bytes", "i8")]
+COMMUNICATION = [("step", "i8"), ("rank", "i8"), ("label", "S48"), ("calls", "i8"), ("bytes", "i8"), ("seconds", "f8"),
+                 ("exposed_seconds", "f8")]
 EVENTS = [("step", "i8"), ("time_ns", "i8"), ("kind", "S16"), ("text", "S256")]
 ATTRIBUTES = dict(tp=2, pp=2, dp=2, world_size=8, micro_batch_size=4, gradient_accumulation=3, global_batch_size=24,
                   sequence=128, device="cpu", model="llama3-tiny", parameters=1000, hosts="a,b",
@@ -51,6 +53,18 @@ def rank_rows() -> np.ndarray:
     return rows
 
 
+def communication_rows() -> np.ndarray:
+    """Of step 5, which does not count, and of steps 10 and 20, the second of which takes twice the time."""
+    rows = []
+    for step, times in ((5, 1000), (10, 1), (20, 2)):
+        for rank in range(8):
+            rows.append((step, rank, b"dp.reduce_scatter.gradients", 2, 250_000 * rank, 0.5 * times, 0.125 * times))
+            if rank < 4:
+                rows.append((step, rank, b"pp.activation", 3, 4096, 0.25 * times, 0.25 * times))
+            rows.append((step, rank, b"tp.loss", 3, 0, 0.0, 0.0))
+    return np.array(rows, COMMUNICATION)
+
+
 def events(*kinds: tuple[int, str, str]) -> np.ndarray:
     return np.array([(step, 10**18, kind.encode(), text.encode()) for step, kind, text in kinds], EVENTS)
 
@@ -62,6 +76,7 @@ def write_run(path: pathlib.Path, mfu: float = 0.375, train: np.ndarray | None =
         "train": train_rows(mfu) if train is None else train,
         "valid": np.array([(10, 3.0, np.exp(3.0)), (20, 2.6875, np.exp(2.6875))], VALID),
         "ranks": rank_rows(),
+        "communication": communication_rows(),
         "events": events((10, "checkpoint", "step_00000010 <saved>")) if happened is None else happened,
     }
     with h5py.File(path, "w") as file:
@@ -114,9 +129,23 @@ class ReportTest(unittest.TestCase):
 
     def test_missing_values_are_dashes(self) -> None:
         for mfu in (float("nan"), 0.0):
-            path = write_run(self.folder / "bare" / "metrics.h5", mfu=mfu, drop=("valid", "ranks", "sequence"))
+            missing = ("valid", "ranks", "communication", "sequence")
+            path = write_run(self.folder / "bare" / "metrics.h5", mfu=mfu, drop=missing)
             cells = self.cells(path)
             self.assertEqual((cells[5], cells[6], cells[9]), ("-", "1.00 GiB", "-"))
+            self.assertNotIn("communication", report("--table-only", path).stdout)
+
+    def test_communication_by_label(self) -> None:
+        path = write_run(self.folder / "quick" / "metrics.h5")
+        heading, heads, _, *rows = report("--table-only", path).stdout.partition("\n\n")[2].splitlines()
+        self.assertEqual(heading, "quick: communication")
+        self.assertEqual(re.split(r"  +", heads), ["label", "bytes/step/rank", "sec/step", "exposed sec/step", "hidden"])
+        # Means over eight ranks, half of which have the second label; what moves nothing is left out.
+        self.assertEqual([re.split(r"  +", row) for row in rows],
+                         [["dp.reduce_scatter.gradients", "875,000", "0.75", "0.1875", "75.0 %"],
+                          ["pp.activation", "2,048", "0.1875", "0.1875", "0.0 %"]])
+        all_steps = report("--table-only", "--skip-steps", 0, path).stdout
+        self.assertIn("167.2", all_steps)  # 0.5 s * (1000 + 1 + 2) / 3
 
     def test_page_holds_everything(self) -> None:
         write_run(self.folder / "quick" / "metrics.h5")
@@ -128,7 +157,8 @@ class ReportTest(unittest.TestCase):
             self.assertEqual((output / f"{name}.png").read_bytes()[:4], b"\x89PNG")
         self.assertEqual(page.count("data:image/png;base64,"), 3)
         self.assertNotRegex(page, r'(src|href)="(?!data:)')
-        for words in ("TP2 x PP2 x DP2 1f1b", "step_00000010 &lt;saved&gt;", "llama3d train &lt;quick&gt;", "measured"):
+        for words in ("TP2 x PP2 x DP2 1f1b", "step_00000010 &lt;saved&gt;", "llama3d train &lt;quick&gt;", "measured",
+                      "dp.reduce_scatter.gradients</td><td>875,000</td>"):
             self.assertIn(words, page)
 
     def test_resumed_run(self) -> None:
