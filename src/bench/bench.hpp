@@ -30,6 +30,8 @@ double bench_attention(Laboratory& laboratory, const RunShape& run, const BenchS
 struct StepBench {
   std::vector<double> step_seconds;
   std::size_t planned_bytes = 0, used_bytes = 0;
+  LabelRecords communication;     ///< of this rank in all timed steps
+  TensorParallelOverlap overlap;  ///< as chosen
 };
 
 /// Whole optimizer steps on random tokens. Collective. `warmup` steps come first and are not counted.

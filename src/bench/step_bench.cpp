@@ -44,8 +44,10 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
         random_rows(engine.plan(), static_cast<std::uint64_t>(m * run.grid.dp) +
                                        static_cast<std::uint64_t>(engine.plan().grid.coordinate().dp)));
   const auto finish_step = [&](int step) {
-    const double seconds = engine.take_report().step_seconds;
-    if (step > warmup) result.step_seconds.push_back(seconds);
+    const StepReport report = engine.take_report();
+    if (step <= warmup) return;
+    result.step_seconds.push_back(report.step_seconds);
+    for (const auto& [label, record] : report.communication) result.communication[label] += record;
   };
   // As the trainer does: a step is queued before the last one is waited for.
   for (int step = 1; step <= warmup + steps; ++step) {
@@ -54,6 +56,7 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
   }
   finish_step(warmup + steps);
   result.used_bytes = runtime.device.memory_in_use();
+  result.overlap = engine.overlap();
   return result;
 }
 

@@ -64,6 +64,22 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+/// What each label moved and took a step on this rank, and how much of it computing hid.
+void print_communication(const StepBench& result) {
+  const auto steps = static_cast<double>(result.step_seconds.size());
+  fmt::print("{:<28} {:>8} {:>12} {:>12} {:>12} {:>8}\n", "communication a step, rank 0", "calls", "bytes",
+             "ms", "exposed ms", "hidden");
+  for (const auto& [label, record] : result.communication) {
+    if (record.bytes == 0) continue;
+    fmt::print("{:<28} {:>8.0f} {:>12} {:>12.3f} {:>12.3f} {:>7.1f}%\n", label.name,
+               static_cast<double>(record.calls) / steps,
+               format_bytes(static_cast<std::size_t>(static_cast<double>(record.bytes) / steps)),
+               record.seconds / steps * 1e3, record.exposed_seconds / steps * 1e3,
+               100 * (1 - record.exposed_seconds / record.seconds));
+  }
+  if (result.overlap.enabled) fmt::print("tensor-parallel rows travel in {} blocks\n", result.overlap.blocks);
+}
+
 /// Whole steps, against the time their products and attention would take alone.
 void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime& runtime,
                        const BenchSink& sink) {
@@ -106,6 +122,7 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
                runtime.device.peak_source());
   fmt::print("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
              format_bytes(result.used_bytes));
+  if (run.grid.world() > 1) print_communication(result);
 }
 
 int run(MpiSession& session, int argc, char** argv) {

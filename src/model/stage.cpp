@@ -188,8 +188,15 @@ void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
   }
 }
 
+void Stage::draw_products_in_blocks() const {
+  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
+  std::uint64_t key = 0;
+  for (const Tensor& tensor : {a.input_normed, a.attention, a.middle_normed, a.gated, memory_->delta})
+    tp_.kernels().fill_normal(tensor, ++key, 0, 0, tensor.columns(), 1, *stream_);
+}
+
 void Stage::run_products_in_blocks() const {
-  LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
+  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
   layers_.front().run_products_in_blocks(a, layer_gradients(0, 0), memory_->scratch, memory_->delta);
 }
 

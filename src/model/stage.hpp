@@ -94,8 +94,8 @@ class Stage {
 
   /// Blocks must divide the rows of a shard and be the same on all stages.
   void set_overlap(TensorParallelOverlap overlap) { tp_.set_overlap(overlap); }
-  /// Runs the products that blocks matter to, once, on any values: to be timed. No micro-batch may be under
-  /// way.
+  /// The products that blocks matter to, on random values: to be timed before a run begins.
+  void draw_products_in_blocks() const;
   void run_products_in_blocks() const;
 
   Tensor loss_gradient(int slot) const {

@@ -190,6 +190,10 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   RankSchedule schedule = make_schedule(shape.schedule, pipeline).ranks[stage];
   const StageLayout layout =
       layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
+  if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
+    throw ConfigurationError(
+        fmt::format("--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
+                    shape.overlap.blocks, layout.shape.shard_rows));
   RankPlan plan{shape,  grid, pipeline, std::move(partition), std::move(table), std::move(schedule),
                 layout, {},   {}};
   plan.buffers = PipelineBufferCounts::of(plan.schedule);

@@ -26,6 +26,7 @@ struct RunShape {
   DType compute = DType::fp32;
   StateOptions states;
   Recompute recompute = Recompute::none;
+  TensorParallelOverlap overlap;  ///< blocks 0: to be measured
 
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
   /// of micro-batch size x DP.

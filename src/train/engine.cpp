@@ -4,6 +4,7 @@
 
 #include "compute/kernels.hpp"
 #include "mpi/labels.hpp"
+#include "train/overlap_choice.hpp"
 
 namespace llama3d {
 namespace {
@@ -40,6 +41,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
                                    *communicators_->tp, memory_.stage, state.parameters, state.gradients,
                                    state.loss_totals());
+  overlap_ = choose_overlap(plan_, state.parameters, *stage_, runtime.device, *stream_, runtime.control);
   executor_ = std::make_unique<PipelineExecutor>(plan_.pipeline, plan_.grid.coordinate().pp, *stage_,
                                                  *communicators_->pp_forward, *communicators_->pp_backward,
                                                  *stream_, memory_.boundaries);

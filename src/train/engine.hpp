@@ -52,6 +52,8 @@ class Engine {
   Evaluation evaluate(std::span<const BatchRows> micro_batches);
 
   const RankPlan& plan() const { return plan_; }
+  /// As chosen at the start.
+  TensorParallelOverlap overlap() const { return overlap_; }
   DistributedOptimizer& optimizer() { return *optimizer_; }
   Stage& stage() { return *stage_; }
   PipelineExecutor& executor() { return *executor_; }
@@ -74,6 +76,7 @@ class Engine {
   StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;
+  TensorParallelOverlap overlap_;
   Runtime* runtime_;
   std::unique_ptr<GridCommunicators> communicators_;
   std::unique_ptr<Stream> stream_;

@@ -26,7 +26,7 @@ std::string describe_run(const TrainSettings& s, const RunShape& shape, const De
 }
 
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, const RunShape& shape,
-                           Runtime& runtime) {
+                           TensorParallelOverlap overlap, Runtime& runtime) {
   std::string hosts;
   std::set<std::string> seen;
   for (const auto& host : runtime.control.all_gather(runtime.control.host()))
@@ -43,6 +43,7 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("world_size", integer(shape.grid.world()));
   metrics.attribute("pipeline_schedule", std::string(name_of(shape.schedule)));
   metrics.attribute("method", method(shape));
+  metrics.attribute("tp_overlap_blocks", integer(overlap.enabled ? overlap.blocks : 0));
   metrics.attribute("model", shape.model.name);
   metrics.attribute("parameters", shape.model.parameters());
   metrics.attribute("micro_batch_size", shape.micro_batch);

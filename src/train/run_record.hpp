@@ -13,7 +13,7 @@ namespace llama3d {
 std::string describe_run(const TrainSettings& settings, const RunShape& shape, const Device& device);
 /// The attributes of /run. Collective.
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& settings, const RunShape& shape,
-                           Runtime& runtime);
+                           TensorParallelOverlap overlap, Runtime& runtime);
 /// What a checkpoint records besides its position: a JSON object.
 std::string checkpoint_attributes(const TrainSettings& settings, const RunShape& shape);
 /// "TP 2 x PP 2 x DP 2, 1f1b"

@@ -145,7 +145,7 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
   start();
   // Only now, so that a run that can't start leaves nothing behind.
   fail_together(runtime.control, [&] { open_output(); });
-  record_run_attributes(*metrics_, settings_, shape_, runtime_);
+  record_run_attributes(*metrics_, settings_, shape_, engine_->overlap(), runtime_);
   if (position_.step > 0)
     metrics_->event(position_.step, "resume", fmt::format("at step {}", position_.step));
   progress_ = std::make_unique<Progress>(leader_, position_.step, settings.steps, settings.log_interval);
@@ -370,6 +370,7 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
                   .master = s.master_weights,
                   .offload = s.offload_optimizer};
   shape.recompute = s.recompute;
+  shape.overlap = {.enabled = s.tp_overlap, .blocks = s.tp_overlap_blocks};
   return shape;
 }
 
