@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "cuda/check.hpp"
 #include "cuda/nccl_communicator.hpp"
+#include "mpi/labels.hpp"
 #include "mpi/local_communicator.hpp"
 
 namespace llama3d {
@@ -16,6 +17,8 @@ namespace {
 using cuda::check_nccl;
 using cuda::copy_gpu_tensor;
 using cuda::NcclCommHandle;
+
+constexpr int collective_blocks = 16, transfer_blocks = 8;
 
 void allow_shared_gpus() {
   if (!cuda::nccl_at_least(2, 30))
@@ -26,13 +29,25 @@ void allow_shared_gpus() {
   setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", /*overwrite=*/0);
 }
 
+/// Most blocks, and so multiprocessors, that an operation may take. Every one of them has buffers to each
+/// peer.
+ncclConfig_t with_blocks(int most) {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  // A limit of the site's wins.
+  if (!std::getenv("NCCL_MAX_CTAS")) config.maxCTAs = most;
+  return config;
+}
+
 NcclCommHandle connect_world(ControlPlane& control) {
   ncclUniqueId id{};
   if (control.rank() == 0) check_nccl(ncclGetUniqueId(&id), "asking NCCL for an address");
   const std::string address = control.broadcast(std::string(id.internal, sizeof id.internal), 0);
   std::memcpy(id.internal, address.data(), sizeof id.internal);
   ncclComm_t comm = nullptr;
-  check_nccl(ncclCommInitRank(&comm, control.size(), id, control.rank()), "connecting the ranks");
+  // It sums a few numbers a step.
+  ncclConfig_t config = with_blocks(1);
+  check_nccl(ncclCommInitRankConfig(&comm, control.size(), id, control.rank(), &config),
+             "connecting the ranks");
   return NcclCommHandle(comm);
 }
 
@@ -43,13 +58,17 @@ class Builder {
       : world_(&world), log_(&log), ordinal_(ordinal) {}
 
   /// The ranks that give the same color, `size` of them, ordered by `place`; none for color -1.
-  std::unique_ptr<Communicator> group(int color, int size, int place, StreamPriority priority) const {
+  std::unique_ptr<Communicator> group(int color, int size, int place, int most_blocks) const {
     if (size == 1) return std::make_unique<LocalCommunicator>(*log_, copy_gpu_tensor);
     ncclComm_t part = nullptr;
-    check_nccl(ncclCommSplit(world_->get(), color < 0 ? NCCL_SPLIT_NOCOLOR : color, place, &part, nullptr),
+    ncclConfig_t config = with_blocks(most_blocks);
+    check_nccl(ncclCommSplit(world_->get(), color < 0 ? NCCL_SPLIT_NOCOLOR : color, place, &part, &config),
                "connecting a group of ranks");
     if (!part) return nullptr;
-    return std::make_unique<cuda::NcclCommunicator>(NcclCommHandle(part), *log_, ordinal_, priority);
+    return adopt(NcclCommHandle(part));
+  }
+  std::unique_ptr<Communicator> adopt(NcclCommHandle comm) const {
+    return std::make_unique<cuda::NcclCommunicator>(std::move(comm), *log_, ordinal_, StreamPriority::high);
   }
 
  private:
@@ -58,10 +77,52 @@ class Builder {
   int ordinal_;
 };
 
+/// NCCL connects two ranks, and takes the memory for it, when they first have something to say to each other,
+/// and holds the host meanwhile: two ranks that began with different groups would wait for each other for
+/// ever.
+class FirstContact {
+ public:
+  explicit FirstContact(Device& device)
+      : memory_(device.allocate(bytes)), stream_(device.create_stream(StreamPriority::normal)) {}
+  ~FirstContact() { stream_->synchronize(); }
+
+  void collectives(Communicator& group) {
+    const int ranks = group.size();
+    const Tensor whole = tensor(elements * ranks),
+                 own = whole.slice(elements * group.rank(), elements * (group.rank() + 1));
+    finish(group.all_reduce(tensor(2), ReduceOperation::sum, label, *stream_));
+    finish(group.all_reduce(whole, ReduceOperation::sum, label, *stream_));
+    finish(group.all_gather(own, whole, label, *stream_));
+    finish(group.reduce_scatter(whole, own, label, *stream_));
+  }
+  /// With both neighbours in the ring of stages.
+  void transfers(Communicator& group) {
+    const int ranks = group.size(), next = (group.rank() + 1) % ranks,
+              previous = (group.rank() + ranks - 1) % ranks;
+    const Transfer ring[] = {{Transfer::Direction::send, tensor(1), next},
+                             {Transfer::Direction::receive, tensor(2).slice(1, 2), previous}};
+    const Transfer back[] = {{Transfer::Direction::send, tensor(1), previous},
+                             {Transfer::Direction::receive, tensor(2).slice(1, 2), next}};
+    finish(group.exchange(ring, label, *stream_));
+    finish(group.exchange(back, label, *stream_));
+  }
+
+ private:
+  static constexpr Label label = labels::control_barrier;
+  static constexpr std::int64_t elements = 1 << 16;
+  static constexpr std::size_t bytes = std::size_t{256} << 20;
+
+  Tensor tensor(std::int64_t count) const { return {memory_.get(), DType::fp32, {count}}; }
+  void finish(WorkHandle work) { work->wait(*stream_); }
+
+  DeviceMemory memory_;
+  std::unique_ptr<Stream> stream_;
+};
+
 }  // namespace
 
 std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
-                                                           bool shared_gpus) {
+                                                           Device& device, bool shared_gpus) {
   const auto& [tp_size, pp_size, dp_size] = grid.shape();
   const auto& [tp, pp, dp] = grid.coordinate();
   if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
@@ -71,14 +132,21 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   auto group = std::make_unique<GridCommunicators>();
   NcclCommHandle world = connect_world(control);
   const Builder builder(world, group->log, ordinal);
-  const auto high = StreamPriority::high;
-  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, high);
-  group->dp = builder.group(pp * tp_size + tp, dp_size, dp, high);
-  group->pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, high);
-  group->pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, high);
+  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, collective_blocks);
+  group->dp = builder.group(pp * tp_size + tp, dp_size, dp, collective_blocks);
+  group->pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
+  group->pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
   const bool at_an_end = grid.first_stage() || grid.last_stage();
-  if (pp_size > 1) group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, high);
-  group->world = std::make_unique<cuda::NcclCommunicator>(std::move(world), group->log, ordinal, high);
+  if (pp_size > 1)
+    group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
+  group->world = builder.adopt(std::move(world));
+
+  FirstContact contact(device);
+  for (Communicator* collective :
+       {group->world.get(), group->tp.get(), group->dp.get(), group->embedding.get()})
+    if (collective && collective->size() > 1) contact.collectives(*collective);
+  for (Communicator* channel : {group->pp_forward.get(), group->pp_backward.get()})
+    if (channel->size() > 1) contact.transfers(*channel);
   return group;
 }
 

@@ -7,7 +7,8 @@
 
 namespace llama3d {
 
-std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane&, bool) {
+std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane&, Device&,
+                                                           bool) {
   if (grid.shape().world() == 1) return make_local_communicators(cuda::copy_gpu_tensor);
   throw ConfigurationError(fmt::format(
       "--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "

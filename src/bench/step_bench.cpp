@@ -30,8 +30,9 @@ BatchRows random_rows(const RankPlan& plan, std::uint64_t key) {
 StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int steps) {
   RankPlan plan = make_rank_plan(run, runtime.control.rank(), runtime.device.kernels());
   StepBench result;
-  result.planned_bytes = plan.memory.total() + runtime.device.reserved_bytes();
-  Engine engine(std::move(plan), {}, runtime);
+  auto communicators = runtime.make_communicators(plan.grid);
+  result.planned_bytes = plan.memory.total() + DeviceRoom::of(runtime.device).reserved;
+  Engine engine(std::move(plan), {}, runtime, std::move(communicators));
   {
     ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
                      engine.memory().state, runtime.device, engine.stream());

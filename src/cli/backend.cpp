@@ -30,8 +30,9 @@ bool has_gpu() {
 std::unique_ptr<Device> make_gpu(int node_rank) {
   return make_cuda_device(node_rank);
 }
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control, bool shared) {
-  return make_nccl_communicators(grid, control, shared);
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
+                                                Device& device, bool shared) {
+  return make_nccl_communicators(grid, control, device, shared);
 }
 #else
 bool has_gpu() {
@@ -40,7 +41,7 @@ bool has_gpu() {
 std::unique_ptr<Device> make_gpu(int) {
   throw ConfigurationError("--device cuda: this llama3d was built without CUDA; use --device cpu");
 }
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, bool) {
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&, bool) {
   throw ContractViolation("GPUs in a build without CUDA");
 }
 #endif
@@ -106,8 +107,8 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
 
 Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options) {
   const bool on_gpus = device.kind() == "cuda", shared = options.allow_gpu_sharing;
-  return {device, session.control(), [&session, on_gpus, shared](const ProcessGrid& grid) {
-            if (on_gpus) return connect_gpus(grid, session.control(), shared);
+  return {device, session.control(), [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
+            if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
             return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
           }};
 }

@@ -70,7 +70,7 @@ void print_communication(const StepBench& result) {
   fmt::print("{:<28} {:>8} {:>12} {:>12} {:>12} {:>8}\n", "communication a step, rank 0", "calls", "bytes",
              "ms", "exposed ms", "hidden");
   for (const auto& [label, record] : result.communication) {
-    if (record.bytes == 0) continue;
+    if (record.calls == 0 || record.seconds == 0) continue;
     fmt::print("{:<28} {:>8.0f} {:>12} {:>12.3f} {:>12.3f} {:>7.1f}%\n", label.name,
                static_cast<double>(record.calls) / steps,
                format_bytes(static_cast<std::size_t>(static_cast<double>(record.bytes) / steps)),

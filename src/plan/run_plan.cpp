@@ -191,9 +191,9 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   const StageLayout layout =
       layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
-    throw ConfigurationError(
-        fmt::format("--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
-                    shape.overlap.blocks, layout.shape.shard_rows));
+    throw ConfigurationError(fmt::format(
+        "--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
+        shape.overlap.blocks, layout.shape.shard_rows));
   RankPlan plan{shape,  grid, pipeline, std::move(partition), std::move(table), std::move(schedule),
                 layout, {},   {}};
   plan.buffers = PipelineBufferCounts::of(plan.schedule);
@@ -215,7 +215,7 @@ RankMemory allocate(const RankPlan& plan, Device& device) {
 DeviceRoom DeviceRoom::of(const Device& device, int node_ranks) {
   const auto ranks = static_cast<std::size_t>(node_ranks);
   if (device.kind() == "cpu") return {device.memory_bytes() / ranks, device.reserved_bytes(), std::nullopt};
-  return {device.memory_bytes(), device.reserved_bytes(), available_host_memory() / ranks};
+  return {device.memory_bytes(), device.memory_in_use(), available_host_memory() / ranks};
 }
 
 MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {

@@ -30,10 +30,11 @@ LabelRecords sum_of(LabelRecords records, const LabelRecords& others) {
 
 }  // namespace
 
-Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime)
+Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
+               std::unique_ptr<GridCommunicators> communicators)
     : plan_(std::move(plan)),
       runtime_(&runtime),
-      communicators_(runtime.make_communicators(plan_.grid)),
+      communicators_(std::move(communicators)),
       stream_(runtime.device.create_stream(StreamPriority::normal)),
       memory_(allocate(plan_, runtime.device)),
       host_totals_(runtime.device.allocate_host(2 * sizeof(double))) {

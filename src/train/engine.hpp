@@ -31,8 +31,10 @@ struct Evaluation {
 
 class Engine {
  public:
-  /// Collective: makes the grid's communicators and takes all memory. `runtime` must outlive the engine.
-  Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime);
+  /// Collective: takes all memory. `communicators` are those of the plan's grid; `runtime` must outlive the
+  /// engine.
+  Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
+         std::unique_ptr<GridCommunicators> communicators);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 

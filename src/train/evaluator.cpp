@@ -43,7 +43,8 @@ Evaluation evaluate_checkpoint(TrainSettings settings, Runtime& runtime) {
     settings.valid_data = settings.data;
     batches.emplace(settings, *plan);
   });
-  Engine engine(std::move(*plan), {}, runtime);
+  auto communicators = runtime.make_communicators(plan->grid);
+  Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
   ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
                    engine.memory().state, runtime.device, engine.stream());
   Checkpoints({}, 0, attributes, runtime.control, [](const std::string&) {

@@ -15,7 +15,8 @@ void check_settings(const TrainSettings& s) {
   const auto number = [](auto value) { return static_cast<double>(value); };
   require(s.tp_size >= 1, "tp-size", s.tp_size, "at least 1");
   require(s.pp_size >= 1, "pp-size", s.pp_size, "at least 1");
-  require(s.tp_overlap_blocks >= 0, "tp-overlap-blocks", s.tp_overlap_blocks, "at least 1, or 0 for automatic");
+  require(s.tp_overlap_blocks >= 0, "tp-overlap-blocks", s.tp_overlap_blocks,
+          "at least 1, or 0 for automatic");
   require(s.pipeline_chunks >= 0, "pipeline-chunks", s.pipeline_chunks, "0 or more");
   require(s.global_batch_size >= 0, "global-batch-size", number(s.global_batch_size),
           "at least 1, or 0 for automatic");

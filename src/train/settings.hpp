@@ -25,8 +25,8 @@ struct TrainSettings {
   // grid
   int tp_size = 1;
   int pp_size = 1;
-  bool tp_overlap = true;    ///< tensor-parallel communication runs beside products
-  int tp_overlap_blocks = 0; ///< in which rows travel; 0: measured on GPUs, 1 on CPUs
+  bool tp_overlap = true;     ///< tensor-parallel communication runs beside products
+  int tp_overlap_blocks = 0;  ///< in which rows travel; 0: measured on GPUs, 1 on CPUs
   ScheduleKind pipeline_schedule = ScheduleKind::one_f_one_b;
   int pipeline_chunks = 0;           ///< model chunks a stage; 0: 2 for interleaved, else 1
   std::vector<int> pipeline_layers;  ///< layers of every part of the pipeline; empty: balanced

@@ -137,8 +137,12 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
       leader_(runtime.control.rank() == 0),
       schedule_(learning_rate_schedule(settings)) {
   std::optional<RankPlan> plan;
+  fail_together(runtime.control, [&] { shape_ = run_shape(settings_, runtime.control.size()); });
+  // Before memory is planned: communicators take some of the device's.
+  auto communicators = runtime.make_communicators(ProcessGrid(shape_.grid, runtime.control.rank()));
   fail_together(runtime.control, [&] { check_and_plan(plan); });
-  engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime);
+  engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime,
+                                     std::move(communicators));
   state_ =
       std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
                                    engine_->memory().state, runtime.device, engine_->stream());
@@ -154,7 +158,6 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
 void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   Kernels& kernels = runtime_.device.kernels();
   ControlPlane& control = runtime_.control;
-  shape_ = run_shape(settings_, control.size());
   const auto most = check_fits(shape_, kernels, DeviceRoom::of(runtime_.device, control.node_size()));
   plan.emplace(make_rank_plan(shape_, control.rank(), kernels));
   batches_.emplace(settings_, *plan);

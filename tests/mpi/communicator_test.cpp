@@ -20,8 +20,8 @@ constexpr DType all_types[] = {DType::fp32, DType::bf16, DType::fp64, DType::int
 constexpr Label label = labels::world_totals;
 
 std::unique_ptr<GridCommunicators> make_communicators(const ProcessGrid& grid) {
-  TestPlace::get(control().node_rank());
-  return gpu_required() ? connect_gpus(grid, control()) : session().make_communicators(grid);
+  const TestPlace& place = TestPlace::get(control().node_rank());
+  return gpu_required() ? connect_gpus(grid, control(), *place.gpu) : session().make_communicators(grid);
 }
 
 /// A communicator and the world ranks that it should consist of.

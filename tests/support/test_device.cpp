@@ -24,9 +24,10 @@ bool gpu_available() {
 std::unique_ptr<Device> make_gpu(int node_rank) {
   return make_cuda_device(node_rank);
 }
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control) {
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
+                                                Device& device) {
   const bool shared = control.node_size() > cuda_device_count();
-  return make_nccl_communicators(grid, control, shared);
+  return make_nccl_communicators(grid, control, device, shared);
 }
 #else
 bool gpu_available() {
@@ -35,7 +36,7 @@ bool gpu_available() {
 std::unique_ptr<Device> make_gpu(int) {
   throw std::logic_error("a test asks for a GPU, and this build has no CUDA");
 }
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&) {
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&) {
   throw std::logic_error("a test asks for GPUs, and this build has no CUDA");
 }
 #endif

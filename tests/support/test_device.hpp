@@ -19,6 +19,7 @@ std::unique_ptr<Device> make_gpu(int node_rank = 0);
 /// The GPU when it is required, otherwise the host on one thread.
 std::unique_ptr<Device> make_test_device(int node_rank = 0);
 /// The communicators of GPUs, which ranks may share. Throws where the build has none.
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control);
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
+                                                Device& device);
 
 }  // namespace llama3d::test

@@ -150,7 +150,8 @@ BOOST_AUTO_TEST_CASE(blocks_of_rows_do_not_matter) {
   const int ranks = control().size();
   BOOST_TEST(ranks > 0);
   if (ranks % 2 != 0) return;
-  for (const TensorParallelOverlap overlap : {TensorParallelOverlap{.enabled = false, .blocks = 1}, {true, 2}, {true, 4}})
+  for (const TensorParallelOverlap overlap :
+       {TensorParallelOverlap{.enabled = false, .blocks = 1}, {true, 2}, {true, 4}})
     for (const ScheduleKind schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble}) {
       // 8 sequences of 7 rows, of which a rank of TP 2 has 28.
       const std::int64_t micro_batch = global_batch % (8 * std::max(1, ranks / 4)) == 0 ? 8 : 0;

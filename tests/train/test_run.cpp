@@ -77,13 +77,14 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
     : device_(make_test_device(control().node_rank())),
       local_control_(alone ? make_local_control_plane() : nullptr) {
   ControlPlane& agreement = alone ? *local_control_ : control();
-  const auto make = [alone, &agreement](const ProcessGrid& grid) {
-    if (gpu_required()) return connect_gpus(grid, agreement);
+  const auto make = [this, alone, &agreement](const ProcessGrid& grid) {
+    if (gpu_required()) return connect_gpus(grid, agreement, *device_);
     return alone ? make_local_communicators() : session().make_communicators(grid);
   };
   runtime_ = std::make_unique<Runtime>(Runtime{*device_, agreement, make});
-  engine_ = std::make_unique<Engine>(make_rank_plan(shape, agreement.rank(), device_->kernels()), options,
-                                     *runtime_);
+  RankPlan plan = make_rank_plan(shape, agreement.rank(), device_->kernels());
+  auto communicators = runtime_->make_communicators(plan.grid);
+  engine_ = std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators));
   state_ =
       std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
                                    engine_->memory().state, *device_, engine_->stream());
