@@ -27,6 +27,7 @@ struct EvalCommand {
                   "attention and positions restart at every document");
     add_shape_options(line, settings);
     add_machine_options(line, machine);
+    add_job_options(line, settings);
   }
 };
 
@@ -47,7 +48,8 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   Runtime runtime{*device, control,
-                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); },
+                  command.settings.comm_timeout};
   const Evaluation e = evaluate_checkpoint(command.settings, runtime);
   if (leader)
     fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);

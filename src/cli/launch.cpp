@@ -22,7 +22,8 @@ int train_in(MpiSession& session, const TrainSettings& settings, const MachineOp
     device = make_device(machine.device, machine.threads, control);
   });
   Runtime runtime{*device, control,
-                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); }};
+                  [&](const ProcessGrid& grid) { return make_communicators(session, grid); },
+                  settings.comm_timeout};
   return static_cast<int>(train(settings, runtime).status);
 }
 

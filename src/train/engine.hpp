@@ -6,6 +6,7 @@
 #include <span>
 
 #include "data/dataset.hpp"
+#include "mpi/watchdog.hpp"
 #include "plan/run_plan.hpp"
 #include "train/runtime.hpp"
 
@@ -31,7 +32,8 @@ struct Evaluation {
 
 class Engine {
  public:
-  /// Collective: makes the grid's communicators and takes all memory. `runtime` must outlive the engine.
+  /// Collective: makes the grid's communicators, takes all memory and has a watchdog look after the job from
+  /// here to the engine's end. `runtime` must outlive the engine.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -84,6 +86,7 @@ class Engine {
   DeviceMemory host_totals_;  ///< (2) fp64
   StepEvents events_[3];      ///< of two steps under way and the one before
   std::deque<StepUnderWay> under_way_;
+  std::unique_ptr<Watchdog> watchdog_;  ///< last: it looks at the communicators
 };
 
 }  // namespace llama3d
