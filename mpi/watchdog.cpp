@@ -76,6 +76,7 @@ Watchdog::Watchdog(ControlPlane& control, Activity& communication, std::vector<C
   pthread_sigmask(SIG_SETMASK, &all, &before);
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(thread_.native_handle(), "watchdog");
 }
 
 Watchdog::~Watchdog() {
