@@ -111,8 +111,6 @@ class Hangs(WatchdogTest):
         job, pids = self.trained(8, "grid", "--tp-size", 2, "--pp-size", 2)
         send([pids[5]], signal.SIGSTOP)
         lines = self.ended_by_report(job, pids, 5)
-        # With several micro-batches a stage, some rank is in the middle of one.
-        self.assertTrue(any("micro-batch" in text for _, text in lines), lines)
         last = self.nothing_after("grid")
         steps = {int(step) for _, text in lines for step in re.findall(r"step (\d+)", text)}
         self.assertLessEqual(steps, {last, last + 1}, "all ranks are in the step after the last recorded")
