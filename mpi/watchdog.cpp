@@ -22,8 +22,10 @@ namespace {
 constexpr double longest_interval = 0.25;
 /// A sleep longer than wanted by this: the process was stopped.
 constexpr double stopped_seconds = 2;
-/// For ncclCommAbort and the like, and for the end in all.
-constexpr std::chrono::seconds abort_time{2}, end_time{4};
+/// For ncclCommAbort and the like.
+constexpr std::chrono::seconds abort_time{2};
+/// From the question on until this rank ends by itself, though MPI_Abort may still be at work.
+constexpr std::chrono::seconds end_time{9};
 /// So that an answer fits into a datagram.
 constexpr std::size_t longest_failure = 800;
 
@@ -48,12 +50,15 @@ void print(const std::string& text) {
 }  // namespace
 
 std::string WatchdogMessage::encode() const {
-  return question ? "?" : (asks ? "asks " : "told ") + state.encode();
+  if (kind == Kind::question) return "?";
+  if (kind == Kind::report) return "!";
+  return (asks ? "asks " : "told ") + state.encode();
 }
 
 WatchdogMessage WatchdogMessage::decode(const std::string& text) {
-  if (text == "?") return {.question = true, .asks = true, .state = {}};
-  return {.question = false, .asks = text.starts_with("asks "), .state = RankState::decode(text.substr(5))};
+  if (text == "?") return {Kind::question, true, {}};
+  if (text == "!") return {Kind::report, true, {}};
+  return {Kind::answer, text.starts_with("asks "), RankState::decode(text.substr(5))};
 }
 
 Watchdog::Watchdog(ControlPlane& control, Activity& communication, std::vector<Communicator*> communicators,
@@ -97,6 +102,8 @@ void Watchdog::run() {
   }
   if (asks_ && !ask()) return;
   if ((!asks_ || yields_) && !stand_by()) return;
+  if (reported_) return end("");
+  tell_all({WatchdogMessage::Kind::report, true, {}}, false);
   end(hang_report(headline(), hosts_, states_, control_->rank()));
 }
 
@@ -111,17 +118,19 @@ bool Watchdog::sleep(double seconds) {
 }
 
 void Watchdog::receive() {
+  using Kind = WatchdogMessage::Kind;
+  auto& own = states_[static_cast<std::size_t>(control_->rank())];
   while (const auto received = datagrams_.receive()) {
+    if (received->rank == control_->rank()) continue;
     const auto message = WatchdogMessage::decode(received->text);
-    if (message.question && !frozen_) freeze(look());
-    if (message.asks && received->rank < control_->rank()) yields_ = true;
-    auto& known = states_[static_cast<std::size_t>(received->rank)];
-    if (!message.question) {
-      if (received->rank != control_->rank()) known = message.state;
-      continue;
-    }
-    const auto& own = states_[static_cast<std::size_t>(control_->rank())];
-    datagrams_.answer(*received, WatchdogMessage{.question = false, .asks = asks_, .state = *own}.encode());
+    if (message.kind == Kind::answer)
+      states_[static_cast<std::size_t>(received->rank)] = message.state;
+    else if (!frozen_)
+      freeze(look());
+    if (message.kind == Kind::question)
+      datagrams_.answer(*received, WatchdogMessage{Kind::answer, asks_, *own}.encode());
+    reported_ = reported_ || message.kind == Kind::report;
+    yields_ = yields_ || reported_ || (message.asks && received->rank < control_->rank());
   }
 }
 
@@ -158,13 +167,9 @@ bool Watchdog::ask() {
   const auto over = [this] {
     return yields_ || all_answered() || seconds_since(frozen_at_) > options_.answer_seconds;
   };
-  const std::string question = WatchdogMessage{.question = true, .asks = true, .state = {}}.encode();
   while (!over()) {
     const auto asked_at = Clock::now();
-    for (int rank = 0; rank < std::ssize(states_); ++rank) {
-      if (!states_[static_cast<std::size_t>(rank)]) datagrams_.send(rank, question);
-      receive();  // before the answers of many ranks are too many for the socket
-    }
+    tell_all({WatchdogMessage::Kind::question, true, {}}, true);
     while (!over() && seconds_since(asked_at) < longest_interval) {
       if (!sleep(longest_interval - seconds_since(asked_at))) return false;
       receive();
@@ -174,11 +179,21 @@ bool Watchdog::ask() {
 }
 
 bool Watchdog::stand_by() {
-  while (seconds_since(frozen_at_) < options_.patience_seconds) {
-    if (!sleep(options_.patience_seconds - seconds_since(frozen_at_))) return false;
+  // One after the other, so that the first of them is heard by the rest.
+  const double patience = options_.patience_seconds + 0.5 * control_->rank() / control_->size();
+  while (seconds_since(frozen_at_) < patience) {
+    if (!sleep(patience - seconds_since(frozen_at_))) return false;
     receive();
   }
   return true;
+}
+
+void Watchdog::tell_all(const WatchdogMessage& message, bool only_missing) {
+  for (int rank = 0; rank < std::ssize(states_); ++rank) {
+    if (rank == control_->rank() || (only_missing && states_[static_cast<std::size_t>(rank)])) continue;
+    datagrams_.send(rank, message.encode());
+    receive();  // before the answers of many ranks are too many for the socket
+  }
 }
 
 std::string Watchdog::headline() const {
@@ -206,7 +221,7 @@ void Watchdog::end(const std::string& report) {
       abort_communicators();
       control_->abort(status);
     }).detach();
-    std::this_thread::sleep_for(end_time);
+    std::this_thread::sleep_until(frozen_at_ + end_time);
   } catch (const std::system_error&) {
     print(report);
   }

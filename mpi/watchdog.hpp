@@ -16,16 +16,18 @@
 namespace llama3d {
 
 struct WatchdogOptions {
-  double limit = 600;           ///< seconds an operation may wait
-  double answer_seconds = 2;    ///< that the other ranks have to say what they do
-  double patience_seconds = 5;  ///< that a rank leaves the report and the end of the job to another one
-  /// Takes the report, instead of its being printed and the job ended: for tests.
+  double limit = 600;             ///< seconds an operation may wait
+  double answer_seconds = 2;      ///< that the other ranks have to say what they do
+  double patience_seconds = 6.5;  ///< that a rank leaves the report and the end of the job to another one
+  /// Takes the report, or "" where another rank has reported, instead of its being printed and the job ended:
+  /// for tests.
   std::function<void(const std::string& report)> end = {};
 };
 
-/// What watchdogs send each other: "what do you do?", or the answer.
+/// What watchdogs send each other: "what do you do?", the answer, or "I report and end the job".
 struct WatchdogMessage {
-  bool question = false;
+  enum class Kind { question, answer, report };
+  Kind kind = Kind::question;
   bool asks = false;  ///< the sender is asking itself
   RankState state;    ///< of an answer
 
@@ -67,6 +69,7 @@ class Watchdog {
   bool all_answered() const;
   /// Waits for another rank to end the job. False when told to stop.
   bool stand_by();
+  void tell_all(const WatchdogMessage& message, bool only_missing);
   std::string headline() const;
   void end(const std::string& report);
   void abort_communicators() const;
@@ -80,7 +83,7 @@ class Watchdog {
   Descriptor stop_;
   // The thread's own.
   std::vector<std::optional<RankState>> states_;  ///< by rank, as told
-  bool frozen_ = false, asks_ = false, yields_ = false;
+  bool frozen_ = false, asks_ = false, yields_ = false, reported_ = false;
   Clock::time_point resumed_, frozen_at_;
   std::thread thread_;
 };

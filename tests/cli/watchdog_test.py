@@ -165,9 +165,9 @@ class Hangs(WatchdogTest):
 
 class NoHangs(WatchdogTest):
     def test_a_run_longer_than_the_limit(self):
-        job, pids = self.trained(8, "healthy", "--tp-size", 2, "--pp-size", 2, limit=1.5)
+        job, pids = self.trained(8, "healthy", "--tp-size", 2, "--pp-size", 2, limit=4)
         self.assertEqual([watchdogs(pid) for pid in pids], [1] * 8)
-        time.sleep(5)
+        time.sleep(6)
         self.goes_on(job)
         evaluated = self.job(
             2, "eval", "--load", self.checkpoint("healthy", self.checkpoint_steps("healthy")[-1]), "--data",

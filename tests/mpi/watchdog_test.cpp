@@ -58,6 +58,8 @@ class FailingCommunicator final : public Communicator {
   static WorkHandle nothing() { return std::make_unique<FinishedWork>(); }
 };
 
+using Kind = WatchdogMessage::Kind;
+
 constexpr double for_ever = 100;
 
 void pause(double seconds) {
@@ -98,9 +100,7 @@ struct Puppet {
   std::vector<std::string> hosts = plane.all_gather(plane.host());
   Datagrams datagrams{plane, hosts};
 
-  void ask(int rank) {
-    datagrams.send(rank, WatchdogMessage{.question = true, .asks = true, .state = {}}.encode());
-  }
+  void ask(int rank) { datagrams.send(rank, WatchdogMessage{Kind::question, true, {}}.encode()); }
   /// The next message, waited for.
   std::optional<WatchdogMessage> next() {
     for (int i = 0; i < 500; ++i) {
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(an_agreement_between_hosts_counts_too) {
 }
 
 BOOST_AUTO_TEST_CASE(waits_below_the_limit_are_left_alone) {
-  Watched watched({.limit = 1, .patience_seconds = 0});
+  Watched watched({.limit = 2, .patience_seconds = 0});
   for (int i = 0; i < 8; ++i) {
     watched.activity().enter(labels::tp_loss);
     pause(0.3);
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(waits_below_the_limit_are_left_alone) {
   const auto begin = std::chrono::steady_clock::now();
   watched.stop();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  BOOST_TEST(seconds.count() < 0.2);
+  BOOST_TEST(seconds.count() < 0.5);
   for (const auto& report : control().all_gather(watched.reports().empty() ? "" : watched.reports()[0]))
     BOOST_TEST(report == "");
 }
@@ -240,11 +240,11 @@ BOOST_AUTO_TEST_CASE(a_rank_that_asks_leaves_the_report_to_a_lower_one) {
   } else {
     const auto question = puppet->next();
     BOOST_TEST_REQUIRE(question.has_value());
-    BOOST_TEST(question->question);
+    BOOST_TEST((question->kind == Kind::question));
     for (int rank = 1; rank < control().size(); ++rank) puppet->ask(rank);
     std::optional<WatchdogMessage> answer;
     do answer = puppet->next();
-    while (answer && answer->question);
+    while (answer && answer->kind == Kind::question);
     BOOST_TEST_REQUIRE(answer.has_value());
     BOOST_TEST(answer->state.label == "dp.reduce_scatter.gradients");
     BOOST_TEST(answer->state.position.step == 5);
@@ -284,8 +284,31 @@ BOOST_AUTO_TEST_CASE(a_rank_that_asked_and_vanished_is_not_waited_for) {
   control().barrier();
   for (int rank = 1; puppet && rank < control().size(); ++rank) puppet->ask(rank);
   const auto reports = all_reports(watched ? &*watched : nullptr, 0.5);
-  for (std::size_t rank = 1; rank < reports.size(); ++rank)
-    BOOST_TEST(contains(reports[rank], "the rank that asked did not end the job"));
+  // They speak one after the other, as far as the machine keeps time; the first is enough.
+  std::string all;
+  for (const auto& report : reports) all += report;
+  BOOST_TEST(contains(all, "the rank that asked did not end the job"));
+  BOOST_TEST(contains(all, name_of_rank(0) + ": no answer"));
+}
+
+BOOST_AUTO_TEST_CASE(a_report_of_another_rank_is_not_repeated) {
+  std::optional<Watched> watched;
+  std::optional<Puppet> puppet;
+  if (control().rank() == control().size() - 1)
+    puppet.emplace();
+  else
+    watched.emplace(WatchdogOptions{.limit = 0.2, .answer_seconds = 1, .patience_seconds = 0.5});
+  control().barrier();
+  if (watched) watched->activity().enter(labels::pp_activation);
+  if (puppet) {
+    BOOST_TEST(puppet->next().has_value());
+    for (int rank = 0; rank + 1 < control().size(); ++rank)
+      puppet->datagrams.send(rank, WatchdogMessage{Kind::report, true, {}}.encode());
+  }
+  pause(1.5);
+  // Each still ends the job in its turn.
+  if (watched) BOOST_TEST((watched->reports() == std::vector<std::string>{""}));
+  control().barrier();
 }
 
 BOOST_AUTO_TEST_CASE(datagrams_of_others_are_dropped) {
