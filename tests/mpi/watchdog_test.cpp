@@ -9,54 +9,14 @@
 #include <mutex>
 #include <set>
 
-#include "mpi/finished_work.hpp"
 #include "mpi/labels.hpp"
+#include "mpi/watched.hpp"
 #include "support/mpi_fixture.hpp"
 
 using namespace llama3d;
 using namespace llama3d::test;
 
 namespace {
-
-/// The test's agreement with an activity of its own, which a watchdog may halt.
-class OwnControl final : public ControlPlane {
- public:
-  int rank() const override { return control().rank(); }
-  int size() const override { return control().size(); }
-  int node_rank() const override { return control().node_rank(); }
-  int node_size() const override { return control().node_size(); }
-  std::string host() const override { return control().host(); }
-  std::string broadcast(const std::string& text, int root) override {
-    return control().broadcast(text, root);
-  }
-  std::vector<std::string> all_gather(const std::string& text) override { return control().all_gather(text); }
-  std::int64_t all_max(std::int64_t value) override { return control().all_max(value); }
-  void barrier() override { control().barrier(); }
-  [[noreturn]] void abort(int status) override {
-    control().abort(status);
-    std::abort();
-  }
-};
-
-/// Moves nothing; fails when the test says so.
-class FailingCommunicator final : public Communicator {
- public:
-  explicit FailingCommunicator(CommunicationLog& log) : Communicator(0, 1, log) {}
-  std::optional<std::string> asynchronous_failure() override {
-    return fails ? std::optional<std::string>("unhandled system error:\nconnection reset") : std::nullopt;
-  }
-  std::atomic<bool> fails{false};
-
- protected:
-  WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override { return nothing(); }
-  WorkHandle do_all_gather(const Tensor&, const Tensor&, Stream&) override { return nothing(); }
-  WorkHandle do_reduce_scatter(const Tensor&, const Tensor&, Stream&) override { return nothing(); }
-  WorkHandle do_broadcast(const Tensor&, int, Stream&) override { return nothing(); }
-  WorkHandle do_exchange(std::span<const Transfer>, Stream&) override { return nothing(); }
-
- private:
-  static WorkHandle nothing() { return std::make_unique<FinishedWork>(); }
-};
 
 using Kind = WatchdogMessage::Kind;
 
@@ -86,7 +46,7 @@ class Watched {
   }
 
  private:
-  OwnControl plane_;
+  OwnControl plane_{control()};
   CommunicationLog log_;
   FailingCommunicator communicator_{log_};
   std::mutex mutex_;
@@ -96,7 +56,7 @@ class Watched {
 
 /// A rank without a watchdog that sends and receives as the test says. Collective, as Watched is.
 struct Puppet {
-  OwnControl plane;
+  OwnControl plane{control()};
   std::vector<std::string> hosts = plane.all_gather(plane.host());
   Datagrams datagrams{plane, hosts};
 
@@ -312,7 +272,7 @@ BOOST_AUTO_TEST_CASE(a_report_of_another_rank_is_not_repeated) {
 }
 
 BOOST_AUTO_TEST_CASE(datagrams_of_others_are_dropped) {
-  OwnControl plane;
+  OwnControl plane(control());
   const std::vector<std::string> hosts = plane.all_gather(plane.host());
   Datagrams ours(plane, hosts), foreign(plane, hosts);
   Datagrams::Received place;
@@ -334,7 +294,7 @@ BOOST_AUTO_TEST_CASE(datagrams_of_others_are_dropped) {
 }
 
 BOOST_AUTO_TEST_CASE(other_hosts_are_reached_by_their_addresses) {
-  OwnControl plane;
+  OwnControl plane(control());
   const auto hosts = plane.all_gather("host" + std::to_string(control().rank()));
   Datagrams datagrams(plane, hosts);
   // A rank itself is on its own host.
