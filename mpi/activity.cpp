@@ -1,5 +1,7 @@
 #include "mpi/activity.hpp"
 
+#include <unistd.h>
+
 #include <utility>
 
 namespace llama3d {
@@ -13,7 +15,12 @@ RunPosition Activity::position() const noexcept {
   return {step_.load(std::memory_order_relaxed), micro_batch_.load(std::memory_order_relaxed)};
 }
 
+void Activity::stay() noexcept {
+  for (;;) ::pause();
+}
+
 void Activity::enter(Label label) noexcept {
+  pass();
   entered_.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
   current_.store(label.name.data(), std::memory_order_release);
 }

@@ -51,12 +51,26 @@ class Activity {
   /// What is started from here on belongs to this position.
   void at(RunPosition position) noexcept;
   RunPosition position() const noexcept;
+  /// Likewise, of the same step.
+  void micro_batch(std::int64_t index) noexcept { micro_batch_.store(index, std::memory_order_relaxed); }
 
   /// Bracket an operation that holds the host. One that failed stays current.
   void enter(Label label) noexcept;
-  void leave() noexcept { current_.store("", std::memory_order_release); }
+  void leave() noexcept {
+    pass();
+    current_.store("", std::memory_order_release);
+  }
   /// The label's name of the operation that holds the host, or "".
   const char* current() const noexcept { return current_.load(std::memory_order_acquire); }
+
+  /// The job is being ended: from here on `enter`, `leave` and `pass` do not return, so that whoever gets
+  /// there neither computes on nor records or saves anything. From any thread.
+  void halt() noexcept { halted_.store(true); }
+  /// For a host that has waited for a device, which may have been freed by force.
+  void pass() const noexcept {
+    if (halted_.load(std::memory_order_acquire)) [[unlikely]]
+      stay();
+  }
 
   /// From here on `started` keeps what devices do, for `longest`.
   void watch_devices() { watches_devices_ = true; }
@@ -69,6 +83,7 @@ class Activity {
 
  private:
   using Clock = std::chrono::steady_clock;
+  [[noreturn]] static void stay() noexcept;
   struct Started {
     Label label;
     RunPosition position;
@@ -79,7 +94,7 @@ class Activity {
   std::atomic<std::int64_t> step_{0}, micro_batch_{-1};
   std::atomic<const char*> current_{""};
   std::atomic<Clock::rep> entered_{0};
-  std::atomic<bool> watches_devices_{false};
+  std::atomic<bool> watches_devices_{false}, halted_{false};
   std::mutex mutex_;
   std::map<const void*, std::deque<Started>> queues_;
 };

@@ -60,6 +60,8 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
+  /// That of the rank.
+  Activity& activity() const { return log_->activity(); }
 
   /// inout tensor = reduction over the group.
   WorkHandle all_reduce(const Tensor& tensor, ReduceOperation operation, Label label, Stream& stream);

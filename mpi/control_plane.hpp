@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "mpi/activity.hpp"
+
 namespace llama3d {
 
 class ControlPlane {
@@ -27,8 +29,14 @@ class ControlPlane {
   virtual std::int64_t all_max(std::int64_t value) = 0;
   virtual void barrier() = 0;
 
-  /// Ends all ranks of the job at once with this status. Does not return.
+  /// Ends all ranks of the job at once with this status, from any thread. Does not return.
   [[noreturn]] virtual void abort(int status) = 0;
+
+  /// What this rank waits for here.
+  Activity& activity() { return activity_; }
+
+ private:
+  Activity activity_;
 };
 
 /// A job of one process.

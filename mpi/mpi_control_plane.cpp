@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.hpp"
+#include "mpi/labels.hpp"
 
 namespace llama3d {
 namespace {
@@ -36,6 +37,7 @@ MpiControlPlane::MpiControlPlane() : comm_(duplicate_comm(MPI_COMM_WORLD)) {
 std::string MpiControlPlane::broadcast(const std::string& text, int root) {
   LLAMA3D_EXPECT(0 <= root && root < size_, "root {} of {} ranks", root, size_);
   std::int64_t length = checked_length(text.size());
+  activity().enter(labels::control_broadcast);
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Ibcast(&length, 1, MPI_INT64_T, root, comm_.get(), &request), "MPI_Ibcast");
   wait_all({&request, 1}, "MPI_Ibcast");
@@ -43,12 +45,14 @@ std::string MpiControlPlane::broadcast(const std::string& text, int root) {
   check_mpi(MPI_Ibcast(result.data(), static_cast<int>(length), MPI_CHAR, root, comm_.get(), &request),
             "MPI_Ibcast");
   wait_all({&request, 1}, "MPI_Ibcast");
+  activity().leave();
   return result;
 }
 
 std::vector<std::string> MpiControlPlane::all_gather(const std::string& text) {
   const auto ranks = static_cast<std::size_t>(size_);
   const int length = checked_length(text.size());
+  activity().enter(labels::control_gather);
   std::vector<int> lengths(ranks), offsets(ranks);
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Iallgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, comm_.get(), &request),
@@ -62,6 +66,7 @@ std::vector<std::string> MpiControlPlane::all_gather(const std::string& text) {
                             MPI_CHAR, comm_.get(), &request),
             "MPI_Iallgatherv");
   wait_all({&request, 1}, "MPI_Iallgatherv");
+  activity().leave();
   std::vector<std::string> texts(ranks);
   for (std::size_t r = 0; r < ranks; ++r)
     texts[r] = all.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(lengths[r]));
@@ -69,17 +74,21 @@ std::vector<std::string> MpiControlPlane::all_gather(const std::string& text) {
 }
 
 std::int64_t MpiControlPlane::all_max(std::int64_t value) {
+  activity().enter(labels::control_max);
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, comm_.get(), &request),
             "MPI_Iallreduce");
   wait_all({&request, 1}, "MPI_Iallreduce");
+  activity().leave();
   return value;
 }
 
 void MpiControlPlane::barrier() {
+  activity().enter(labels::control_barrier);
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Ibarrier(comm_.get(), &request), "MPI_Ibarrier");
   wait_all({&request, 1}, "MPI_Ibarrier");
+  activity().leave();
 }
 
 void MpiControlPlane::abort(int status) {

@@ -105,12 +105,14 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
   return device;
 }
 
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options) {
+Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options,
+                     double comm_timeout) {
   const bool on_gpus = device.kind() == "cuda", shared = options.allow_gpu_sharing;
-  return {device, session.control(), [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
-            if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
-            return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
-          }};
+  const auto connect = [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
+    if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
+    return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
+  };
+  return {device, session.control(), connect, comm_timeout};
 }
 
 }  // namespace llama3d

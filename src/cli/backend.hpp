@@ -19,7 +19,7 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
 /// have the same GPU, unless the options allow it.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
-/// The job on this device.
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options);
+/// The job on this device. `comm_timeout`: see Runtime.
+Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, double comm_timeout);
 
 }  // namespace llama3d

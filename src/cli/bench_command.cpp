@@ -30,6 +30,7 @@ struct BenchCommand {
   BenchCommand() {
     add_shape_options(line, settings);
     add_machine_options(line, machine);
+    add_job_options(line, settings);
     line.add("repeats", options.repeats, "timed calls of an operation; the median counts");
     line.add("warmup", options.warmup, "untimed rounds, or steps, before");
     line.add("steps", steps, "timed optimizer steps of `bench step`");
@@ -154,7 +155,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) print_row(row);
   };
   if (command.what == "step") {
-    Runtime runtime = make_runtime(session, *device, command.machine);
+    Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
     bench_whole_steps(command, shape, runtime, sink);
   } else {
     Laboratory lab(*device, command.options);

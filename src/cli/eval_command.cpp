@@ -27,6 +27,7 @@ struct EvalCommand {
                   "attention and positions restart at every document");
     add_shape_options(line, settings);
     add_machine_options(line, machine);
+    add_job_options(line, settings);
   }
 };
 
@@ -45,7 +46,7 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   const auto device = make_job_device(command.machine, control);
-  Runtime runtime = make_runtime(session, *device, command.machine);
+  Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
   const Evaluation e = evaluate_checkpoint(command.settings, runtime);
   if (leader)
     fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);

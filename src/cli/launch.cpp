@@ -18,7 +18,7 @@ int train_in(MpiSession& session, const TrainSettings& settings, const MachineOp
   ControlPlane& control = session.control();
   fail_together(control, [&] { check_settings(settings); });
   const auto device = make_job_device(machine, control);
-  Runtime runtime = make_runtime(session, *device, machine);
+  Runtime runtime = make_runtime(session, *device, machine, settings.comm_timeout);
   return static_cast<int>(train(settings, runtime).status);
 }
 

@@ -39,6 +39,13 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
 
+void add_job_options(CommandLine& line, TrainSettings& s) {
+  line.add(
+      "comm-timeout", s.comm_timeout,
+      "seconds a rank may wait for others (a checkpoint being written, too) before the job is reported as "
+      "hung and ended; 0: no limit");
+}
+
 void add_shape_options(CommandLine& line, TrainSettings& s) {
   const std::string recorded = s.seq_length == 0 ? "; as the checkpoint was trained if not given" : "";
   line.add(

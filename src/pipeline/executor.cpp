@@ -95,6 +95,7 @@ void PipelineExecutor::evaluate(const RankSchedule& schedule, std::span<const Mi
 void PipelineExecutor::run(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
   const auto& actions = schedule.actions;
   for (auto action = actions.begin(); action != actions.end();) {
+    forward_->activity().micro_batch(action->micro_batch);
     if (is_compute(action->kind)) {
       compute(*action++, rows);
       continue;

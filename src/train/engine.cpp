@@ -51,6 +51,10 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   for (StepEvents& events : events_)
     for (auto* event : {&events.begin, &events.gradients, &events.end})
       *event = runtime.device.create_event();
+  if (runtime.control.size() > 1 && runtime.comm_timeout > 0)
+    watchdog_ =
+        std::make_unique<Watchdog>(runtime.control, communicators_->log.activity(), communicators_->all(),
+                                   WatchdogOptions{.limit = runtime.comm_timeout});
 }
 
 void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate) {
@@ -83,6 +87,7 @@ StepReport Engine::take_report() {
   under_way_.pop_front();
   const StepEvents& events = events_of(step.step);
   events.end->synchronize();
+  communicators_->log.activity().pass();
   if (under_way_.empty()) optimizer_->wait_for_parameters();
   const TimeOrigin origin{*events.begin, step.begin};
   const LabelRecords gradients = step.gradients.records(origin), update = step.update.records(origin);
@@ -110,12 +115,14 @@ Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {
   PipelineShape shape = plan_.pipeline;
   shape.micro_batches = static_cast<int>(micro_batches.size());
   executor_->evaluate(make_forward_schedule(shape, plan_.grid.coordinate().pp), views(micro_batches));
+  communicators_->log.activity().micro_batch(-1);
   // Every tp rank of the last stage knows the same losses.
   if (plan_.grid.coordinate().tp != 0) kernels.fill_zero(totals, *stream_);
   communicators_->world->all_reduce(totals, ReduceOperation::sum, labels::world_totals, *stream_)
       ->wait(*stream_);
   runtime_->device.download(host_totals_.get(), totals, *stream_);
   stream_->synchronize();
+  communicators_->log.activity().pass();
   const auto* sums = static_cast<const double*>(host_totals_.get());
   return {sums[0] / sums[1], sums[1]};
 }

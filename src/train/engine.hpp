@@ -6,6 +6,7 @@
 #include <span>
 
 #include "data/dataset.hpp"
+#include "mpi/watchdog.hpp"
 #include "plan/run_plan.hpp"
 #include "train/runtime.hpp"
 
@@ -31,8 +32,8 @@ struct Evaluation {
 
 class Engine {
  public:
-  /// Collective: takes all memory. `communicators` are those of the plan's grid; `runtime` must outlive the
-  /// engine.
+  /// Collective: takes all memory and has a watchdog look after the job from here to the engine's end.
+  /// `communicators` are those of the plan's grid; `runtime` must outlive the engine.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
          std::unique_ptr<GridCommunicators> communicators);
   Engine(const Engine&) = delete;
@@ -89,6 +90,7 @@ class Engine {
   DeviceMemory host_totals_;  ///< (2) fp64
   StepEvents events_[3];      ///< of two steps under way and the one before
   std::deque<StepUnderWay> under_way_;
+  std::unique_ptr<Watchdog> watchdog_;  ///< last: it looks at the communicators
 };
 
 }  // namespace llama3d

@@ -38,6 +38,7 @@ void check_settings(const TrainSettings& s) {
   require(s.valid_samples >= 0, "valid-samples", number(s.valid_samples), "0 or more");
   require(s.max_skipped_steps >= 1, "max-skipped-steps", number(s.max_skipped_steps), "at least 1");
   require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
+  require(s.comm_timeout >= 0, "comm-timeout", s.comm_timeout, "0 (no limit) or more seconds");
   require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
   require(s.log_interval >= 0, "log-interval", number(s.log_interval), "0 or more");
 }

@@ -57,6 +57,7 @@ struct TrainSettings {
   DType optimizer_dtype = DType::fp32;  ///< of AdamW's moments
   bool offload_optimizer = false;       ///< its moments and master weights stay in host memory
   Recompute recompute = Recompute::none;
+  double comm_timeout = 600;  ///< seconds a communication may wait before the job is ended; 0: no limit
 
   // output
   std::string output_dir = "runs/default";

@@ -1,6 +1,7 @@
 #include <boost/test/unit_test.hpp>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "mpi/failure.hpp"
 #include "mpi/group_data.hpp"
@@ -88,6 +89,27 @@ BOOST_AUTO_TEST_CASE(agreements_do_not_mix_with_tensors_under_way) {
   std::vector<int> everyone;
   for (int rank = 0; rank < control().size(); ++rank) everyone.push_back(rank);
   BOOST_TEST(tensor.mismatches([&](std::int64_t i) { return serial_sum(everyone, i); }) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(an_agreement_that_waits_is_seen_by_other_threads) {
+  const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(100)); };
+  const bool waits = control().rank() > 0;
+  std::optional<OutstandingOperation> seen;
+  control().barrier();
+  std::thread other([&] {
+    if (!waits) return;
+    for (int i = 0; i < 100 && !(seen && seen->label == labels::control_barrier); ++i) {
+      pause();
+      seen = control().activity().longest();
+    }
+  });
+  // Those that wait are seen before the first rank comes.
+  if (!waits)
+    for (int i = 0; i < 5; ++i) pause();
+  control().barrier();
+  other.join();
+  if (waits) BOOST_TEST((seen && seen->label == labels::control_barrier));
+  BOOST_TEST(!control().activity().longest());
 }
 
 BOOST_AUTO_TEST_CASE(a_failure_of_the_lowest_rank_is_told_by_all) {

@@ -2,38 +2,88 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <iostream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "mpi/failure.hpp"
 #include "mpi/labels.hpp"
 #include "mpi/mpi_session.hpp"
+#include "mpi/watchdog.hpp"
+#include "mpi/watched.hpp"
 #include "support/immediate_stream.hpp"
 
 using namespace llama3d;
 
 namespace {
 
+[[noreturn]] void stay() {
+  for (;;) pause();
+}
+
+struct StuckCommunicator final : test::FailingCommunicator {
+  using FailingCommunicator::FailingCommunicator;
+  void abort() override { stay(); }
+};
+
+struct StuckControl final : test::OwnControl {
+  using OwnControl::OwnControl;
+  [[noreturn]] void abort(int) override { stay(); }
+};
+
 /// All ranks sum for ever; rank 1 leaves in the given way after a while.
 template <class Leave>
-int sum_until(MpiSession& session, Leave&& leave) {
-  ControlPlane& control = session.control();
-  const auto set = session.make_communicators(ProcessGrid::derive(control.size(), 1, 1, control.rank()));
+int sum_until(GridCommunicators& set, int rank, Leave&& leave) {
   test::ImmediateStream stream;
   std::vector<float> values(1000, 1.0f);
   for (int step = 0;; ++step) {
-    if (step == 10 && control.rank() == 1) leave();
+    set.log.activity().at({step, -1});
+    if (step == 10 && rank == 1) leave();
     const Tensor tensor(values.data(), DType::fp32, {1000});
-    set->world->all_reduce(tensor, ReduceOperation::max, labels::world_totals, stream)->wait(stream);
+    set.world->all_reduce(tensor, ReduceOperation::max, labels::world_totals, stream)->wait(stream);
   }
+}
+
+std::unique_ptr<GridCommunicators> make_communicators(MpiSession& session) {
+  const ControlPlane& control = session.control();
+  return session.make_communicators(ProcessGrid::derive(control.size(), 1, 1, control.rank()));
+}
+
+template <class Leave>
+int sum_until(MpiSession& session, Leave&& leave) {
+  return sum_until(*make_communicators(session), session.control().rank(), leave);
+}
+
+/// Likewise under a watchdog, which has a second to see what is wrong.
+int sum_watched(MpiSession& session, const std::string& ending) {
+  const auto set = make_communicators(session);
+  const int rank = session.control().rank();
+  StuckControl stuck_control(session.control());
+  StuckCommunicator stuck(set->log);
+  test::FailingCommunicator failing(set->log);
+  std::vector<Communicator*> communicators = set->all();
+  communicators.push_back(&failing);
+  if (ending.starts_with("stuck")) communicators.push_back(&stuck);
+  ControlPlane& control = ending == "stuck_everywhere" ? stuck_control : session.control();
+  const Watchdog watchdog(control, set->log.activity(), communicators, {.limit = 1});
+  if (ending == "communicator") return sum_until(*set, rank, [&] { failing.fails = true; });
+  if (ending == "stuck_throw")
+    return sum_until(*set, rank, [&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+      throw DataError("not told");
+    });
+  return sum_until(*set, rank, stay);
 }
 
 int run(MpiSession& session, const std::string& ending) {
   ControlPlane& control = session.control();
   if (ending == "throw")
     return sum_until(session, [] { throw DataError("shard 7 is damaged (test); copy it again"); });
+  if (ending == "hang" || ending == "communicator" || ending.starts_with("stuck"))
+    return sum_watched(session, ending);
   if (ending == "contract") return sum_until(session, [] { LLAMA3D_EXPECT(false, "a broken promise"); });
   if (ending == "sigkill") return sum_until(session, [] { kill(getpid(), SIGKILL); });
   if (ending == "sigsegv") return sum_until(session, [] { raise(SIGSEGV); });

@@ -71,6 +71,22 @@ job 1 "$failing_job" collective
 returns 2
 says 1 '^llama3d: error: --tp-size 3 (test); choose 2$'
 
+# A rank that does not come ends all, within ten seconds of the watchdog's limit of one, whatever is stuck, and once
+# the hang has been told nothing else is.
+for hang in hang stuck_communicator stuck_everywhere stuck_throw; do
+  job 4 "$failing_job" $hang
+  returns 5
+  [ "$seconds" -le 12 ] || complain "took $seconds s"
+  says 1 'llama3d'
+  says 1 '^llama3d: error: no progress for 1 s (--comm-timeout): rank [023] (host .*) waits in world.totals, step 10$'
+  says 3 '^  rank [023] (host .*): waits in world.totals since [12]\.[0-9] s, step 10$'
+  says 1 '^  rank 1 (host .*): in no communication (computing, or busy with files), step 10$'
+done
+job 4 "$failing_job" communicator
+returns 5
+says 1 'llama3d'
+says 1 '^llama3d: error: rank 1 (host .*): unhandled system error: connection reset, step [0-9]*$'
+
 # A launcher whose tasks do not see each other.
 what="a task of two that is alone"
 SLURM_NTASKS=2 timeout 60 "$failing_job" ok >"$output" 2>&1

@@ -134,6 +134,33 @@ BOOST_AUTO_TEST_CASE(tied_embeddings_stay_equal_on_both_stages) {
   if (ranks % 4 == 0) check_equal({2, 2, ranks / 4, ScheduleKind::interleaved, 2}, true);
 }
 
+BOOST_AUTO_TEST_CASE(a_rank_tells_the_micro_batch_it_is_at) {
+  for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble}) {
+    TestRun run(shape_of({1, control().size(), 1, schedule}, false), options());
+    run.initialize(7);
+    const auto batches = run.micro_batches(random_batch(global_batch, sequence, 131, 1));
+    std::vector<MicroBatchRows> rows;
+    for (const BatchRows& b : batches) rows.push_back({b.ids, b.targets, b.start, b.end, b.position});
+    Activity& activity = run.engine().communicators().log.activity();
+    activity.at({5, -1});
+    std::vector<std::int64_t> first, last;
+    // Groups of parameters are needed by the first micro-batch and ready after the last.
+    run.engine().executor().train(
+        run.plan().schedule, rows,
+        {.needed = [&](auto, auto) { first.push_back(activity.position().micro_batch); },
+         .ready = [&](auto, auto) { last.push_back(activity.position().micro_batch); }});
+    BOOST_TEST((!first.empty() && !last.empty()));
+    for (const auto micro_batch : first) BOOST_TEST(micro_batch == 0);
+    for (const auto micro_batch : last) BOOST_TEST(micro_batch == global_batch - 1);
+    BOOST_TEST(activity.position().step == 5);
+    run.step(random_batch(global_batch, sequence, 131, 1), 6, 1e-3);
+    BOOST_TEST(activity.position().step == 6);
+    BOOST_TEST(activity.position().micro_batch == -1);
+    run.evaluate(random_batch(global_batch, sequence, 131, 1));
+    BOOST_TEST(activity.position().micro_batch == -1);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(micro_batch_size_and_layer_counts_are_free) {
   const int ranks = control().size();
   if (ranks % 2 == 0) {
