@@ -8,6 +8,7 @@
 #include "io/bench_file.hpp"
 #include "model/stage_shape.hpp"
 #include "plan/run_plan.hpp"
+#include "train/overlap_choice.hpp"
 #include "train/runtime.hpp"
 
 namespace llama3d {
@@ -31,7 +32,7 @@ struct StepBench {
   std::vector<double> step_seconds;
   std::size_t planned_bytes = 0, used_bytes = 0;
   LabelRecords communication;     ///< of this rank in all timed steps
-  TensorParallelOverlap overlap;  ///< as chosen
+  OverlapChoice overlap;
 };
 
 /// Whole optimizer steps on random tokens. Collective. `warmup` steps come first and are not counted.

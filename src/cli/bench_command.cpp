@@ -78,7 +78,6 @@ void print_communication(const StepBench& result) {
                record.seconds / steps * 1e3, record.exposed_seconds / steps * 1e3,
                100 * (1 - record.exposed_seconds / record.seconds));
   }
-  if (result.overlap.enabled) fmt::print("tensor-parallel rows travel in {} blocks\n", result.overlap.blocks);
 }
 
 /// Whole steps, against the time their products and attention would take alone.
@@ -123,6 +122,7 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
                runtime.device.peak_source());
   fmt::print("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
              format_bytes(result.used_bytes));
+  if (run.grid.tp > 1) fmt::print("tensor-parallel overlap: {}\n", result.overlap.to_string());
   if (run.grid.world() > 1) print_communication(result);
 }
 

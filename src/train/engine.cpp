@@ -4,7 +4,6 @@
 
 #include "compute/kernels.hpp"
 #include "mpi/labels.hpp"
-#include "train/overlap_choice.hpp"
 
 namespace llama3d {
 namespace {

@@ -8,6 +8,7 @@
 #include "data/dataset.hpp"
 #include "mpi/watchdog.hpp"
 #include "plan/run_plan.hpp"
+#include "train/overlap_choice.hpp"
 #include "train/runtime.hpp"
 
 namespace llama3d {
@@ -55,8 +56,7 @@ class Engine {
   Evaluation evaluate(std::span<const BatchRows> micro_batches);
 
   const RankPlan& plan() const { return plan_; }
-  /// As chosen at the start.
-  TensorParallelOverlap overlap() const { return overlap_; }
+  const OverlapChoice& overlap() const { return overlap_; }
   DistributedOptimizer& optimizer() { return *optimizer_; }
   Stage& stage() { return *stage_; }
   PipelineExecutor& executor() { return *executor_; }
@@ -79,7 +79,7 @@ class Engine {
   StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;
-  TensorParallelOverlap overlap_;
+  OverlapChoice overlap_;
   Runtime* runtime_;
   std::unique_ptr<GridCommunicators> communicators_;
   std::unique_ptr<Stream> stream_;

@@ -143,13 +143,15 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
   fail_together(runtime.control, [&] { check_and_plan(plan); });
   engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime,
                                      std::move(communicators));
+  if (leader_ && shape_.grid.tp > 1)
+    note(fmt::format("tensor-parallel overlap: {}", engine_->overlap().to_string()));
   state_ =
       std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
                                    engine_->memory().state, runtime.device, engine_->stream());
   start();
   // Only now, so that a run that can't start leaves nothing behind.
   fail_together(runtime.control, [&] { open_output(); });
-  record_run_attributes(*metrics_, settings_, shape_, engine_->overlap(), runtime_);
+  record_run_attributes(*metrics_, settings_, shape_, engine_->overlap().overlap, runtime_);
   if (position_.step > 0)
     metrics_->event(position_.step, "resume", fmt::format("at step {}", position_.step));
   progress_ = std::make_unique<Progress>(leader_, position_.step, settings.steps, settings.log_interval);
