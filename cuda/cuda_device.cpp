@@ -1,5 +1,6 @@
 #include "cuda/cuda_device.hpp"
 
+#include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 
 #include <array>
@@ -94,6 +95,12 @@ class CudaDevice final : public Device {
   std::unique_ptr<Event> create_event() override { return std::make_unique<cuda::CudaEvent>(); }
   double elapsed_seconds(const Event& begin, const Event& end) const override {
     return cuda::seconds_between(begin, end);
+  }
+
+  void start_profiler() override { check(cudaProfilerStart(), "starting the profiler"); }
+  void stop_profiler() override {
+    check(cudaDeviceSynchronize(), "waiting for the GPU");
+    check(cudaProfilerStop(), "stopping the profiler");
   }
 
   DeviceMemory allocate(std::size_t bytes) override;

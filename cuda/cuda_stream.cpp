@@ -1,5 +1,7 @@
 #include "cuda/cuda_stream.hpp"
 
+#include <nvtx3/nvToolsExt.h>
+
 #include "cuda/check.hpp"
 
 namespace llama3d::cuda {
@@ -50,6 +52,14 @@ void CudaStream::wait(const Event& event) {
 
 void CudaStream::synchronize() {
   check(cudaStreamSynchronize(handle()), "waiting for the work of a stream");
+}
+
+void CudaStream::begin_range(const char* name) {
+  nvtxRangePushA(name);
+}
+
+void CudaStream::end_range() {
+  nvtxRangePop();
 }
 
 void copy_gpu_tensor(const Tensor& in, const Tensor& out, Stream& stream) {

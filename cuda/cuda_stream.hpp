@@ -31,6 +31,8 @@ class CudaStream final : public Stream {
   void record(Event& event) override;
   void wait(const Event& event) override;
   void synchronize() override;
+  void begin_range(const char* name) override;
+  void end_range() override;
   cudaStream_t handle() const { return stream_.get(); }
 
  private:

@@ -18,7 +18,9 @@ using cuda::check_nccl;
 using cuda::copy_gpu_tensor;
 using cuda::NcclCommHandle;
 
-constexpr int collective_blocks = 16, transfer_blocks = 8;
+/// Of tensor-parallel operations, which are short and waited for: as many as NCCL likes. Of those that run
+/// beside products for long: fewer, which leaves the products their multiprocessors.
+constexpr int any_blocks = 0, background_blocks = 16, transfer_blocks = 8;
 
 void allow_shared_gpus() {
   if (!cuda::nccl_at_least(2, 30))
@@ -34,7 +36,7 @@ void allow_shared_gpus() {
 ncclConfig_t with_blocks(int most) {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   // A limit of the site's wins.
-  if (!std::getenv("NCCL_MAX_CTAS")) config.maxCTAs = most;
+  if (most > 0 && !std::getenv("NCCL_MAX_CTAS")) config.maxCTAs = most;
   return config;
 }
 
@@ -127,13 +129,15 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   const auto& [tp, pp, dp] = grid.coordinate();
   if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
   if (shared_gpus) allow_shared_gpus();
+  // Memory here comes from cudaMalloc; whoever registers it wants it used.
+  setenv("NCCL_LEGACY_CUDA_REGISTER", "1", /*overwrite=*/0);
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
   auto group = std::make_unique<GridCommunicators>();
   NcclCommHandle world = connect_world(control);
   const Builder builder(world, group->log, ordinal);
-  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, collective_blocks);
-  group->dp = builder.group(pp * tp_size + tp, dp_size, dp, collective_blocks);
+  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks);
+  group->dp = builder.group(pp * tp_size + tp, dp_size, dp, background_blocks);
   group->pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
   group->pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
   const bool at_an_end = grid.first_stage() || grid.last_stage();

@@ -39,6 +39,16 @@ CommunicationRow make_communication(std::int64_t step, std::int64_t rank, std::s
   return row;
 }
 
+TimelineRow make_timeline(std::int64_t step, std::int64_t rank, std::string_view lane,
+                          std::string_view name) {
+  TimelineRow row;
+  row.step = step;
+  row.rank = rank;
+  copy_text(row.lane, lane);
+  copy_text(row.name, name);
+  return row;
+}
+
 EventRow make_event(std::int64_t step, std::int64_t time_ns, std::string_view kind, std::string_view text) {
   EventRow row;
   row.step = step;
@@ -98,6 +108,19 @@ const TableDescriptor& table_of(const CommunicationRow&) {
   return table;
 }
 
+const TableDescriptor& table_of(const TimelineRow&) {
+  static const TableDescriptor table{
+      "timeline",
+      sizeof(TimelineRow),
+      2048,
+      {LLAMA3D_FIELD(TimelineRow, step, ""), LLAMA3D_FIELD(TimelineRow, rank, ""),
+       LLAMA3D_FIELD(TimelineRow, lane, ""), LLAMA3D_FIELD(TimelineRow, name, ""),
+       LLAMA3D_FIELD(TimelineRow, micro_batch, ""), LLAMA3D_FIELD(TimelineRow, begin_seconds, "s"),
+       LLAMA3D_FIELD(TimelineRow, end_seconds, "s")},
+      false};
+  return table;
+}
+
 const TableDescriptor& table_of(const EventRow&) {
   static const TableDescriptor table{
       "events",
@@ -109,8 +132,8 @@ const TableDescriptor& table_of(const EventRow&) {
 }
 
 std::vector<TableDescriptor> metrics_tables() {
-  return {table_of(TrainRow{}), table_of(ValidRow{}), table_of(RankRow{}), table_of(CommunicationRow{}),
-          table_of(EventRow{})};
+  return {table_of(TrainRow{}),         table_of(ValidRow{}),    table_of(RankRow{}),
+          table_of(CommunicationRow{}), table_of(TimelineRow{}), table_of(EventRow{})};
 }
 
 }  // namespace llama3d

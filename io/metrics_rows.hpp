@@ -68,6 +68,17 @@ struct CommunicationRow {
   double exposed_seconds = 0;  ///< that computing stood still for it
 };
 
+/// One a rank and span of a profiled step.
+struct TimelineRow {
+  std::int64_t step = 0;
+  std::int64_t rank = 0;
+  char lane[16] = {};             ///< compute, or a communicator: tp, dp, world, pp.activation, pp.gradient
+  char name[48] = {};             ///< of the computation or the label
+  std::int64_t micro_batch = -1;  ///< or -1
+  double begin_seconds = 0, end_seconds = 0;  ///< since the rank's begin of the step
+};
+
+TimelineRow make_timeline(std::int64_t step, std::int64_t rank, std::string_view lane, std::string_view name);
 CommunicationRow make_communication(std::int64_t step, std::int64_t rank, std::string_view label);
 
 struct EventRow {
@@ -83,6 +94,7 @@ const TableDescriptor& table_of(const TrainRow&);
 const TableDescriptor& table_of(const ValidRow&);
 const TableDescriptor& table_of(const RankRow&);
 const TableDescriptor& table_of(const CommunicationRow&);
+const TableDescriptor& table_of(const TimelineRow&);
 const TableDescriptor& table_of(const EventRow&);
 /// All tables of a metrics file.
 std::vector<TableDescriptor> metrics_tables();

@@ -12,10 +12,12 @@ namespace {
 /// device's own times replace that where it has some.
 class LoggedWork final : public Work {
  public:
-  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin)
+  /// A group of one has nothing to time.
+  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin, bool timed)
       : work_(std::move(work)),
         label_(label),
         log_(&log),
+        timed_(timed),
         begin_(begin),
         held_(CommunicationLog::now() - begin) {}
 
@@ -28,7 +30,7 @@ class LoggedWork final : public Work {
     const double end = CommunicationLog::now();
     if (auto operation = work_->device_operation())
       log_->interval().time(label_, std::move(operation));
-    else
+    else if (timed_)
       log_->interval().time(label_, {begin_, end, held_ + end - wait_begin});
     work_.reset();
   }
@@ -37,6 +39,7 @@ class LoggedWork final : public Work {
   WorkHandle work_;
   Label label_;
   CommunicationLog* log_;
+  bool timed_;
   double begin_, held_;
 };
 
@@ -71,37 +74,39 @@ std::int64_t bytes_of(const Tensor& tensor) {
 }  // namespace
 
 template <class Start>
-WorkHandle Communicator::logged(Label label, std::int64_t bytes, Start&& start) {
+WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream, Start&& start) {
+  const WorkRange range(stream, label.name.data());
   const double begin = CommunicationLog::now();
   log_->interval().count(label, bytes);
   log_->activity().enter(label);
   WorkHandle work = start();
   log_->activity().leave();
   if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
-  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin);
+  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ > 1);
 }
 
 WorkHandle Communicator::all_reduce(const Tensor& tensor, ReduceOperation operation, Label label,
                                     Stream& stream) {
   LLAMA3D_EXPECT(tensor, "{}: a tensor is missing", label.name);
-  return logged(label, 2 * (size_ - 1) * bytes_of(tensor) / size_,
+  return logged(label, 2 * (size_ - 1) * bytes_of(tensor) / size_, stream,
                 [&] { return do_all_reduce(tensor, operation, stream); });
 }
 
 WorkHandle Communicator::all_gather(const Tensor& in, const Tensor& out, Label label, Stream& stream) {
   expect_slice(in, out, rank_, size_, label);
-  return logged(label, (size_ - 1) * bytes_of(in), [&] { return do_all_gather(in, out, stream); });
+  return logged(label, (size_ - 1) * bytes_of(in), stream, [&] { return do_all_gather(in, out, stream); });
 }
 
 WorkHandle Communicator::reduce_scatter(const Tensor& in, const Tensor& out, Label label, Stream& stream) {
   expect_slice(out, in, rank_, size_, label);
-  return logged(label, (size_ - 1) * bytes_of(out), [&] { return do_reduce_scatter(in, out, stream); });
+  return logged(label, (size_ - 1) * bytes_of(out), stream,
+                [&] { return do_reduce_scatter(in, out, stream); });
 }
 
 WorkHandle Communicator::broadcast(const Tensor& tensor, int root, Label label, Stream& stream) {
   LLAMA3D_EXPECT(tensor, "{}: a tensor is missing", label.name);
   LLAMA3D_EXPECT(0 <= root && root < size_, "{}: root {} of {} ranks", label.name, root, size_);
-  return logged(label, (size_ - 1) * bytes_of(tensor) / size_,
+  return logged(label, (size_ - 1) * bytes_of(tensor) / size_, stream,
                 [&] { return do_broadcast(tensor, root, stream); });
 }
 
@@ -113,7 +118,7 @@ WorkHandle Communicator::exchange(std::span<const Transfer> transfers, Label lab
                    "{}: rank {} exchanges with rank {} of {}", label.name, rank_, transfer.peer, size_);
     if (transfer.direction == Transfer::Direction::send) sent += bytes_of(transfer.tensor);
   }
-  return logged(label, sent, [&] { return do_exchange(transfers, stream); });
+  return logged(label, sent, stream, [&] { return do_exchange(transfers, stream); });
 }
 
 std::shared_ptr<const DeviceOperation> Work::device_operation() const {

@@ -92,7 +92,7 @@ class Communicator {
  private:
   /// Starts the operation, counts it and makes its wait count too.
   template <class Start>
-  WorkHandle logged(Label label, std::int64_t bytes, Start&& start);
+  WorkHandle logged(Label label, std::int64_t bytes, Stream& stream, Start&& start);
 
   int rank_;
   int size_;

@@ -36,7 +36,7 @@ MACHINES, FACTORY = ("host", "cuda"), re.compile(r"(device|machine|backend)\w*\.
 LIBRARIES = [
     (re.compile(r"^mpi\.h$"), {"mpi", "cuda"}),
     (re.compile(r"^hdf5\w*\.h$|^H5\w+\.h$"), {"io"}),
-    (re.compile(r"^(cuda|cublas|cudnn|nccl|nvml|cooperative_groups)\w*(\.h|/.*)$"), {"cuda"}),
+    (re.compile(r"^(cuda|cublas|cudnn|nccl|nvml|nvtx|cooperative_groups)\w*(\.h|/.*)$"), {"cuda"}),
     (re.compile(r"^(cblas|openblas\w*)\.h$"), {"host"}),
     (re.compile(r"^CLI/"), {"cli"}),
 ]

@@ -31,7 +31,7 @@ double bench_attention(Laboratory& laboratory, const RunShape& run, const BenchS
 struct StepBench {
   std::vector<double> step_seconds;
   std::size_t planned_bytes = 0, used_bytes = 0;
-  LabelRecords communication;     ///< of this rank in all timed steps
+  LabelRecords communication;  ///< of this rank in all timed steps
   OverlapChoice overlap;
 };
 

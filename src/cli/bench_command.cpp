@@ -76,7 +76,7 @@ void print_communication(const StepBench& result) {
                static_cast<double>(record.calls) / steps,
                format_bytes(static_cast<std::size_t>(static_cast<double>(record.bytes) / steps)),
                record.seconds / steps * 1e3, record.exposed_seconds / steps * 1e3,
-               100 * (1 - record.exposed_seconds / record.seconds));
+               100 * std::max(0.0, 1 - record.exposed_seconds / record.seconds));
   }
 }
 

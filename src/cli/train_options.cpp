@@ -35,6 +35,9 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add("device", machine.device, "cpu, cuda, or auto: cuda where there is one");
   line.add("threads", machine.threads,
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
+  line.add_flag(
+      "register-buffers", machine.register_buffers,
+      "register tensors with NCCL, which then reads and writes them on other GPUs without copies between");
   line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
@@ -107,6 +110,10 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("checkpoint-interval", s.checkpoint_interval, "steps between checkpoints; 0: only at the end");
   line.add("keep-checkpoints", s.keep_checkpoints, "newest checkpoints to keep; 0: all");
   line.add("resume", s.resume, "auto (newest complete checkpoint of --output-dir) or a checkpoint's folder");
+  line.add(
+      "profile-steps", s.profile_steps,
+      "FIRST:LAST: steps that a profiler started with \"capture on request\" sees, and whose timeline goes "
+      "into metrics.h5");
   line.add("log-interval", s.log_interval, "steps between plain progress lines and per-rank metrics");
 }
 

@@ -21,6 +21,8 @@ class Arena {
   std::size_t used() const { return used_; }
   std::size_t capacity() const { return capacity_; }
   bool measuring() const { return !memory_; }
+  /// All of the memory as (bytes / 4) int32.
+  Tensor whole() const { return {memory_.get(), DType::int32, {static_cast<std::int64_t>(capacity_ / 4)}}; }
 
  private:
   DeviceMemory memory_{nullptr, [](void*) {}};

@@ -33,6 +33,22 @@ class Stream {
   virtual void wait(const Event& event) = 0;
   /// Blocks the caller until all queued work is done.
   virtual void synchronize() = 0;
+
+  /// Name the work given in between, for a profiler that looks on. Ranges nest. `name` ends in a zero byte.
+  virtual void begin_range(const char* name);
+  virtual void end_range();
+};
+
+/// Names the work given to a stream while it lives.
+class WorkRange {
+ public:
+  WorkRange(Stream& stream, const char* name) : stream_(&stream) { stream.begin_range(name); }
+  ~WorkRange() { stream_->end_range(); }
+  WorkRange(const WorkRange&) = delete;
+  WorkRange& operator=(const WorkRange&) = delete;
+
+ private:
+  Stream* stream_;
 };
 
 enum class StreamPriority { normal, high };
@@ -71,6 +87,10 @@ class Device {
   virtual std::unique_ptr<Event> create_event() = 0;
   /// Seconds between the moments two recorded events were passed. Both must have completed.
   virtual double elapsed_seconds(const Event& begin, const Event& end) const = 0;
+
+  /// What lies in between is what a profiler started with "wait for the program" should see.
+  virtual void start_profiler();
+  virtual void stop_profiler();
 
   /// Device memory, 256-byte aligned, contents undefined. Throws Error when there is not enough.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;

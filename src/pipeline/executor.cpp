@@ -80,15 +80,17 @@ PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, 
       slot_transfer_(slot_used_.size()) {}
 
 void PipelineExecutor::train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-                             const Stage::GroupCalls& calls) {
+                             const Stage::GroupCalls& calls, SpanRecorder* spans) {
   training_ = true;
   calls_ = calls;
+  spans_ = spans;
   run(schedule, rows);
 }
 
 void PipelineExecutor::evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
   training_ = false;
   calls_ = {};
+  spans_ = nullptr;
   run(schedule, rows);
 }
 
@@ -160,12 +162,15 @@ Transfer PipelineExecutor::transfer(const Action& action) {
 }
 
 void PipelineExecutor::compute(const Action& action, std::span<const MicroBatchRows> rows) {
+  const WorkRange range(*stream_, to_string(action).c_str());
+  if (spans_) spans_->begin(std::string(name_of(action.kind)), action.micro_batch, *stream_);
   switch (action.kind) {
     case ActionKind::forward: forward(action, rows); break;
     case ActionKind::backward:
     case ActionKind::backward_input: backward(action); break;
     default: backward_weight(action);
   }
+  if (spans_) spans_->end(*stream_);
 }
 
 int PipelineExecutor::acquire_slot() {

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "compute/span_recorder.hpp"
 #include "model/stage.hpp"
 #include "pipeline/buffer_pool.hpp"
 #include "pipeline/schedule.hpp"
@@ -38,8 +39,9 @@ class PipelineExecutor {
 
   /// Runs all micro-batches of a step; `rows` has one entry each. Each of `calls` comes once for a group of
   /// parameters.
+  /// `spans`, when given, gets every computation.
   void train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-             const Stage::GroupCalls& calls);
+             const Stage::GroupCalls& calls, SpanRecorder* spans = nullptr);
   /// Forward only, by a schedule from make_forward_schedule.
   void evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows);
 
@@ -83,6 +85,7 @@ class PipelineExecutor {
   std::vector<SharedWorkHandle> slot_transfer_;  ///< sends of a slot's loss gradient
   std::map<Key, Live> live_;
   Stage::GroupCalls calls_;
+  SpanRecorder* spans_ = nullptr;
   bool training_ = false;
   int peak_slots_ = 0;
 };

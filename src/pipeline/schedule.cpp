@@ -18,20 +18,6 @@ constexpr std::array<std::pair<ScheduleKind, std::string_view>, 4> kScheduleName
     {ScheduleKind::zero_bubble, "zero-bubble"},
 }};
 
-std::string_view name_of(ActionKind kind) {
-  switch (kind) {
-    case ActionKind::receive_activation: return "receive_activation";
-    case ActionKind::forward: return "forward";
-    case ActionKind::send_activation: return "send_activation";
-    case ActionKind::receive_gradient: return "receive_gradient";
-    case ActionKind::backward: return "backward";
-    case ActionKind::backward_input: return "backward_input";
-    case ActionKind::send_gradient: return "send_gradient";
-    case ActionKind::backward_weight: return "backward_weight";
-  }
-  return "unknown action";
-}
-
 [[noreturn]] void refuse(ScheduleKind kind, const std::string& why, const std::string& suggestion) {
   throw ConfigurationError(
       fmt::format("pipeline schedule {} is impossible here ({}); {}", name_of(kind), why, suggestion));
@@ -136,6 +122,20 @@ ScheduleKind parse_schedule_kind(std::string_view word) {
   }
   throw ConfigurationError(
       fmt::format("unknown --pipeline-schedule '{}' (not one of the schedules); use one of {}", word, valid));
+}
+
+std::string_view name_of(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::receive_activation: return "receive_activation";
+    case ActionKind::forward: return "forward";
+    case ActionKind::send_activation: return "send_activation";
+    case ActionKind::receive_gradient: return "receive_gradient";
+    case ActionKind::backward: return "backward";
+    case ActionKind::backward_input: return "backward_input";
+    case ActionKind::send_gradient: return "send_gradient";
+    case ActionKind::backward_weight: return "backward_weight";
+  }
+  return "unknown action";
 }
 
 std::string to_string(const Action& action) {

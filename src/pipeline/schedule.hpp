@@ -42,6 +42,9 @@ enum class ActionKind {
   backward_weight,
 };
 
+/// "send_activation".
+std::string_view name_of(ActionKind kind);
+
 struct Action {
   ActionKind kind = ActionKind::forward;
   int micro_batch = 0;

@@ -22,6 +22,12 @@ double exposed_seconds(const LabelRecords& records, std::string_view kind) {
   return seconds;
 }
 
+/// The communicator that a label travels by: transfers have a channel each way.
+std::string lane_of(Label label) {
+  if (label == labels::pp_activation || label == labels::pp_gradient) return std::string(label.name);
+  return std::string(label.name.substr(0, label.name.find('.')));
+}
+
 LabelRecords sum_of(LabelRecords records, const LabelRecords& others) {
   for (const auto& [label, record] : others) records[label] += record;
   return records;
@@ -33,11 +39,12 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
                std::unique_ptr<GridCommunicators> communicators)
     : plan_(std::move(plan)),
       runtime_(&runtime),
+      memory_(allocate(plan_, runtime.device)),
       communicators_(std::move(communicators)),
       stream_(runtime.device.create_stream(StreamPriority::normal)),
-      memory_(allocate(plan_, runtime.device)),
       host_totals_(runtime.device.allocate_host(2 * sizeof(double))) {
   const ModelStateMemory& state = memory_.state;
+  if (runtime.register_memory) register_memory();
   stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
                                    *communicators_->tp, memory_.stage, state.parameters, state.gradients,
                                    state.loss_totals());
@@ -56,7 +63,17 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
                                    WatchdogOptions{.limit = runtime.comm_timeout});
 }
 
-void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate) {
+void Engine::register_memory() {
+  for (Communicator* group :
+       {communicators_->tp.get(), communicators_->pp_forward.get(), communicators_->pp_backward.get()})
+    group->register_memory(memory_.activations.whole());
+  communicators_->tp->register_memory(memory_.workspace.whole());
+  for (const Arena* arena : {&memory_.parameters, &memory_.gradients})
+    communicators_->dp->register_memory(arena->whole());
+}
+
+void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,
+                        bool with_timeline) {
   LLAMA3D_EXPECT(std::ssize(micro_batches) == plan_.pipeline.micro_batches,
                  "{} micro-batches in a step of {}", micro_batches.size(), plan_.pipeline.micro_batches);
   LLAMA3D_EXPECT(under_way_.size() < 2, "step {} queued on top of two others", step);
@@ -68,17 +85,37 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   under_way.step = step;
   under_way.follows = !under_way_.empty();
   under_way.begin = CommunicationLog::now();
+  if (with_timeline) under_way.spans = std::make_unique<SpanRecorder>(runtime_->device);
+  SpanRecorder* spans = under_way.spans.get();
+  const WorkRange range(*stream_, fmt::format("step {}", step).c_str());
   stream_->record(*events.begin);
   optimizer_->begin_step();
   executor_->train(plan_.schedule, views(micro_batches),
                    {.needed = [this](auto kind, auto layer) { optimizer_->prepare(kind, layer); },
-                    .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }});
+                    .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }},
+                   spans);
   stream_->record(*events.gradients);
   under_way.gradients = log.end_interval();
   log.activity().at({step, -1});
-  optimizer_->finish_step(step, learning_rate, *events.end);
+  if (spans) spans->begin("update", -1, *stream_);
+  {
+    const WorkRange update(*stream_, "update");
+    optimizer_->finish_step(step, learning_rate, *events.end);
+  }
+  if (spans) spans->end(*stream_);
   under_way.update = log.end_interval();
   under_way_.push_back(std::move(under_way));
+}
+
+std::vector<TimelineSpan> Engine::timeline_of(const StepUnderWay& step, const TimeOrigin& origin) {
+  std::vector<TimelineSpan> timeline;
+  if (!step.spans) return timeline;
+  for (const auto& [name, micro_batch, begin, end] : step.spans->spans(origin.event))
+    timeline.push_back({"compute", name, micro_batch, begin, end});
+  for (const CommunicationInterval* interval : {&step.gradients, &step.update})
+    for (const auto& [label, times] : interval->spans(origin))
+      timeline.push_back({lane_of(label), std::string(label.name), -1, times.begin, times.end});
+  return timeline;
 }
 
 StepReport Engine::take_report() {
@@ -94,6 +131,7 @@ StepReport Engine::take_report() {
   StepReport report;
   report.result = optimizer_->result(step.step);
   report.communication = sum_of(gradients, update);
+  report.timeline = timeline_of(step, origin);
   const LabelRecords& all = report.communication;
   report.seconds = {
       .compute = device.elapsed_seconds(*events.begin, *events.gradients) - exposed_seconds(gradients, ""),

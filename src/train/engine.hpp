@@ -18,11 +18,20 @@ struct PhaseSeconds {
   double compute = 0, tp = 0, pp = 0, dp = 0, optimizer = 0;
 };
 
+/// Something that happened in a step, for a timeline. Lanes of a rank: "compute", and one for each
+/// communicator.
+struct TimelineSpan {
+  std::string lane, name;
+  std::int64_t micro_batch = -1;
+  double begin = 0, end = 0;  ///< seconds since the step's begin
+};
+
 struct StepReport {
   StepResult result;
   PhaseSeconds seconds;
   LabelRecords communication;
-  double step_seconds = 0;  ///< since the end of the step before, when that was still under way
+  std::vector<TimelineSpan> timeline;  ///< of a step that was to have one
+  double step_seconds = 0;             ///< since the end of the step before, when that was still under way
 };
 
 /// Mean loss over `targets` rows.
@@ -42,7 +51,8 @@ class Engine {
 
   /// Queues an optimizer step over this rank's micro-batches, plan().pipeline.micro_batches of them. The rows
   /// are free to go on return. At most two steps are under way: take the report of one first.
-  void queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate);
+  void queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,
+                  bool with_timeline = false);
   std::size_t steps_under_way() const { return under_way_.size(); }
   /// Of the oldest step under way, when it is done.
   StepReport take_report();
@@ -75,15 +85,18 @@ class Engine {
     bool follows = false;                     ///< another step was under way
     double begin = 0;                         ///< by CommunicationLog::now
     CommunicationInterval gradients, update;  ///< the communication of both parts
+    std::unique_ptr<SpanRecorder> spans;      ///< of computations, or none
   };
+  void register_memory();
+  static std::vector<TimelineSpan> timeline_of(const StepUnderWay& step, const TimeOrigin& origin);
   StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;
   OverlapChoice overlap_;
   Runtime* runtime_;
+  RankMemory memory_;  ///< outlives the communicators, which may have registered it
   std::unique_ptr<GridCommunicators> communicators_;
   std::unique_ptr<Stream> stream_;
-  RankMemory memory_;
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<PipelineExecutor> executor_;
   std::unique_ptr<DistributedOptimizer> optimizer_;

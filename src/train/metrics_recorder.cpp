@@ -91,4 +91,18 @@ void MetricsRecorder::ranks(std::int64_t step, const StepReport& report, double 
   append(communication);
 }
 
+void MetricsRecorder::timeline(std::int64_t step, const std::vector<TimelineSpan>& spans) {
+  std::string mine;
+  for (const TimelineSpan& span : spans) {
+    TimelineRow row = make_timeline(step, control_->rank(), span.lane, span.name);
+    row.micro_batch = span.micro_batch;
+    row.begin_seconds = span.begin;
+    row.end_seconds = span.end;
+    mine += bytes_of(row);
+  }
+  std::vector<TimelineRow> timeline;
+  for (const std::string& rows : control_->all_gather(mine)) append_rows(rows, timeline);
+  append(timeline);
+}
+
 }  // namespace llama3d

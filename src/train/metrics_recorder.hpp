@@ -30,6 +30,8 @@ class MetricsRecorder {
   /// Collective: every rank's phases and communication of this step.
   void ranks(std::int64_t step, const StepReport& report, double data_seconds, double step_seconds,
              std::size_t memory_bytes);
+  /// Collective: every rank's timeline of this step.
+  void timeline(std::int64_t step, const std::vector<TimelineSpan>& spans);
   void sync() {
     guarded([&] { file_->sync(); });
   }

@@ -16,7 +16,8 @@ struct Runtime {
   ControlPlane& control;
   /// Collective; once for a grid.
   std::function<std::unique_ptr<GridCommunicators>(const ProcessGrid&)> make_communicators;
-  double comm_timeout = 0;  ///< seconds a communication may wait before the job is ended; 0: no limit
+  bool register_memory = false;  ///< tell communicators which memory they will move
+  double comm_timeout = 0;       ///< seconds a communication may wait before the job is ended; 0: no limit
 };
 
 }  // namespace llama3d

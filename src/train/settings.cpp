@@ -1,5 +1,8 @@
 #include "train/settings.hpp"
 
+#include <charconv>
+#include <string_view>
+
 #include "base/error.hpp"
 
 namespace llama3d {
@@ -11,7 +14,24 @@ void require(bool valid, const std::string& option, double value, const char* ri
 
 }  // namespace
 
+StepRange StepRange::parse(const std::string& text) {
+  if (text.empty()) return {};
+  StepRange range;
+  const auto colon = text.find(':');
+  const auto read = [](std::string_view word, std::int64_t& value) {
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    return error == std::errc() && end == word.data() + word.size();
+  };
+  const std::string_view first = std::string_view(text).substr(0, colon);
+  const std::string_view last = colon == std::string::npos ? first : std::string_view(text).substr(colon + 1);
+  if (!read(first, range.first) || !read(last, range.last) || range.first < 1 || range.last < range.first)
+    throw ConfigurationError(
+        fmt::format("--profile-steps {}: not a range of steps; give FIRST:LAST, such as 10:12", text));
+  return range;
+}
+
 void check_settings(const TrainSettings& s) {
+  StepRange::parse(s.profile_steps);
   const auto number = [](auto value) { return static_cast<double>(value); };
   require(s.tp_size >= 1, "tp-size", s.tp_size, "at least 1");
   require(s.pp_size >= 1, "pp-size", s.pp_size, "at least 1");

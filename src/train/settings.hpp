@@ -66,9 +66,19 @@ struct TrainSettings {
   std::string resume;                    ///< "auto", a checkpoint's folder, or empty: a new run
   std::int64_t log_interval = 10;        ///< steps between plain progress lines and rows a rank
 
+  std::string profile_steps;  ///< "A:B": steps for the profiler and the timeline; empty: none
+
   // for the record
   std::string command_line;   ///< as started
   std::string configuration;  ///< all of the above as resolved, JSON text
+};
+
+/// The steps of a run that are profiled, first to last; none when first is 0.
+struct StepRange {
+  std::int64_t first = 0, last = -1;
+  bool holds(std::int64_t step) const { return first <= step && step <= last; }
+  /// Of "A:B" or "A"; throws ConfigurationError.
+  static StepRange parse(const std::string& text);
 };
 
 /// Bounds that no single option's type can express. Throws ConfigurationError naming the option.

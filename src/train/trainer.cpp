@@ -124,6 +124,7 @@ class Trainer {
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
   LearningRateSchedule schedule_;
+  StepRange profile_;
   TrainPosition position_;  ///< behind the last step queued
   std::deque<QueuedStep> queued_;
   TrainResult result_;
@@ -135,7 +136,8 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
     : settings_(settings),
       runtime_(runtime),
       leader_(runtime.control.rank() == 0),
-      schedule_(learning_rate_schedule(settings)) {
+      schedule_(learning_rate_schedule(settings)),
+      profile_(StepRange::parse(settings.profile_steps)) {
   std::optional<RankPlan> plan;
   fail_together(runtime.control, [&] { shape_ = run_shape(settings_, runtime.control.size()); });
   // Before memory is planned: communicators take some of the device's.
@@ -255,12 +257,21 @@ bool Trainer::step() {
     return false;
   }
   const double learning_rate = schedule_.at(position_.step + 1);
-  engine_->queue_step(rows, ++position_.step, learning_rate);
+  const bool profiled = profile_.holds(position_.step + 1);
+  if (position_.step + 1 == profile_.first) {
+    finish_steps(0);
+    runtime_.device.start_profiler();
+  }
+  engine_->queue_step(rows, ++position_.step, learning_rate, profiled);
   position_.consumed_samples += shape_.global_batch;
   position_.tokens += shape_.global_batch * shape_.sequence;
   queued_.push_back({position_, learning_rate, data_seconds, queued_.empty()});
   // A device that computes beside this thread gets its next step before the last one's report is read.
   finish_steps(runtime_.device.asynchronous() ? 1 : 0);
+  if (position_.step == profile_.last) {
+    finish_steps(0);
+    runtime_.device.stop_profiler();
+  }
   return true;
 }
 
@@ -313,6 +324,7 @@ void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
   metrics_->train(row);
   if (settings_.log_interval > 0 && (row.step % settings_.log_interval == 0 || row.step == 1))
     metrics_->ranks(row.step, report, step.data_seconds, step_seconds, runtime_.device.memory_in_use());
+  if (profile_.holds(row.step)) metrics_->timeline(row.step, report.timeline);
   step_seconds_.push_back(step_seconds);
   result_.loss = result.loss;
   progress_->step({row.step, result.loss, result.gradient_norm, row.learning_rate, row.tokens_per_second});

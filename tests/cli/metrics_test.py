@@ -1,6 +1,10 @@
 """What a run says about its communication, rank by rank and label by label."""
 
+import json
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy
 
@@ -67,6 +71,60 @@ class Communication(JobTest):
         self.assertEqual(shown.status, 0, shown)
         rows = len(self.metrics("run", "communication"))
         self.assertRegex(shown.out, rf"/communication: {rows} rows\n  first: step=1 rank=0 label=\S+ calls=\d+ bytes=")
+
+
+class Timeline(JobTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        words = cls.training("run", *GRID, "--profile-steps", "3:4", "--global-batch-size", SAMPLES, steps=STEPS)
+        made = cls.job(WORLD, *words)
+        assert made.status == 0, made
+
+    def test_every_computation_and_communication_of_the_steps(self):
+        rows = self.metrics("run", "timeline")
+        self.assertEqual(set(rows["step"]), {3, 4})
+        self.assertEqual(set(rows["rank"]), set(range(WORLD)))
+        self.assertTrue((rows["end_seconds"] >= rows["begin_seconds"]).all())
+        steps = self.metrics("run", "train")
+        for step in (3, 4):
+            seconds = steps["step_seconds"][steps["step"] == step][0]
+            for rank in range(WORLD):
+                mine = rows[(rows["step"] == step) & (rows["rank"] == rank)]
+                compute = mine[mine["lane"] == b"compute"]
+                names = compute["name"].tolist()
+                self.assertEqual((names.count(b"forward"), names.count(b"backward"), names.count(b"update")),
+                                 (SAMPLES, SAMPLES, 1))  # fmt: skip
+                self.assertEqual(sorted(compute["micro_batch"]), sorted([-1] + 2 * list(range(SAMPLES))))
+                # One after another, within the step; ranks begin it at moments of their own.
+                self.assertTrue((compute["begin_seconds"][1:] >= compute["end_seconds"][:-1]).all())
+                self.assertLess(compute["end_seconds"][-1], seconds + 0.5)
+                counted = self.metrics("run", "communication")
+                counted = counted[(counted["step"] == step) & (counted["rank"] == rank)]
+                for label, calls in zip(counted["label"], counted["calls"]):
+                    if not label.startswith(b"dp."):  # a group of one
+                        self.assertEqual((mine["name"] == label).sum(), calls, label)
+
+    def test_trace(self):
+        tool = pathlib.Path(__file__).resolve().parents[2] / "tools/timeline.py"
+        made = subprocess.run([sys.executable, tool, self.folder / "run", "--step", "3"], capture_output=True, text=True)
+        self.assertEqual(made.returncode, 0, made)
+        events = json.loads((self.folder / "run/timeline.json").read_text())["traceEvents"]
+        rows = self.metrics("run", "timeline")
+        rows = rows[rows["step"] == 3]
+        spans = [event for event in events if event["ph"] == "X"]
+        self.assertEqual(len(spans), len(rows))
+        self.assertAlmostEqual(sum(span["dur"] for span in spans),
+                               1e6 * float((rows["end_seconds"] - rows["begin_seconds"]).sum()), delta=1)  # fmt: skip
+        missing = subprocess.run([sys.executable, tool, self.folder / "run", "--step", "1"], capture_output=True, text=True)
+        self.assertEqual(missing.returncode, 3)
+        self.assertRegex(missing.stderr, "step 1 has no timeline; those that have: 3, 4")
+
+    def test_a_range_that_is_none(self):
+        for words in ("4:3", "0:2", "x", "3:"):
+            refused = self.job(1, *self.training("other", "--profile-steps", words))
+            self.assertEqual(refused.status, 2, refused)
+            self.assertIn(f"--profile-steps {words}", refused.error_lines()[0])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Draws what every rank computed and communicated in a profiled step (`llama3d train --profile-steps FIRST:LAST`).
+
+Writes a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open, and with --png a picture. Times count from
+each rank's own begin of the step.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # a running job is never disturbed by its reader
+import h5py  # noqa: E402
+import numpy  # noqa: E402
+
+COMPUTE = "compute"
+COLORS = {"forward": "#4878a8", "backward": "#8cb468", "backward_input": "#8cb468", "backward_weight": "#c8d8a0",
+          "update": "#d8b050", "tp": "#b85450", "dp": "#8064a2", "pp.activation": "#e08030", "pp.gradient": "#e0a878",
+          "world": "#606060"}  # fmt: skip
+
+
+def text(value: bytes) -> str:
+    return value.decode()
+
+
+def read_step(path: pathlib.Path, step: int | None) -> tuple[int, numpy.ndarray]:
+    """The rows of one step, the last profiled one unless it is named."""
+    with h5py.File(path, "r") as file:
+        rows = file["timeline"][:] if "timeline" in file else numpy.empty(0)
+    if len(rows) == 0:
+        raise ValueError(f"{path}: no timeline (no step was profiled); train with --profile-steps FIRST:LAST")
+    steps = sorted(set(rows["step"].tolist()))
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise ValueError(f"{path}: step {step} has no timeline; those that have: {', '.join(map(str, steps))}")
+    return step, rows[rows["step"] == step]
+
+
+def lanes_of(rows: numpy.ndarray) -> list[tuple[int, str]]:
+    """Rank by rank, computing first."""
+    return sorted({(int(r["rank"]), text(r["lane"])) for r in rows}, key=lambda lane: (lane[0], lane[1] != COMPUTE, lane[1]))
+
+
+def trace(rows: numpy.ndarray) -> dict:
+    """The trace event format: microseconds, a process a rank and a thread a lane."""
+    lanes = {lane: number for number, lane in enumerate(lanes_of(rows))}
+    events = [{"ph": "M", "name": "thread_name", "pid": rank, "tid": number, "args": {"name": lane}}
+              for (rank, lane), number in lanes.items()]  # fmt: skip
+    events += [{"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
+               for rank in sorted({rank for rank, _ in lanes})]  # fmt: skip
+    for row in rows:
+        rank, micro_batch = int(row["rank"]), int(row["micro_batch"])
+        events.append({
+            "ph": "X", "name": text(row["name"]) + (f" {micro_batch}" if micro_batch >= 0 else ""),
+            "pid": rank, "tid": lanes[rank, text(row["lane"])],
+            "ts": row["begin_seconds"] * 1e6, "dur": (row["end_seconds"] - row["begin_seconds"]) * 1e6,
+        })  # fmt: skip
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def draw(rows: numpy.ndarray, title: str, path: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lanes = lanes_of(rows)
+    figure, axes = pyplot.subplots(figsize=(16, 1 + 0.28 * len(lanes)), layout="constrained")
+    for y, (rank, lane) in enumerate(lanes):
+        mine = rows[(rows["rank"] == rank) & (rows["lane"] == lane.encode())]
+        spans = [(r["begin_seconds"] * 1e3, (r["end_seconds"] - r["begin_seconds"]) * 1e3) for r in mine]
+        colors = [COLORS.get(text(r["name"]) if lane == COMPUTE else lane, "#a0a0a0") for r in mine]
+        axes.broken_barh(spans, (y + 0.1, 0.8), facecolors=colors, edgecolor="white", linewidth=0.2)
+    axes.set_yticks([y + 0.5 for y in range(len(lanes))], [f"{rank} {lane}" for rank, lane in lanes], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms since the step's begin")
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, help="folder of the run, or its metrics.h5")
+    parser.add_argument("--step", type=int, help="default: the last that was profiled")
+    parser.add_argument("--output", type=pathlib.Path, help="trace (default: timeline.json beside metrics.h5)")
+    parser.add_argument("--png", type=pathlib.Path, help="picture")
+    arguments = parser.parse_args()
+    path = arguments.run / "metrics.h5" if arguments.run.is_dir() else arguments.run
+    try:
+        step, rows = read_step(path, arguments.step)
+    except (OSError, ValueError) as error:
+        print(f"timeline.py: error: {error}", file=sys.stderr)
+        return 3
+    output = arguments.output or path.with_name("timeline.json")
+    output.write_text(json.dumps(trace(rows)))
+    if arguments.png:
+        draw(rows, f"step {step}", arguments.png)
+    print(f"step {step}: {len(rows)} spans of {len(set(rows['rank'].tolist()))} ranks in {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
