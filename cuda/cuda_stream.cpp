@@ -16,13 +16,6 @@ void CudaEvent::synchronize() const {
   check(cudaEventSynchronize(handle()), "waiting for an event");
 }
 
-bool CudaEvent::passed() const {
-  const cudaError_t status = cudaEventQuery(handle());
-  if (status == cudaErrorNotReady) return false;
-  check(status, "asking for an event");
-  return true;
-}
-
 double seconds_between(const Event& begin, const Event& end) {
   float milliseconds = 0;
   check(cudaEventElapsedTime(&milliseconds, dynamic_cast<const CudaEvent&>(begin).handle(),

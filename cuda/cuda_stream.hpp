@@ -12,8 +12,6 @@ class CudaEvent final : public Event {
  public:
   CudaEvent();
   void synchronize() const override;
-  /// Whether the stream has passed the point last recorded.
-  bool passed() const;
   cudaEvent_t handle() const { return event_.get(); }
 
  private:

@@ -87,9 +87,10 @@ class NcclOperation final : public DeviceOperation {
 
  private:
   bool passed(const CudaEvent& event) const {
-    // A thread that has not named its GPU would start up another one.
-    cudaSetDevice(pool_->ordinal());
-    return event.passed();
+    // A thread that has not named its GPU would start up another one. An error of the GPU is for the thread
+    // that computes to report: nothing waits for other ranks then.
+    return cudaSetDevice(pool_->ordinal()) != cudaSuccess ||
+           cudaEventQuery(event.handle()) != cudaErrorNotReady;
   }
 
   std::shared_ptr<OperationPool> pool_;

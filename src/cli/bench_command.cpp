@@ -9,6 +9,7 @@
 #include "bench/bench.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
 #include "train/trainer.hpp"
@@ -147,6 +148,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) fmt::print("{}", command.line.help());
     return 0;
   }
+  expect_same_options(command.line, control);
   const auto device = make_job_device(command.machine, control);
   if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
   std::vector<BenchRow> rows;

@@ -4,6 +4,7 @@
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
 #include "train/evaluator.hpp"
@@ -45,6 +46,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) fmt::print("{}", command.line.help());
     return 0;
   }
+  expect_same_options(command.line, control);
   const auto device = make_job_device(command.machine, control);
   Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
   const Evaluation e = evaluate_checkpoint(command.settings, runtime);

@@ -3,6 +3,7 @@
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
@@ -53,6 +54,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) fmt::print("{}", help ? command.line.help() : command.line.resolved());
     return 0;
   }
+  expect_same_options(command.line, control);
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {

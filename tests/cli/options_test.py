@@ -5,7 +5,7 @@ import pty
 import re
 import subprocess
 
-from jobs import PROGRAM, JobTest, environment, main, mpirun
+from jobs import PROGRAM, JobTest, Started, environment, main, mpirun
 
 
 def on_terminal(words, folder):
@@ -37,6 +37,13 @@ class Options(JobTest):
         result = self.command("train", *words, "--print-config", **extra)
         self.assertEqual((result.status, result.err), (0, ""), result)
         return sources(result.out)
+
+    def test_ranks_with_different_options(self):
+        program = [str(PROGRAM), *map(str, self.training("different", "--tp-size", 2, steps=1))]
+        command = [*mpirun(1), *program, ":", "-np", "1", "-x", "LLAMA3D_WEIGHT_DECAY=0.5", *program]
+        result = Started(command, self.folder, {}).wait()
+        self.assertEqual(result.status, 2, result)
+        self.assertRegex(result.error_lines()[0], "--weight-decay 0.5: rank 0 has 0.1 .*rank 1")
 
     def test_precedence(self):
         (self.folder / "run.toml").write_text("steps = 20\nseed = 21\nwarmup_steps = 22\n")
