@@ -2,13 +2,16 @@
 # What check.sh cannot see where there is no GPU: every test that takes a device, on the GPU, then the kernels' tests
 # under compute-sanitizer's memcheck and racecheck. Works on a build that is there (BUILD, default build/ci).
 #
-#   tools/check_gpu.sh [tests] [memcheck] [racecheck]     # all three when none is named
+#   tools/check_gpu.sh [tests] [memcheck] [racecheck] [ranks]     # the first three when none is named
+#
+# ranks: the tests of several ranks, each on a GPU of its own as far as there are some. Ranks that share one take turns,
+# which takes minutes (RANKS, default "2 4 8"), and NCCL 2.30 or later on LD_LIBRARY_PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/common.sh
 . tools/common.sh
 
-: "${BUILD:=build/ci}"
+: "${BUILD:=build/ci}" "${RANKS:=2 4 8}"
 export LLAMA3D_TEST_DEVICE=cuda LLAMA3D_TEST_RANKS=1
 bin=$BUILD/bin
 
@@ -33,13 +36,27 @@ sanitize() {
     "$bin/test_compute" --run_test="$on_purpose"
 }
 
+ranks() {
+  local n program
+  export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} LLAMA3D_TEST_TIMEOUT=600
+  for n in $RANKS; do
+    for program in communicator traffic grid golden; do
+      [[ $program == traffic && $n != [48] ]] && continue
+      [[ $program == golden && $n != 4 ]] && continue
+      say "test_$program on $n ranks"
+      LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program"
+    done
+  done
+}
+
 prepare_mpi 1
 for what in "${@:-tests}" $([[ $# -gt 0 ]] || echo memcheck racecheck); do
   say "$what"
   case $what in
     tests) tests ;;
     memcheck | racecheck) sanitize "$what" ;;
-    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck" >&2; exit 2 ;;
+    ranks) ranks ;;
+    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck, ranks" >&2; exit 2 ;;
   esac
 done
 say "passed"
