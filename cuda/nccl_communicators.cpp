@@ -2,12 +2,14 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/error.hpp"
 #include "cuda/check.hpp"
 #include "cuda/nccl_communicator.hpp"
+#include "mpi/failure.hpp"
 #include "mpi/labels.hpp"
 #include "mpi/local_communicator.hpp"
 
@@ -45,6 +47,8 @@ NcclCommHandle connect_world(ControlPlane& control) {
   if (control.rank() == 0) check_nccl(ncclGetUniqueId(&id), "asking NCCL for an address");
   const std::string address = control.broadcast(std::string(id.internal, sizeof id.internal), 0);
   std::memcpy(id.internal, address.data(), sizeof id.internal);
+  // From here to the end of the first contact.
+  control.activity().enter(labels::control_connect);
   ncclComm_t comm = nullptr;
   // It sums a few numbers a step.
   ncclConfig_t config = with_blocks(1);
@@ -84,18 +88,21 @@ class Builder {
 /// ever.
 class FirstContact {
  public:
-  explicit FirstContact(Device& device)
-      : memory_(device.allocate(bytes)), stream_(device.create_stream(StreamPriority::normal)) {}
-  ~FirstContact() { stream_->synchronize(); }
+  FirstContact(Device& device, int ranks)
+      : elements_(std::clamp<std::int64_t>(most_elements / ranks, 1, elements_a_rank)),
+        memory_(device.allocate(static_cast<std::size_t>(std::max<std::int64_t>(elements_ * ranks, 2)) *
+                                sizeof(float))),
+        stream_(device.create_stream(StreamPriority::normal)) {}
+  void finish() { stream_->synchronize(); }
 
   void collectives(Communicator& group) {
     const int ranks = group.size();
-    const Tensor whole = tensor(elements * ranks),
-                 own = whole.slice(elements * group.rank(), elements * (group.rank() + 1));
-    finish(group.all_reduce(tensor(2), ReduceOperation::sum, label, *stream_));
-    finish(group.all_reduce(whole, ReduceOperation::sum, label, *stream_));
-    finish(group.all_gather(own, whole, label, *stream_));
-    finish(group.reduce_scatter(whole, own, label, *stream_));
+    const Tensor whole = tensor(elements_ * ranks),
+                 own = whole.slice(elements_ * group.rank(), elements_ * (group.rank() + 1));
+    wait(group.all_reduce(tensor(2), ReduceOperation::sum, label, *stream_));
+    wait(group.all_reduce(whole, ReduceOperation::sum, label, *stream_));
+    wait(group.all_gather(own, whole, label, *stream_));
+    wait(group.reduce_scatter(whole, own, label, *stream_));
   }
   /// With both neighbours in the ring of stages.
   void transfers(Communicator& group) {
@@ -105,21 +112,32 @@ class FirstContact {
                              {Transfer::Direction::receive, tensor(2).slice(1, 2), previous}};
     const Transfer back[] = {{Transfer::Direction::send, tensor(1), previous},
                              {Transfer::Direction::receive, tensor(2).slice(1, 2), next}};
-    finish(group.exchange(ring, label, *stream_));
-    finish(group.exchange(back, label, *stream_));
+    wait(group.exchange(ring, label, *stream_));
+    wait(group.exchange(back, label, *stream_));
   }
 
  private:
-  static constexpr Label label = labels::control_barrier;
-  static constexpr std::int64_t elements = 1 << 16;
-  static constexpr std::size_t bytes = std::size_t{256} << 20;
+  static constexpr Label label = labels::control_connect;
+  /// Enough for the ways that NCCL takes with long messages.
+  static constexpr std::int64_t elements_a_rank = 1 << 16, most_elements = 1 << 26;
 
   Tensor tensor(std::int64_t count) const { return {memory_.get(), DType::fp32, {count}}; }
-  void finish(WorkHandle work) { work->wait(*stream_); }
+  void wait(WorkHandle work) { work->wait(*stream_); }
 
+  std::int64_t elements_;
   DeviceMemory memory_;
   std::unique_ptr<Stream> stream_;
 };
+
+void make_first_contact(const GridCommunicators& groups, Device& device, int ranks) {
+  FirstContact contact(device, ranks);
+  for (Communicator* collective :
+       {groups.world.get(), groups.tp.get(), groups.dp.get(), groups.embedding.get()})
+    if (collective && collective->size() > 1) contact.collectives(*collective);
+  for (Communicator* channel : {groups.pp_forward.get(), groups.pp_backward.get()})
+    if (channel->size() > 1) contact.transfers(*channel);
+  contact.finish();
+}
 
 }  // namespace
 
@@ -128,7 +146,9 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   const auto& [tp_size, pp_size, dp_size] = grid.shape();
   const auto& [tp, pp, dp] = grid.coordinate();
   if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
-  if (shared_gpus) allow_shared_gpus();
+  fail_together(control, [&] {
+    if (shared_gpus) allow_shared_gpus();
+  });
   // Memory here comes from cudaMalloc; whoever registers it wants it used.
   setenv("NCCL_LEGACY_CUDA_REGISTER", "1", /*overwrite=*/0);
   int ordinal = 0;
@@ -145,12 +165,14 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
     group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
   group->world = builder.adopt(std::move(world));
 
-  FirstContact contact(device);
-  for (Communicator* collective :
-       {group->world.get(), group->tp.get(), group->dp.get(), group->embedding.get()})
-    if (collective && collective->size() > 1) contact.collectives(*collective);
-  for (Communicator* channel : {group->pp_forward.get(), group->pp_backward.get()})
-    if (channel->size() > 1) contact.transfers(*channel);
+  try {
+    make_first_contact(*group, device, control.size());
+  } catch (...) {
+    // What is under way waits for ranks that may not come, and freeing memory would wait for it.
+    for (Communicator* communicator : group->all()) communicator->abort();
+    throw;
+  }
+  control.activity().leave();
   return group;
 }
 

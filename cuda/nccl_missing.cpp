@@ -3,17 +3,21 @@
 #include "base/error.hpp"
 #include "cuda/cuda_stream.hpp"
 #include "cuda/nccl_communicators.hpp"
+#include "mpi/failure.hpp"
 #include "mpi/local_communicator.hpp"
 
 namespace llama3d {
 
-std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane&, Device&,
-                                                           bool) {
+std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
+                                                           Device&, bool) {
   if (grid.shape().world() == 1) return make_local_communicators(cuda::copy_gpu_tensor);
-  throw ConfigurationError(fmt::format(
-      "--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
-      "where nccl.h and libnccl.so are",
-      grid.shape().world()));
+  fail_together(control, [&] {
+    throw ConfigurationError(fmt::format(
+        "--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
+        "where nccl.h and libnccl.so are",
+        grid.shape().world()));
+  });
+  return nullptr;  // not reached
 }
 
 }  // namespace llama3d

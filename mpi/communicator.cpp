@@ -1,6 +1,10 @@
 #include "mpi/communicator.hpp"
 
+#include <chrono>
 #include <functional>
+#include <future>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/error.hpp"
@@ -132,6 +136,20 @@ std::optional<std::string> Communicator::asynchronous_failure() {
 }
 
 void Communicator::abort() {}
+
+bool abort_all(std::vector<Communicator*> communicators, double seconds) {
+  const auto done = std::make_shared<std::promise<void>>();
+  auto all_done = done->get_future();
+  try {
+    std::thread([communicators = std::move(communicators), done] {
+      for (Communicator* communicator : communicators) communicator->abort();
+      done->set_value();
+    }).detach();
+  } catch (const std::system_error&) {
+    return false;  // no thread to spare
+  }
+  return all_done.wait_for(std::chrono::duration<double>(seconds)) == std::future_status::ready;
+}
 
 std::vector<Communicator*> GridCommunicators::all() const {
   std::vector<Communicator*> members;

@@ -32,6 +32,7 @@ inline constexpr Label control_broadcast{"control.broadcast"};
 inline constexpr Label control_gather{"control.all_gather"};
 inline constexpr Label control_max{"control.all_max"};
 inline constexpr Label control_barrier{"control.barrier"};
+inline constexpr Label control_connect{"control.connect"};  ///< the ranks' first contact
 
 // clang-format on
 

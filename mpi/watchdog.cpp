@@ -23,7 +23,7 @@ constexpr double longest_interval = 0.25;
 /// A sleep longer than wanted by this: the process was stopped.
 constexpr double stopped_seconds = 2;
 /// For ncclCommAbort and the like.
-constexpr std::chrono::seconds abort_time{2};
+constexpr double abort_seconds = 2;
 /// From the question on until this rank ends by itself, though MPI_Abort may still be at work.
 constexpr std::chrono::seconds end_time{9};
 /// So that an answer fits into a datagram.
@@ -218,7 +218,8 @@ void Watchdog::end(const std::string& report) {
   try {
     std::thread([this, report] {
       print(report);
-      abort_communicators();
+      // The end of the processes frees devices that take longer.
+      abort_all(communicators_, abort_seconds);
       control_->abort(status);
     }).detach();
     std::this_thread::sleep_until(frozen_at_ + end_time);
@@ -226,20 +227,6 @@ void Watchdog::end(const std::string& report) {
     print(report);
   }
   std::_Exit(status);
-}
-
-void Watchdog::abort_communicators() const {
-  const auto done = std::make_shared<std::promise<void>>();
-  auto all_done = done->get_future();
-  try {
-    std::thread([communicators = communicators_, done] {
-      for (Communicator* communicator : communicators) communicator->abort();
-      done->set_value();
-    }).detach();
-    all_done.wait_for(abort_time);
-  } catch (const std::system_error&) {
-    // Without a thread to spare: the end of the processes frees the devices too.
-  }
 }
 
 }  // namespace llama3d

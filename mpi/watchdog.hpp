@@ -72,7 +72,6 @@ class Watchdog {
   void tell_all(const WatchdogMessage& message, bool only_missing);
   std::string headline() const;
   void end(const std::string& report);
-  void abort_communicators() const;
 
   ControlPlane* control_;
   Activity* communication_;

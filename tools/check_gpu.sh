@@ -40,9 +40,9 @@ ranks() {
   local n program
   export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} LLAMA3D_TEST_TIMEOUT=600
   for n in $RANKS; do
-    for program in communicator traffic grid golden; do
+    for program in communicator traffic grid recompute golden; do
       [[ $program == traffic && $n != [48] ]] && continue
-      [[ $program == golden && $n != 4 ]] && continue
+      [[ ($program == golden || $program == recompute) && $n != 4 ]] && continue
       say "test_$program on $n ranks"
       LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program"
     done

@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "compute/host/host_device.hpp"
 #include "mpi/failure.hpp"
+#include "mpi/watchdog.hpp"
 #if LLAMA3D_CUDA
 #include "cuda/cuda_device.hpp"
 #include "cuda/nccl_communicators.hpp"
@@ -108,7 +109,13 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
 Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options,
                      double comm_timeout) {
   const bool on_gpus = device.kind() == "cuda", shared = options.allow_gpu_sharing;
-  const auto connect = [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
+  const auto connect = [&session, &device, on_gpus, shared, comm_timeout](const ProcessGrid& grid) {
+    // A network that lets nobody through is the commonest hang.
+    Activity nothing_else;
+    std::unique_ptr<Watchdog> watchdog;
+    if (on_gpus && grid.shape().world() > 1 && comm_timeout > 0)
+      watchdog = std::make_unique<Watchdog>(session.control(), nothing_else, std::vector<Communicator*>(),
+                                            WatchdogOptions{.limit = comm_timeout});
     if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
     return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
   };

@@ -1,11 +1,21 @@
 #include "cli/same_options.hpp"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "mpi/failure.hpp"
 
 namespace llama3d {
+namespace {
+
+/// Files may lie elsewhere on another node.
+constexpr std::array<std::string_view, 8> of_a_node = {"config", "data",   "load",       "model",
+                                                       "output", "resume", "output-dir", "valid-data"};
+
+}  // namespace
 
 void expect_same_options(const CommandLine& line, ControlPlane& control) {
   const auto first = nlohmann::json::parse(control.broadcast(line.resolved_json(), 0));
@@ -15,6 +25,7 @@ void expect_same_options(const CommandLine& line, ControlPlane& control) {
   };
   fail_together(control, [&] {
     for (const auto& [option, value] : own.items()) {
+      if (std::find(of_a_node.begin(), of_a_node.end(), option) != of_a_node.end()) continue;
       const nlohmann::json leading = first.value(option, nlohmann::json());
       if (leading != value)
         throw ConfigurationError(fmt::format(

@@ -191,6 +191,8 @@ void TransformerLayer::run_products_in_blocks(const LayerActivations& a, const L
   down_.forward(a.gated, delta);
   down_.backward_input(delta, g.down_output, scratch.gated);
   output_.backward_input(delta, g.attention_output, scratch.attention);
+  column_backward(gate_up_, g.gate_up, a.middle_normed, scratch.normed);
+  column_backward(qkv_, g.qkv, a.input_normed, scratch.normed);
 }
 
 }  // namespace llama3d

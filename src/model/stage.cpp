@@ -191,7 +191,8 @@ void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
 void Stage::draw_products_in_blocks() const {
   const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
   std::uint64_t key = 0;
-  for (const Tensor& tensor : {a.input_normed, a.attention, a.middle_normed, a.gated, memory_->delta})
+  for (const Tensor& tensor : {a.input_normed, a.attention, a.middle_normed, a.gated, memory_->delta,
+                               layer_gradients(0, 0).gate_up, layer_gradients(0, 0).qkv})
     tp_.kernels().fill_normal(tensor, ++key, 0, 0, tensor.columns(), 1, *stream_);
 }
 

@@ -60,10 +60,15 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
       prepared_(slices_.size(), false),
       reduced_(slices_.size(), false),
       host_(device.allocate_host(2 * sizeof(HostResult))) {
+  std::vector<std::size_t> pieces(slices_.size(), 0);  // of each group
   for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate())) {
     updates_.push_back(update_of(piece, options));
-    group_updates_[static_cast<std::size_t>(piece.group)].push_back(updates_.back());
+    ++pieces[static_cast<std::size_t>(piece.group)];
   }
+  // Pieces come in the order of groups.
+  std::size_t first = 0;
+  for (std::size_t group = 0; group < pieces.size(); first += pieces[group++])
+    group_updates_[group] = std::span<const AdamWPiece>(updates_).subspan(first, pieces[group]);
   if (!memory.slots.empty())
     offloaded_ = std::make_unique<OffloadedUpdate>(slices_, order_, updates_, memory, device);
 }

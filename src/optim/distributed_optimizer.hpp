@@ -86,10 +86,10 @@ class DistributedOptimizer {
   Stream* stream_;
   GridCommunicators* communicators_;
   std::vector<OwnedSlice> slices_;
-  std::vector<std::size_t> order_;                      ///< groups, first needed first
-  std::vector<AdamWPiece> updates_;                     ///< of this rank's pieces
-  std::vector<std::vector<AdamWPiece>> group_updates_;  ///< the same, of each group
-  std::vector<WorkHandle> reductions_, gathers_;        ///< under way, one a group
+  std::vector<std::size_t> order_;                          ///< groups, first needed first
+  std::vector<AdamWPiece> updates_;                         ///< of this rank's pieces
+  std::vector<std::span<const AdamWPiece>> group_updates_;  ///< the same, of each group
+  std::vector<WorkHandle> reductions_, gathers_;            ///< under way, one a group
   std::vector<bool> prepared_, reduced_;
   DeviceMemory host_;                           ///< results of an odd and an even step
   std::unique_ptr<OffloadedUpdate> offloaded_;  ///< or none

@@ -85,7 +85,8 @@ RankMemory allocate(const RankPlan& plan, Device& device);
 struct DeviceRoom {
   std::size_t bytes = 0, reserved = 0;
   std::optional<std::size_t> host;  ///< of the host beside the device; none where they are the same
-  /// Of one of the `node_ranks` ranks on this node, before the run takes any. A CPU is shared by them.
+  /// Of one of the `node_ranks` ranks on this node, before the run lays out its own: what its communicators
+  /// have taken is reserved. A CPU is shared by them.
   static DeviceRoom of(const Device& device, int node_ranks = 1);
 };
 

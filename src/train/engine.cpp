@@ -1,5 +1,7 @@
 #include "train/engine.hpp"
 
+#include <exception>
+#include <limits>
 #include <string_view>
 
 #include "compute/kernels.hpp"
@@ -44,6 +46,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       stream_(runtime.device.create_stream(StreamPriority::normal)),
       host_totals_(runtime.device.allocate_host(2 * sizeof(double))) {
   const ModelStateMemory& state = memory_.state;
+  start_watchdog();
   if (runtime.register_memory) register_memory();
   stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
                                    *communicators_->tp, memory_.stage, state.parameters, state.gradients,
@@ -57,10 +60,23 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   for (StepEvents& events : events_)
     for (auto* event : {&events.begin, &events.gradients, &events.end})
       *event = runtime.device.create_event();
-  if (runtime.control.size() > 1 && runtime.comm_timeout > 0)
-    watchdog_ =
-        std::make_unique<Watchdog>(runtime.control, communicators_->log.activity(), communicators_->all(),
-                                   WatchdogOptions{.limit = runtime.comm_timeout});
+}
+
+Engine::~Engine() {
+  // A rank that fails alone has work on its device that waits for others for ever; freeing memory would wait
+  // too.
+  constexpr double seconds = 2;
+  if (std::uncaught_exceptions() > 0 && !abort_all(communicators_->all(), seconds)) communicators_.release();
+}
+
+void Engine::start_watchdog() {
+  ControlPlane& control = runtime_->control;
+  const bool limited = runtime_->comm_timeout > 0;
+  // A device's errors come to nobody who does not ask for them.
+  if (control.size() == 1 || !(limited || runtime_->device.asynchronous())) return;
+  watchdog_ = std::make_unique<Watchdog>(
+      control, communicators_->log.activity(), communicators_->all(),
+      WatchdogOptions{.limit = limited ? runtime_->comm_timeout : std::numeric_limits<double>::infinity()});
 }
 
 void Engine::register_memory() {
@@ -107,12 +123,22 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   under_way_.push_back(std::move(under_way));
 }
 
-std::vector<TimelineSpan> Engine::timeline_of(const StepUnderWay& step, const TimeOrigin& origin) {
+CommunicationInterval Engine::finish_gathers() {
+  CommunicationLog& log = communicators_->log;
+  log.end_interval();
+  optimizer_->wait_for_parameters();
+  stream_->synchronize();
+  log.activity().pass();
+  return log.end_interval();
+}
+
+std::vector<TimelineSpan> Engine::timeline_of(const StepUnderWay& step, const CommunicationInterval& behind,
+                                              const TimeOrigin& origin) {
   std::vector<TimelineSpan> timeline;
   if (!step.spans) return timeline;
   for (const auto& [name, micro_batch, begin, end] : step.spans->spans(origin.event))
     timeline.push_back({"compute", name, micro_batch, begin, end});
-  for (const CommunicationInterval* interval : {&step.gradients, &step.update})
+  for (const CommunicationInterval* interval : {&step.gradients, &step.update, &behind})
     for (const auto& [label, times] : interval->spans(origin))
       timeline.push_back({lane_of(label), std::string(label.name), -1, times.begin, times.end});
   return timeline;
@@ -124,14 +150,16 @@ StepReport Engine::take_report() {
   const StepEvents& events = events_of(step.step);
   events.end->synchronize();
   communicators_->log.activity().pass();
-  if (under_way_.empty()) optimizer_->wait_for_parameters();
+  CommunicationInterval rest;
+  if (under_way_.empty()) rest = finish_gathers();
   const TimeOrigin origin{*events.begin, step.begin};
   const LabelRecords gradients = step.gradients.records(origin), update = step.update.records(origin);
+  const LabelRecords behind = rest.records(origin);
   const Device& device = runtime_->device;
   StepReport report;
   report.result = optimizer_->result(step.step);
-  report.communication = sum_of(gradients, update);
-  report.timeline = timeline_of(step, origin);
+  report.communication = sum_of(sum_of(gradients, update), behind);
+  report.timeline = timeline_of(step, rest, origin);
   const LabelRecords& all = report.communication;
   report.seconds = {
       .compute = device.elapsed_seconds(*events.begin, *events.gradients) - exposed_seconds(gradients, ""),

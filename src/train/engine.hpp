@@ -46,6 +46,7 @@ class Engine {
   /// `communicators` are those of the plan's grid; `runtime` must outlive the engine.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
          std::unique_ptr<GridCommunicators> communicators);
+  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -88,7 +89,11 @@ class Engine {
     std::unique_ptr<SpanRecorder> spans;      ///< of computations, or none
   };
   void register_memory();
-  static std::vector<TimelineSpan> timeline_of(const StepUnderWay& step, const TimeOrigin& origin);
+  void start_watchdog();
+  /// Of parameters, when no step is under way that would wait for them. Returns their communication.
+  CommunicationInterval finish_gathers();
+  static std::vector<TimelineSpan> timeline_of(const StepUnderWay& step, const CommunicationInterval& behind,
+                                               const TimeOrigin& origin);
   StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;

@@ -8,6 +8,9 @@
 namespace llama3d {
 namespace {
 
+/// Bytes of all ranks' timelines of a step that every rank can hold for a moment.
+constexpr std::int64_t largest_timeline = std::int64_t{256} << 20;
+
 CommunicationRow communication_row(std::int64_t step, std::int64_t rank, Label label,
                                    const LabelRecord& record) {
   CommunicationRow row = make_communication(step, rank, label.name);
@@ -99,6 +102,12 @@ void MetricsRecorder::timeline(std::int64_t step, const std::vector<TimelineSpan
     row.begin_seconds = span.begin;
     row.end_seconds = span.end;
     mine += bytes_of(row);
+  }
+  const auto most = control_->all_max(static_cast<std::int64_t>(mine.size()));
+  if (most * control_->size() > largest_timeline) {
+    if (file_)
+      note_(fmt::format("step {}: its timeline is too large to be gathered; the profiler has it", step));
+    return;
   }
   std::vector<TimelineRow> timeline;
   for (const std::string& rows : control_->all_gather(mine)) append_rows(rows, timeline);

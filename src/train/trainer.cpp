@@ -99,6 +99,7 @@ class Trainer {
   bool step();
   /// Takes the reports of steps until no more than `left` are under way.
   void finish_steps(std::size_t left);
+  void stop_profiling();
   void count_skips(std::int64_t step, const StepResult& result);
   void validate();
   void save();
@@ -125,6 +126,7 @@ class Trainer {
   std::unique_ptr<Progress> progress_;
   LearningRateSchedule schedule_;
   StepRange profile_;
+  bool profiling_ = false;
   TrainPosition position_;  ///< behind the last step queued
   std::deque<QueuedStep> queued_;
   TrainResult result_;
@@ -223,6 +225,7 @@ TrainResult Trainer::run() {
     if (due(settings_.checkpoint_interval)) save();
   }
   finish_steps(0);
+  stop_profiling();
   result_.steps = position_.step;
   metrics_->sync();
   progress_.reset();
@@ -258,9 +261,10 @@ bool Trainer::step() {
   }
   const double learning_rate = schedule_.at(position_.step + 1);
   const bool profiled = profile_.holds(position_.step + 1);
-  if (position_.step + 1 == profile_.first) {
+  if (profiled && !profiling_) {
     finish_steps(0);
     runtime_.device.start_profiler();
+    profiling_ = true;
   }
   engine_->queue_step(rows, ++position_.step, learning_rate, profiled);
   position_.consumed_samples += shape_.global_batch;
@@ -268,11 +272,14 @@ bool Trainer::step() {
   queued_.push_back({position_, learning_rate, data_seconds, queued_.empty()});
   // A device that computes beside this thread gets its next step before the last one's report is read.
   finish_steps(runtime_.device.asynchronous() ? 1 : 0);
-  if (position_.step == profile_.last) {
-    finish_steps(0);
-    runtime_.device.stop_profiler();
-  }
+  if (position_.step == profile_.last) stop_profiling();
   return true;
+}
+
+void Trainer::stop_profiling() {
+  if (!std::exchange(profiling_, false)) return;
+  finish_steps(0);
+  runtime_.device.stop_profiler();
 }
 
 void Trainer::finish_steps(std::size_t left) {
