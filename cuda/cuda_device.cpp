@@ -41,15 +41,6 @@ cuda::GpuTraits traits_of(int ordinal) {
           .shared_bytes = properties.sharedMemPerBlockOptin};
 }
 
-std::string identity_of(int ordinal) {
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, ordinal), "asking for the GPU's properties");
-  std::string text = "GPU-";
-  for (const char byte : properties.uuid.bytes)
-    text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return text;
-}
-
 struct Memory {
   std::size_t free = 0, total = 0;
 };
@@ -62,15 +53,10 @@ Memory memory_now() {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal)
-      : identity_(identity_of(ordinal)),
-        traits_(traits_of(ordinal)),
-        kernels_(traits_),
-        start_(memory_now()) {}
+  explicit CudaDevice(int ordinal) : traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
-  std::string identity() const override { return identity_; }
   std::optional<double> peak_flops(DType dtype) const override {
     for (const Peak& peak : peaks)
       if (traits_.name.find(peak.name) != std::string::npos)
@@ -109,7 +95,6 @@ class CudaDevice final : public Device {
   void download(void* destination, const Tensor& source, Stream& stream) override;
 
  private:
-  std::string identity_;
   cuda::GpuTraits traits_;
   cuda::CudaKernels kernels_;
   Memory start_;
@@ -168,6 +153,17 @@ int cuda_device_count() {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();
   return 0;
+}
+
+std::string cuda_device_identity(int node_rank) {
+  const int count = cuda_device_count();
+  if (count == 0) return {};
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, node_rank % count), "asking for the GPU's properties");
+  std::string text = "GPU-";
+  for (const char byte : properties.uuid.bytes)
+    text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return text;
 }
 
 namespace {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "compute/device.hpp"
 
@@ -8,6 +9,10 @@ namespace llama3d {
 
 /// GPUs that this process can see; 0 when there is no driver.
 int cuda_device_count();
+
+/// What tells the GPU that make_cuda_device would take from every other of its host; empty where there is
+/// none.
+std::string cuda_device_identity(int node_rank);
 
 /// The GPU of a rank: of those that this process can see, the one at the rank's place on its node, counted
 /// around. So a launcher may leave all GPUs of a node to every rank, or show each rank its own. Throws

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.hpp"
@@ -25,8 +28,8 @@ int usable_cores() {
 }
 
 #if LLAMA3D_CUDA
-bool has_gpu() {
-  return cuda_device_count() > 0;
+std::string gpu_identity(int node_rank) {
+  return cuda_device_identity(node_rank);
 }
 std::unique_ptr<Device> make_gpu(int node_rank) {
   return make_cuda_device(node_rank);
@@ -36,8 +39,8 @@ std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, Control
   return make_nccl_communicators(grid, control, device, shared);
 }
 #else
-bool has_gpu() {
-  return false;
+std::string gpu_identity(int) {
+  return {};
 }
 std::unique_ptr<Device> make_gpu(int) {
   throw ConfigurationError("--device cuda: this llama3d was built without CUDA; use --device cpu");
@@ -47,39 +50,22 @@ std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane
 }
 #endif
 
-/// What a rank computes on: kind, then host and device for those that are one rank's own.
-struct Place {
-  std::string kind, device;
-
-  static std::vector<Place> of_all(const Device& device, ControlPlane& control) {
-    const std::string identity = device.identity();
-    const auto kinds = control.all_gather(device.kind());
-    const auto devices = control.all_gather(identity.empty() ? identity : control.host() + " " + identity);
-    std::vector<Place> places;
-    for (std::size_t rank = 0; rank < kinds.size(); ++rank) places.push_back({kinds[rank], devices[rank]});
-    return places;
+/// Two ranks that would take the same GPU.
+using SharedGpu = std::pair<std::size_t, std::size_t>;
+std::optional<SharedGpu> find_shared(const std::vector<std::string>& gpus) {
+  std::map<std::string, std::size_t> owners;
+  for (std::size_t rank = 0; rank < gpus.size(); ++rank) {
+    const auto [owner, own] = owners.emplace(gpus[rank], rank);
+    if (!own && !gpus[rank].empty()) return SharedGpu{owner->second, rank};
   }
-};
-
-void expect_one_kind(const std::vector<Place>& places) {
-  for (std::size_t rank = 0; rank < places.size(); ++rank)
-    if (places[rank].kind != places[0].kind)
-      throw ConfigurationError(
-          fmt::format("--device auto: rank 0 has {}, rank {} {}; give --device cpu or cuda", places[0].kind,
-                      rank, places[rank].kind));
+  return std::nullopt;
 }
 
-void expect_own_devices(const std::vector<Place>& places) {
-  std::map<std::string, std::size_t> owners;
-  for (std::size_t rank = 0; rank < places.size(); ++rank) {
-    if (places[rank].device.empty()) continue;
-    const auto [owner, own] = owners.emplace(places[rank].device, rank);
-    if (!own)
-      throw ConfigurationError(
-          fmt::format("--device cuda: ranks {} and {} have the same GPU ({}); start one rank a GPU, or give "
-                      "--allow-gpu-sharing for a test",
-                      owner->second, rank, places[rank].device));
-  }
+/// The GPU that each rank would take, by host; empty where there is none. Collective.
+std::vector<std::string> gpus_of_all(ControlPlane& control) {
+  std::string mine;
+  fail_together(control, [&] { mine = gpu_identity(control.node_rank()); });
+  return control.all_gather(mine.empty() ? mine : control.host() + " " + mine);
 }
 
 }  // namespace
@@ -88,7 +74,8 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
   const std::string& word = options.device;
   if (word != "cpu" && word != "cuda" && word != "auto")
     throw ConfigurationError(fmt::format("--device {}: unknown; use cpu, cuda or auto", word));
-  if (word == "cuda" || (word == "auto" && has_gpu())) return make_gpu(control.node_rank());
+  if (word == "cuda" || (word == "auto" && !gpu_identity(control.node_rank()).empty()))
+    return make_gpu(control.node_rank());
   if (options.threads < 0)
     throw ConfigurationError(fmt::format("--threads {}: must be 0 (automatic) or more", options.threads));
   return make_host_device(options.threads > 0 ? options.threads
@@ -96,13 +83,22 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
 }
 
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control) {
+  MachineOptions chosen = options;
+  if (options.device != "cpu") {
+    const auto gpus = gpus_of_all(control);
+    const bool all_have = std::find(gpus.begin(), gpus.end(), std::string()) == gpus.end();
+    const auto shared = options.allow_gpu_sharing ? std::nullopt : find_shared(gpus);
+    if (options.device == "auto") chosen.device = all_have && !shared ? "cuda" : "cpu";
+    fail_together(control, [&] {
+      if (options.device == "cuda" && shared)
+        throw ConfigurationError(fmt::format(
+            "--device cuda: ranks {} and {} have the same GPU ({}); start one rank a GPU, or give "
+            "--allow-gpu-sharing for a test",
+            shared->first, shared->second, gpus[shared->first]));
+    });
+  }
   std::unique_ptr<Device> device;
-  fail_together(control, [&] { device = make_device(options, control); });
-  const auto places = Place::of_all(*device, control);
-  fail_together(control, [&] {
-    expect_one_kind(places);
-    if (!options.allow_gpu_sharing) expect_own_devices(places);
-  });
+  fail_together(control, [&] { device = make_device(chosen, control); });
   return device;
 }
 

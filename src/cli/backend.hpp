@@ -15,8 +15,9 @@ namespace llama3d {
 /// and where there is no GPU. Not collective.
 std::unique_ptr<Device> make_device(const MachineOptions& options, const ControlPlane& control);
 
-/// The same for every rank of a job. Collective: errors are those of all ranks, and one is that two ranks
-/// have the same GPU, unless the options allow it.
+/// The same for every rank of a job. `auto` is cuda where every rank has a GPU of its own. Collective: errors
+/// are those of all ranks, and one is that cuda was asked for and two ranks have the same GPU, unless the
+/// options allow that.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
 /// The job on this device. `comm_timeout`: see Runtime.

@@ -6,7 +6,7 @@ namespace llama3d {
 
 /// The machine a rank computes on.
 struct MachineOptions {
-  std::string device = "auto";     ///< cpu, cuda, or auto: cuda where there is one
+  std::string device = "auto";     ///< cpu, cuda, or auto: cuda where every rank has a GPU of its own
   int threads = 0;                 ///< a rank on CPUs; 0: the cores, divided by the ranks of the node
   bool register_buffers = false;   ///< NCCL reads and writes tensors of other GPUs where they lie
   bool allow_gpu_sharing = false;  ///< several ranks on one GPU: for tests, since they take turns

@@ -32,7 +32,7 @@ std::string_view name_of_master_weights(bool master) {
 }  // namespace
 
 void add_machine_options(CommandLine& line, MachineOptions& machine) {
-  line.add("device", machine.device, "cpu, cuda, or auto: cuda where there is one");
+  line.add("device", machine.device, "cpu, cuda, or auto: cuda where every rank has a GPU of its own");
   line.add("threads", machine.threads,
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
   line.add_flag(

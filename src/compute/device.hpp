@@ -65,8 +65,6 @@ class Device {
   virtual std::string kind() const = 0;
   /// Model name as the vendor writes it, for logs.
   virtual std::string name() const = 0;
-  /// What tells this device from every other of its host; empty where ranks share it by design, as CPUs.
-  virtual std::string identity() const = 0;
   /// Dense peak FLOP/s for matrix products of `dtype`, or none when it is not known (MFU is then NaN), and in
   /// one phrase where the figure comes from.
   virtual std::optional<double> peak_flops(DType dtype) const = 0;

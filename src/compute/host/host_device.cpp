@@ -84,7 +84,6 @@ class HostDevice final : public Device {
       : name_(cpu_name()), memory_bytes_(available_host_memory()), kernels_(threads) {}
 
   std::string kind() const override { return "cpu"; }
-  std::string identity() const override { return {}; }
   std::string name() const override { return name_; }
   std::optional<double> peak_flops(DType) const override { return std::nullopt; }
   std::string peak_source() const override { return "no peak is assumed for CPUs"; }
