@@ -48,12 +48,15 @@ std::vector<SpecialToken> special_tokens_after(std::uint32_t ranks) {
   return tokens;
 }
 
-/// The message of a line that is none of a ranks file.
-[[noreturn]] void refuse_line(std::size_t number, std::string_view text) {
-  const bool printable = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
-  if (!printable)
-    throw std::runtime_error(fmt::format("line {} is binary: of another kind of model?", number));
-  throw std::runtime_error(fmt::format("line {} is no base64 and rank: \"{}\"", number, text.substr(0, 40)));
+bool is_printable(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r'; });
+}
+
+[[noreturn]] void refuse_line(std::size_t number, std::string_view line) {
+  const std::string_view shown = line.substr(0, 40);
+  throw std::runtime_error(fmt::format("line {} is no base64 and rank: {}", number,
+                                       is_printable(shown) ? fmt::format("\"{}\"", shown) : "binary"));
 }
 
 }  // namespace
@@ -77,6 +80,8 @@ bool decode_base64(std::string_view text, std::string& bytes) {
 }
 
 TokenizerDefinition parse_tiktoken(std::string_view text) {
+  if (!is_printable(text.substr(0, 64)))
+    throw std::runtime_error("it is binary: another kind of model, as Llama 2's?");
   TokenizerDefinition definition;
   std::vector<std::string>& tokens = definition.vocabulary.tokens;
   std::string token;
