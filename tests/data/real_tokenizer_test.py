@@ -37,7 +37,8 @@ def documents_of(path):
 
 def random_texts(draw):
     """Characters of every length, among what the regular expression treats apart."""
-    odd = [" ", "\n", "\r\n", "\t", "\u00a0", "'s", "'LL", "'\u017f", "a", "Z", "\u00e9", "1", "22", "!", "\u4e2d", "<|eot_id|>"]
+    odd = [" ", "\n", "\r\n", "\t", "\u00a0", "'s", "'LL", "'\u017f", "a", "Z", "\u00e9", "1", "22", "!", "\u4e2d",
+           "<|eot_id|>"]  # fmt: skip
     for _ in range(RANDOM_TEXTS):
         letters = []
         for _ in range(draw.randrange(1, 30)):
@@ -65,7 +66,8 @@ def main():
         lines = pathlib.Path(folder) / "documents.jsonl"
         lines.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
         output = f"{folder}/tokens.h5"
-        subprocess.run([PROGRAM, "tokenize", "--tokenizer", tokenizer, "--input", lines, "--output", output], check=True)
+        command = [PROGRAM, "tokenize", "--tokenizer", tokenizer, "--input", lines, "--output", output]
+        subprocess.run(command, check=True)
         with h5py.File(output, "r") as file:
             tokens, offsets = file["tokens"][:].tolist(), file["documents"][:].tolist()
     assert len(offsets) == len(documents) + 1, (len(offsets), len(documents))
