@@ -93,9 +93,10 @@ std::string describe_tokens(const std::filesystem::path& path, bool verify) {
   std::string text =
       fmt::format("token file {}: {} tokens in {} documents, {}\n", path.string(), reader.tokens(), documents,
                   format_bytes(static_cast<std::size_t>(size_of_file(path))));
-  text +=
-      fmt::format("  tokenizer = {}\n  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n",
-                  info.tokenizer, info.vocabulary_size, info.has_loss_mask ? "yes" : "no", info.created_by);
+  text += fmt::format("  tokenizer = {}\n", info.tokenizer);
+  if (!info.tokenizer_hash.empty()) text += fmt::format("  tokenizer_sha256 = {}\n", info.tokenizer_hash);
+  text += fmt::format("  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n", info.vocabulary_size,
+                      info.has_loss_mask ? "yes" : "no", info.created_by);
   const std::int64_t piece = verify ? std::int64_t{token_chunk} : std::min<std::int64_t>(reader.tokens(), 16);
   std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min(piece, reader.tokens())));
   std::vector<std::uint8_t> mask;

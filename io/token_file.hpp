@@ -3,7 +3,8 @@
 //   /tokens    (n) uint32       all documents, one after the other
 //   /documents (d + 1) uint64   where each document begins, and n
 //   /loss_mask (n) uint8        optional: 1 where the token is a target
-//   attributes: format "llama3d tokens", version, tokenizer, vocabulary_size, created_by
+//   attributes: format "llama3d tokens", version, tokenizer, tokenizer_sha256 (where it has a file),
+//     vocabulary_size, created_by
 
 #include <cstdint>
 #include <filesystem>
@@ -19,6 +20,7 @@ struct TokenFileInfo {
   std::int64_t vocabulary_size = 0;
   std::string created_by;  ///< program, version and command line
   bool has_loss_mask = false;
+  std::string tokenizer_hash = {};  ///< SHA-256 of the tokenizer's file; empty: unknown, or it has none
 };
 
 /// Writes `path`.partial and renames it at finish(): a file with its final name is complete.
@@ -30,6 +32,8 @@ class TokenFileWriter {
   /// Appends one document. `loss_mask` has a value a token when info.has_loss_mask, else is empty.
   /// Throws DataError for a token that is not below vocabulary_size, or when the disk is full.
   void append_document(std::span<const std::uint32_t> tokens, std::span<const std::uint8_t> loss_mask = {});
+  /// Appends to a document that a later append_document() ends: for one that is not in memory whole.
+  void append_piece(std::span<const std::uint32_t> tokens, std::span<const std::uint8_t> loss_mask = {});
   std::int64_t tokens() const;
   std::int64_t documents() const;
   void finish();

@@ -59,6 +59,8 @@ void TokenFileReader::State::open() {
     throw Hdf5Error(fmt::format("its version is {}, this program reads {}", version, token_file_version));
   }
   info.tokenizer = read_string_attribute(file.get(), "tokenizer");
+  if (has_attribute(file.get(), "tokenizer_sha256"))
+    info.tokenizer_hash = read_string_attribute(file.get(), "tokenizer_sha256");
   info.created_by = read_string_attribute(file.get(), "created_by");
   info.vocabulary_size = read_integer_attribute(file.get(), "vocabulary_size");
   if (info.vocabulary_size <= 0)

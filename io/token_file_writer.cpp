@@ -69,6 +69,7 @@ struct TokenFileWriter::State {
   TokenFileInfo info;
   std::int64_t tokens = 0, documents = 0;
   bool failed = false, finished = false;
+  bool in_document = false;  ///< begun by a piece, not ended
   Hdf5File file;
   SpaceReserve space;
   std::unique_ptr<Column<std::uint32_t>> token_column;
@@ -125,6 +126,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
     write_attribute(s.file.get(), "format", std::string(token_file_format));
     write_attribute(s.file.get(), "version", token_file_version);
     write_attribute(s.file.get(), "tokenizer", info.tokenizer);
+    if (!info.tokenizer_hash.empty()) write_attribute(s.file.get(), "tokenizer_sha256", info.tokenizer_hash);
     write_attribute(s.file.get(), "vocabulary_size", info.vocabulary_size);
     write_attribute(s.file.get(), "created_by", info.created_by);
   });
@@ -138,8 +140,8 @@ TokenFileWriter::~TokenFileWriter() {
   std::filesystem::remove(state_->partial, ignored);
 }
 
-void TokenFileWriter::append_document(std::span<const std::uint32_t> tokens,
-                                      std::span<const std::uint8_t> loss_mask) {
+void TokenFileWriter::append_piece(std::span<const std::uint32_t> tokens,
+                                   std::span<const std::uint8_t> loss_mask) {
   State& s = *state_;
   LLAMA3D_EXPECT(loss_mask.size() == (s.info.has_loss_mask ? tokens.size() : 0),
                  "{} mask values for {} tokens of {}", loss_mask.size(), tokens.size(), s.path.string());
@@ -154,12 +156,19 @@ void TokenFileWriter::append_document(std::span<const std::uint32_t> tokens,
   s.guarded([&] {
     const auto reserve = [&] { s.reserve(); };
     const auto begin = static_cast<std::uint64_t>(s.tokens);
-    s.document_column->append({&begin, 1}, reserve);
+    if (!s.in_document) s.document_column->append({&begin, 1}, reserve);
+    s.in_document = true;
     s.token_column->append(tokens, reserve);
     if (s.mask_column) s.mask_column->append(loss_mask, reserve);
     s.tokens += static_cast<std::int64_t>(tokens.size());
-    ++s.documents;
   });
+}
+
+void TokenFileWriter::append_document(std::span<const std::uint32_t> tokens,
+                                      std::span<const std::uint8_t> loss_mask) {
+  append_piece(tokens, loss_mask);
+  state_->in_document = false;
+  ++state_->documents;
 }
 
 std::int64_t TokenFileWriter::tokens() const {
@@ -171,6 +180,7 @@ std::int64_t TokenFileWriter::documents() const {
 
 void TokenFileWriter::finish() {
   State& s = *state_;
+  LLAMA3D_EXPECT(!s.in_document, "the last document of {} is not ended", s.path.string());
   s.guarded([&] {
     const auto reserve = [&] { s.reserve(); };
     const auto end = static_cast<std::uint64_t>(s.tokens);

@@ -25,7 +25,12 @@ int tokenize_command(int argc, char** argv) {
     TokenizeOptions options;
     std::vector<std::string> inputs;
     std::string output;
-    line.add("tokenizer", options.tokenizer, "bytes: ids 0 to 255 are the bytes, vocabulary 259");
+    line.add("tokenizer", options.tokenizer,
+             "bytes (ids 0 to 255 are the bytes, vocabulary 259), or Llama 3's tokenizer.model, "
+             "tokenizer.json or a "
+             "folder with one");
+    line.add_word("invalid-utf8", options.invalid_utf8, invalid_utf8_from, word_of,
+                  "error, or replace by U+FFFD; bytes of text files are no matter to the byte tokenizer");
     line.add("input", inputs, "files to read, in order");
     line.add("output", output, "token file to write (.h5)");
     line.add("text-field", options.text_field, "member of a JSON line that holds the text");

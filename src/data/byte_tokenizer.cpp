@@ -4,11 +4,20 @@
 
 namespace llama3d {
 
-void ByteTokenizer::encode(std::string_view text, std::vector<std::uint32_t>& tokens) const {
-  const std::size_t before = tokens.size();
-  tokens.resize(before + text.size());
-  std::transform(text.begin(), text.end(), tokens.begin() + static_cast<std::ptrdiff_t>(before),
-                 [](char c) { return static_cast<unsigned char>(c); });
+ByteTokenizer::ByteTokenizer() : special_({{"<|begin_of_text|>", 256}, {"<|end_of_text|>", 257}}) {}
+
+std::optional<std::uint32_t> ByteTokenizer::special_token(std::string_view name) const {
+  return special_.find(name);
+}
+
+void ByteTokenizer::encode(std::string_view text, std::vector<std::uint32_t>& tokens,
+                           const EncodeOptions& options) const {
+  special_.split(text, options.special_tokens, tokens, [&](std::string_view part) {
+    const std::size_t before = tokens.size();
+    tokens.resize(before + part.size());
+    std::transform(part.begin(), part.end(), tokens.begin() + static_cast<std::ptrdiff_t>(before),
+                   [](char c) { return static_cast<unsigned char>(c); });
+  });
 }
 
 std::string ByteTokenizer::decode(std::span<const std::uint32_t> tokens) const {

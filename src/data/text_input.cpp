@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -38,6 +39,7 @@ bool holds_json_lines(const std::filesystem::path& path) {
 
 TextInput::TextInput(const std::filesystem::path& path, const TextInputOptions& options)
     : path_(path), options_(options), json_lines_(holds_json_lines(path)), buffer_(buffer_bytes) {
+  next_attempt_ = options_.piece_bytes;
   options_.separator = trimmed(options_.separator);
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored))
@@ -63,70 +65,118 @@ bool TextInput::fill_buffer() {
   return buffer_end_ > 0;
 }
 
-bool TextInput::append_line(std::string& text) {
-  const std::size_t line_begin = text.size();
-  bool any = false;
-  while (buffer_begin_ < buffer_end_ || fill_buffer()) {
-    const char* begin = buffer_.data() + buffer_begin_;
-    const std::size_t left = buffer_end_ - buffer_begin_;
-    const auto* feed = static_cast<const char*>(std::memchr(begin, '\n', left));
-    const std::size_t length = feed ? static_cast<std::size_t>(feed - begin) + 1 : left;
-    if (!any) ++line_;
-    any = true;
-    text.append(begin, length);
-    buffer_begin_ += length;
-    check_line(text, line_begin);
-    if (feed) break;
-  }
-  return any;
+TextInput::Line TextInput::append_some(std::string& text) {
+  if (buffer_begin_ == buffer_end_ && !fill_buffer()) return Line::none;
+  const char* begin = buffer_.data() + buffer_begin_;
+  const std::size_t left = buffer_end_ - buffer_begin_;
+  const auto* feed = static_cast<const char*>(std::memchr(begin, '\n', left));
+  const std::size_t length = feed ? static_cast<std::size_t>(feed - begin) + 1 : left;
+  if (!in_line_) ++line_;
+  in_line_ = !feed;
+  check_part({begin, length});
+  check_size(text.size() + length);
+  text.append(begin, length);
+  buffer_begin_ += length;
+  return feed ? Line::whole : Line::part;
 }
 
-void TextInput::check_line(const std::string& text, std::size_t line_begin) const {
-  if (std::memchr(text.data() + line_begin, '\0', text.size() - line_begin))
+void TextInput::check_part(std::string_view part) const {
+  if (std::memchr(part.data(), '\0', part.size()))
     throw DataError(
         fmt::format("{}:{} holds a NUL byte (not a text file: compressed, or binary?); give plain text",
                     path_.string(), line_));
-  if (static_cast<std::int64_t>(text.size()) > options_.largest_document)
-    throw DataError(
-        fmt::format("{}:{}: the document there is longer than {} bytes (documents are held in memory "
-                    "whole); split it into several",
-                    path_.string(), line_, options_.largest_document));
 }
 
-bool TextInput::next(RawDocument& document) {
-  if (finished_) return false;
-  const bool found = json_lines_ ? next_json_line(document) : next_text(document);
-  finished_ = !found;
-  return found;
+void TextInput::check_size(std::size_t bytes) const {
+  if (bytes > options_.largest_piece)
+    throw DataError(fmt::format(
+        "{}:{}: {} there is longer than {} bytes (it is held in memory whole); split it", path_.string(),
+        line_, json_lines_ ? "the line" : "text without a place to cut it", options_.largest_piece));
 }
 
-bool TextInput::next_json_line(RawDocument& document) {
+bool TextInput::next(RawText& piece) {
+  return !finished_ && (json_lines_ ? next_json_line(piece) : next_text(piece));
+}
+
+bool TextInput::next_json_line(RawText& line) {
   do {
-    document.text.clear();
-    if (!append_line(document.text)) return false;
-  } while (is_blank(document.text));
-  document.line = line_;
+    line = {};
+    Line got;
+    do got = append_some(line.text);
+    while (got == Line::part);
+    finished_ = got == Line::none && line.text.empty();
+    if (finished_) return false;
+  } while (is_blank(line.text));
+  line.line = line_;
+  line.offset = bytes_read_ - static_cast<std::int64_t>(buffer_end_ - buffer_begin_ + line.text.size());
   return true;
 }
 
-bool TextInput::next_text(RawDocument& document) {
-  for (bool more = true; more;) {
-    document.text.clear();
-    document.line = line_ + 1;
-    bool separated = false;
-    while (!separated) {
-      const std::size_t line_begin = document.text.size();
-      more = append_line(document.text);
-      if (!more) break;
-      if (options_.separator.empty()) continue;
-      separated = trimmed(std::string_view(document.text).substr(line_begin)) == options_.separator;
-      if (separated) document.text.resize(line_begin);
+bool TextInput::next_text(RawText& piece) {
+  for (;;) {
+    const std::size_t before = document_.text.size();
+    const Line got = append_some(document_.text);
+    if (got == Line::none) {
+      finished_ = true;
+      const bool any = end_document(piece);
+      // Nothing after the last separator is the normal end of a file, not an empty document.
+      if (!any && options_.separator.empty()) ++empty_documents_;
+      return any;
     }
-    if (!is_blank(document.text)) return true;
-    // Nothing after the last separator is the normal end of a file, not an empty document.
-    if (more || options_.separator.empty()) ++empty_documents_;
+    if (before == 0 && document_.begins_document) {
+      const std::size_t still_ahead = buffer_end_ - buffer_begin_ + document_.text.size();
+      document_.line = line_;
+      document_.offset = bytes_read_ - static_cast<std::int64_t>(still_ahead);
+    }
+    if (got == Line::whole) {
+      if (take_separator()) {
+        if (end_document(piece)) return true;
+        ++empty_documents_;
+        continue;
+      }
+      line_begin_ = document_.text.size();
+    }
+    if (cut(piece)) return true;
   }
-  return false;
+}
+
+bool TextInput::take_separator() {
+  if (options_.separator.empty() || line_begin_ == line_cut) return false;
+  if (trimmed(std::string_view(document_.text).substr(line_begin_)) != options_.separator) return false;
+  document_.text.resize(line_begin_);
+  return true;
+}
+
+bool TextInput::cut(RawText& piece) {
+  if (!options_.last_cut || document_.text.size() < next_attempt_) return false;
+  std::string_view text = document_.text;
+  // A last line that may become the separator must stay whole.
+  if (!options_.separator.empty() && line_begin_ != line_cut &&
+      options_.separator.starts_with(trimmed(text.substr(line_begin_))))
+    text = text.substr(0, line_begin_);
+  const std::size_t place = document_.begins_document && is_blank(text) ? 0 : options_.last_cut(text);
+  if (place == 0) {
+    next_attempt_ = 2 * document_.text.size();  // trying at every line would take quadratic time
+    return false;
+  }
+  piece = {document_.text.substr(0, place), document_.line, document_.offset, document_.begins_document,
+           false};
+  document_.text.erase(0, place);
+  document_.line += std::count(piece.text.begin(), piece.text.end(), '\n');
+  document_.offset += static_cast<std::int64_t>(place);
+  document_.begins_document = false;
+  if (line_begin_ != line_cut) line_begin_ = line_begin_ >= place ? line_begin_ - place : line_cut;
+  next_attempt_ = std::max(options_.piece_bytes, 2 * document_.text.size());
+  return true;
+}
+
+bool TextInput::end_document(RawText& piece) {
+  const bool any = !document_.begins_document || !is_blank(document_.text);
+  if (any) piece = std::move(document_);
+  document_ = {};
+  line_begin_ = 0;
+  next_attempt_ = options_.piece_bytes;
+  return any;
 }
 
 }  // namespace llama3d

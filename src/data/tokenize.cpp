@@ -13,34 +13,57 @@
 #include "base/error.hpp"
 #include "data/text_input.hpp"
 #include "data/tokenizer.hpp"
+#include "data/utf8.hpp"
 #include "io/token_file.hpp"
 
 namespace llama3d {
 namespace {
 
-/// Text a worker gets at once: enough to make starting one cheap.
-constexpr std::size_t batch_bytes = std::size_t{1} << 20;
+struct Piece {
+  const std::filesystem::path* path;
+  bool json_lines;
+  RawText raw;
+};
 
-/// Documents of one file on their way to a worker.
+/// Pieces of one file or several on their way to a worker.
 struct RawBatch {
-  std::filesystem::path path;
-  bool json_lines = false;
-  std::vector<RawDocument> documents;
+  std::vector<Piece> pieces;
   std::size_t bytes = 0;
+};
+
+struct EncodedPiece {
+  std::size_t end;  ///< in the tokens of its batch
+  bool ends_document;
 };
 
 struct EncodedBatch {
   std::vector<std::uint32_t> tokens;
-  std::vector<std::size_t> ends;  ///< of each document in `tokens`
+  std::vector<EncodedPiece> pieces;
   std::int64_t empty_documents = 0;
 };
 
-std::string text_of_json_line(const RawDocument& document, const std::filesystem::path& path,
-                              const std::string& field) {
-  const auto where = [&] { return fmt::format("{}:{}", path.string(), document.line); };
+/// Has invalid UTF-8 replaced, or throws.
+void check_utf8(Piece& piece, InvalidUtf8 choice) {
+  std::string& text = piece.raw.text;
+  const std::size_t bad = find_invalid_utf8(text);
+  if (bad == std::string::npos) return;
+  if (choice == InvalidUtf8::error) {
+    const auto line =
+        piece.raw.line + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
+    throw DataError(
+        fmt::format("{}:{} is no valid UTF-8 (byte 0x{:02X} at offset {} of the file); convert the file, or "
+                    "have such bytes replaced with --invalid-utf8 replace",
+                    piece.path->string(), line, static_cast<unsigned char>(text[bad]),
+                    piece.raw.offset + static_cast<std::int64_t>(bad)));
+  }
+  text = replace_invalid_utf8(text);
+}
+
+std::string text_of_json_line(const Piece& piece, const std::string& field) {
+  const auto where = [&] { return fmt::format("{}:{}", piece.path->string(), piece.raw.line); };
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(document.text);
+    value = nlohmann::json::parse(piece.raw.text);
   } catch (const nlohmann::json::exception& error) {
     std::string reason = error.what();
     if (const auto id_end = reason.find("] "); id_end != std::string::npos) reason.erase(0, id_end + 2);
@@ -61,19 +84,23 @@ std::string text_of_json_line(const RawDocument& document, const std::filesystem
   return std::move(text->get_ref<std::string&>());
 }
 
-EncodedBatch encode(RawBatch batch, const Tokenizer& tokenizer, const std::string& text_field) {
+EncodedBatch encode(RawBatch batch, const Tokenizer& tokenizer, const TokenizeOptions& options) {
   EncodedBatch encoded;
-  for (RawDocument& document : batch.documents) {
-    const std::string text = batch.json_lines ? text_of_json_line(document, batch.path, text_field)
-                                              : std::exchange(document.text, {});
-    if (text.find_first_not_of(" \t\r\n\v\f") == std::string::npos) {
+  encoded.tokens.reserve(batch.bytes / 3);
+  for (Piece& piece : batch.pieces) {
+    const RawText& raw = piece.raw;
+    if (piece.json_lines || tokenizer.needs_utf8()) check_utf8(piece, options.invalid_utf8);
+    const std::string text =
+        piece.json_lines ? text_of_json_line(piece, options.text_field) : std::exchange(piece.raw.text, {});
+    const bool whole = raw.begins_document && raw.ends_document;
+    if (whole && text.find_first_not_of(" \t\r\n\v\f") == std::string::npos) {
       ++encoded.empty_documents;
       continue;
     }
-    encoded.tokens.push_back(tokenizer.begin_of_text());
+    if (raw.begins_document) encoded.tokens.push_back(tokenizer.begin_of_text());
     tokenizer.encode(text, encoded.tokens);
-    encoded.tokens.push_back(tokenizer.end_of_text());
-    encoded.ends.push_back(encoded.tokens.size());
+    if (raw.ends_document) encoded.tokens.push_back(tokenizer.end_of_text());
+    encoded.pieces.push_back({encoded.tokens.size(), raw.ends_document});
   }
   return encoded;
 }
@@ -88,6 +115,14 @@ double entropy(const std::vector<std::uint64_t>& counts, std::int64_t total) {
   return sum;
 }
 
+TextInputOptions input_options(const TokenizeOptions& options) {
+  TextInputOptions how;
+  how.separator = options.split_documents_on;
+  how.piece_bytes = options.piece_bytes;
+  how.largest_piece = options.largest_piece;
+  return how;
+}
+
 /// Reading and writing happen on the calling thread, in order; encoding on one short-lived thread a batch.
 class Pipeline {
  public:
@@ -97,28 +132,29 @@ class Pipeline {
         tokenizer_(make_tokenizer(options.tokenizer)),
         threads_(options.threads > 0 ? static_cast<std::size_t>(options.threads)
                                      : std::max(1u, std::thread::hardware_concurrency())),
-        writer_(options.output,
-                {tokenizer_->name(), tokenizer_->vocabulary_size(), options.created_by, false}),
+        writer_(options.output, {tokenizer_->name(), tokenizer_->vocabulary_size(), options.created_by, false,
+                                 tokenizer_->file_hash()}),
         counts_(static_cast<std::size_t>(tokenizer_->vocabulary_size())) {}
 
   void set_bytes_total(std::int64_t bytes) { status_.bytes_total = bytes; }
 
   void read(const std::filesystem::path& path) {
-    TextInput input(path, {options_.split_documents_on, options_.largest_document});
-    RawBatch batch{path, input.json_lines(), {}, 0};
+    TextInputOptions how = input_options(options_);
+    how.last_cut = [this](std::string_view text) { return tokenizer_->last_cut(text); };
+    TextInput input(path, how);
     const std::int64_t bytes_before = status_.bytes_read;
-    for (RawDocument document; input.next(document);) {
-      batch.bytes += document.text.size();
-      batch.documents.push_back(std::exchange(document, {}));
+    for (RawText raw; input.next(raw);) {
+      batch_.bytes += raw.text.size();
+      batch_.pieces.push_back({&path, input.json_lines(), std::exchange(raw, {})});
       status_.bytes_read = bytes_before + input.bytes_read();
-      if (batch.bytes >= batch_bytes) submit(std::exchange(batch, {path, input.json_lines(), {}, 0}));
+      if (batch_.bytes >= options_.piece_bytes) submit();
     }
     status_.bytes_read = bytes_before + input.bytes_read();
     summary_.empty_documents += input.empty_documents();
-    if (!batch.documents.empty()) submit(std::move(batch));
   }
 
   TokenizeSummary finish() {
+    submit();
     while (!in_flight_.empty()) write_oldest();
     if (writer_.documents() == 0)
       throw DataError(
@@ -135,10 +171,11 @@ class Pipeline {
   }
 
  private:
-  void submit(RawBatch batch) {
+  void submit() {
+    if (batch_.pieces.empty()) return;
     while (in_flight_.size() >= threads_) write_oldest();
-    in_flight_.push_back(std::async(std::launch::async, [this, batch = std::move(batch)]() mutable {
-      return encode(std::move(batch), *tokenizer_, options_.text_field);
+    in_flight_.push_back(std::async(std::launch::async, [this, batch = std::exchange(batch_, {})]() mutable {
+      return encode(std::move(batch), *tokenizer_, options_);
     }));
   }
 
@@ -148,8 +185,12 @@ class Pipeline {
     const EncodedBatch encoded = oldest.get();
     const std::span<const std::uint32_t> tokens = encoded.tokens;
     std::size_t begin = 0;
-    for (const std::size_t end : encoded.ends) {
-      writer_.append_document(tokens.subspan(begin, end - begin));
+    for (const auto& [end, ends_document] : encoded.pieces) {
+      const auto piece = tokens.subspan(begin, end - begin);
+      if (ends_document)
+        writer_.append_document(piece);
+      else
+        writer_.append_piece(piece);
       begin = end;
     }
     for (const std::uint32_t token : tokens) ++counts_[token];
@@ -167,6 +208,7 @@ class Pipeline {
   std::vector<std::uint64_t> counts_;
   TokenizeProgress status_;
   TokenizeSummary summary_;
+  RawBatch batch_;
   std::deque<std::future<EncodedBatch>>
       in_flight_;  // last: its destructor waits for threads that use the above
 };
@@ -189,7 +231,7 @@ std::int64_t check_inputs(const TokenizeOptions& options) {
       known = false;
       continue;
     }
-    TextInput(path, {options.split_documents_on, options.largest_document});  // throws what is wrong with it
+    TextInput(path, input_options(options));  // throws what is wrong with it
     total += static_cast<std::int64_t>(std::filesystem::file_size(path));
   }
   return known ? total : 0;

@@ -7,19 +7,26 @@
 #include <string>
 #include <vector>
 
+#include "data/tokenizer.hpp"
+
 namespace llama3d {
 
 struct TokenizeOptions {
-  std::string tokenizer = "bytes";            ///< as make_tokenizer takes it
+  std::string tokenizer = "bytes";  ///< as make_tokenizer takes it
+  /// Where the tokenizer needs UTF-8, and in JSON lines always.
+  InvalidUtf8 invalid_utf8 = InvalidUtf8::error;
   std::vector<std::filesystem::path> inputs;  ///< *.jsonl and *.ndjson: JSON lines; all others: text
   std::filesystem::path output;     ///< token file; replaced when it exists, and only when all went well
   std::string text_field = "text";  ///< member of a JSON line that holds the document
   /// Line that ends a document of a text file, blanks around it ignored ("* * *", or a form feed). Empty:
   /// each text file is one document.
   std::string split_documents_on;
-  std::int64_t largest_document = std::int64_t{1} << 30;  ///< bytes; a longer one is an error
-  int threads = 0;                                        ///< that encode; 0: one a core
-  std::string created_by;                                 ///< recorded in the file
+  /// Bytes a thread gets at once, about; longer documents of text files are cut into pieces.
+  std::size_t piece_bytes = std::size_t{1} << 20;
+  /// Bytes; a longer JSON line, or text without a place to cut it (one endless word), is an error.
+  std::size_t largest_piece = std::size_t{256} << 20;
+  int threads = 0;         ///< that encode; 0: one a core
+  std::string created_by;  ///< recorded in the file
 };
 
 struct TokenizeProgress {
@@ -41,11 +48,11 @@ struct TokenizeSummary {
 };
 
 /// Writes every document of the inputs, in their order, as begin of text + its tokens + end of text. Memory
-/// does not grow with the inputs: a batch of documents a thread, or the longest document where that is more.
+/// does not grow with the inputs: a batch of pieces of documents a thread.
 /// The output does not depend on the number of threads. `progress` is called now and then on the calling
 /// thread. Throws ConfigurationError for no input, no output or an unknown tokenizer; DataError, naming file
-/// and line, for a missing or unreadable file, malformed JSON lines, and inputs without any text. Then no
-/// output is left.
+/// and line, for a missing or unreadable file, malformed JSON lines, invalid UTF-8, and inputs without any
+/// text. Then no output is left.
 TokenizeSummary tokenize_files(const TokenizeOptions& options,
                                const std::function<void(const TokenizeProgress&)>& progress = {});
 

@@ -1,5 +1,6 @@
 #include "data/tokenize.hpp"
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
@@ -51,6 +52,15 @@ struct Fixture {
   }
   TokenizeSummary summary;
 };
+
+const std::string tokenizer_sample = TOKENIZER_SAMPLES "/tokenizer.model";
+
+std::vector<std::uint32_t> tokens_of(const std::filesystem::path& path) {
+  const TokenFileReader file(path);
+  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(file.tokens()));
+  file.read(0, tokens);
+  return tokens;
+}
 
 using Texts = std::vector<std::string>;
 const auto equal = boost::test_tools::per_element();
@@ -143,11 +153,81 @@ BOOST_AUTO_TEST_CASE(many_batches_come_out_in_order_for_any_thread_count) {
   BOOST_TEST((documents_of(options.output) != expected));
 }
 
+BOOST_AUTO_TEST_CASE(documents_in_pieces_have_the_same_tokens) {
+  std::string text;
+  for (int i = 0; i < 400; ++i)
+    text += "Line " + std::to_string(i) + "'s end,\r\n \n  caf\xC3\xA9 \xE4\xB8\xAD\xE6\x96\x87\n" +
+            (i % 50 == 49   ? " * * *\n"
+             : i % 30 == 29 ? " * * \n"
+                            : "");
+  options.inputs = {folder.write("a.txt", "\xEF\xBB\xBF" + text), folder.write("blank.txt", "\n\n"),
+                    folder.write("b.txt", std::string(500, '\n') + text)};
+  for (const std::string& tokenizer : {std::string("bytes"), tokenizer_sample})
+    for (const char* separator : {"", "* * *"}) {
+      options.tokenizer = tokenizer;
+      options.split_documents_on = separator;
+      options.piece_bytes = 1 << 20;
+      const TokenizeSummary whole = tokenize_files(options);
+      const auto expected = tokens_of(options.output);
+      const auto documents = TokenFileReader(options.output).documents();
+      BOOST_TEST(whole.documents == (*separator ? 16 : 2));
+      for (const std::size_t piece : {1, 7, 100, 3000}) {
+        options.piece_bytes = piece;
+        const TokenizeSummary summary = tokenize_files(options);
+        BOOST_TEST((tokens_of(options.output) == expected), tokenizer << " in pieces of " << piece);
+        BOOST_TEST((TokenFileReader(options.output).documents() == documents));
+        BOOST_TEST(summary.empty_documents == whole.empty_documents);
+        BOOST_TEST(summary.bytes == whole.bytes);
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(the_file_says_which_tokenizer) {
+  options.inputs = {folder.write("a.txt", "It is a truth")};
+  tokenized();
+  BOOST_TEST(TokenFileReader(options.output).info().tokenizer_hash.empty());
+  options.tokenizer = tokenizer_sample;
+  tokenize_files(options);
+  const TokenFileReader file(options.output);
+  BOOST_TEST(file.info().tokenizer == "tokenizer.model");
+  BOOST_TEST(file.info().vocabulary_size == 1457);
+  BOOST_TEST(file.info().tokenizer_hash == make_tokenizer(tokenizer_sample)->file_hash());
+  const auto tokens = tokens_of(options.output);
+  BOOST_TEST(tokens.front() == 1201u);
+  BOOST_TEST(tokens.back() == 1202u);
+  BOOST_TEST(make_tokenizer(tokenizer_sample)->decode(tokens) == "It is a truth");
+}
+
+BOOST_AUTO_TEST_CASE(invalid_utf8_names_its_place_or_is_replaced) {
+  options.tokenizer = tokenizer_sample;
+  const std::string lines(3000, '\n');
+  const std::pair<std::string, std::string> bad[] = {
+      {"a.txt", "\xEF\xBB\xBFone\n" + lines + "tw\xFFo\n"},
+      {"a.jsonl", "{\"text\": \"one\"}\n\n{\"text\": \"tw\xFFo\"}\n"}};
+  for (const auto& [name, text] : bad)
+    for (const std::size_t piece : {10, 1 << 20}) {
+      options.piece_bytes = piece;
+      std::filesystem::remove(options.output);
+      options.inputs = {folder.write("fine.txt", "fine"), folder.write(name, text)};
+      const auto line =
+          1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(text.find('\xFF')), '\n');
+      options.invalid_utf8 = InvalidUtf8::error;
+      BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError,
+                            says({name + ":" + std::to_string(line), "0xFF",
+                                  "offset " + std::to_string(text.find('\xFF')) + " ", "--invalid-utf8"}));
+      BOOST_TEST(left_nothing());
+      options.invalid_utf8 = InvalidUtf8::replace;
+      tokenize_files(options);
+      const std::string decoded = make_tokenizer(tokenizer_sample)->decode(tokens_of(options.output));
+      BOOST_TEST((decoded.find("tw\xEF\xBF\xBDo") != std::string::npos));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(wrong_json_names_file_and_line) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
-      {"{\"text\": \"a", "no valid JSON"},       {"[1]", "JSON array"},
-      {"{\"txt\": \"a\"}", "no \"text\""},       {"{\"text\": 3}", "JSON number"},
-      {"{\"text\": \"\xFF\"}", "no valid JSON"}, {"{\"text\": \"a\"} x", "no valid JSON"}};
+      {"{\"text\": \"a", "no valid JSON"},        {"[1]", "JSON array"},
+      {"{\"txt\": \"a\"}", "no \"text\""},        {"{\"text\": 3}", "JSON number"},
+      {"{\"text\": \"\xFF\"}", "no valid UTF-8"}, {"{\"text\": \"a\"} x", "no valid JSON"}};
   for (const auto& [line, reason] : wrong) {
     options.inputs = {folder.write("a.jsonl", "{\"text\": \"fine\"}\n\n" + line + "\n")};
     BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"a.jsonl:3", reason}));
@@ -167,10 +247,17 @@ BOOST_AUTO_TEST_CASE(inputs_that_are_no_text_are_refused) {
   refused(folder.write("a.bin", std::string_view("x\ny\0z", 5)), {"a.bin:2", "NUL"});
   std::filesystem::create_directory(folder / "inner");
   refused(folder / "inner", {"inner", "folder"});
-  options.largest_document = 10;
-  refused(folder.write("long.txt", "123456789\n1"), {"long.txt:2", "longer than 10 bytes"});
-  options.largest_document = 11;
+  options.largest_piece = 12;
+  refused(folder.write("long.jsonl", "\n{\"text\": \"a\"}"), {"long.jsonl:2", "longer than 12 bytes"});
+  options.largest_piece = 13;
   BOOST_CHECK_NO_THROW(tokenize_files(options));
+  std::filesystem::remove(options.output);
+  // Bytes can be cut anywhere, a word of Llama 3's tokenizer can't.
+  options.piece_bytes = options.largest_piece = 20;
+  const auto word = folder.write("word.txt", "fine\n" + std::string(30, 'a'));
+  options.inputs = {word};
+  options.tokenizer = tokenizer_sample;
+  refused(word, {"word.txt:2", "longer than 20 bytes"});
 }
 
 BOOST_AUTO_TEST_CASE(nothing_to_do_is_an_error) {
