@@ -76,7 +76,8 @@ says 1 '^llama3d: error: --tp-size 3 (test); choose 2$'
 for hang in hang stuck_communicator stuck_everywhere stuck_throw; do
   job 4 "$failing_job" $hang
   returns 5
-  [ "$seconds" -le 12 ] || complain "took $seconds s"
+  # Starting and ending the job comes on top, and takes seconds on a busy machine.
+  [ "$seconds" -le 16 ] || complain "took $seconds s"
   says 1 'llama3d'
   says 1 '^llama3d: error: no progress for 1 s (--comm-timeout): rank [023] (host .*) waits in world.totals, step 10$'
   says 3 '^  rank [023] (host .*): waits in world.totals since [12]\.[0-9] s, step 10$'
