@@ -199,12 +199,7 @@ std::unique_ptr<Device> make_cuda_device(int node_rank) {
   }
   const int ordinal = node_rank % count;
   check(cudaSetDevice(ordinal), fmt::format("taking GPU {}", ordinal));
-  const cuda::GpuTraits traits = traits_of(ordinal);
-  if (traits.architecture < 80)
-    throw ConfigurationError(
-        fmt::format("--device cuda: {} has compute capability {}.{}, at least 8.0 "
-                    "(Ampere) is needed; use --device cpu",
-                    traits.name, traits.architecture / 10, traits.architecture % 10));
+  require_supported(traits_of(ordinal));
   return std::make_unique<CudaDevice>(ordinal);
 }
 

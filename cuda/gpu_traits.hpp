@@ -13,4 +13,7 @@ struct GpuTraits {
   std::size_t shared_bytes = 0;  ///< most shared memory of a block
 };
 
+/// Throws ConfigurationError, one line, for a GPU older than every kernel here is written for.
+void require_supported(const GpuTraits& traits);
+
 }  // namespace llama3d::cuda
