@@ -59,7 +59,8 @@ ranks() {
       [[ $program == traffic && $n != [48] ]] && continue
       [[ ($program == golden || $program == recompute) && $n != 4 ]] && continue
       say "test_$program on $n ranks"
-      LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program"
+      LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program" \
+        --log_level=test_suite
     done
   done
 }
