@@ -28,6 +28,7 @@ constexpr std::array roles = {
     std::pair{"function_call", Role::assistant},
     std::pair{"observation", Role::tool},
     std::pair{"tool", Role::tool},
+    std::pair{"ipython", Role::tool},
     std::pair{"system", Role::system},
 };
 
