@@ -11,6 +11,8 @@ void add_machine_options(CommandLine& line, MachineOptions& machine);
 void add_job_options(CommandLine& line, TrainSettings& settings);
 /// Model, grid and batch: what decides the shape and memory of a run.
 void add_shape_options(CommandLine& line, TrainSettings& settings);
+/// How a token file's documents become samples.
+void add_sample_options(CommandLine& line, TrainSettings& settings);
 /// All that only training needs.
 void add_training_options(CommandLine& line, TrainSettings& settings);
 
