@@ -25,11 +25,12 @@ struct SafetensorsTensor {
   std::int64_t elements() const;
 };
 
-/// Maps the files into memory; headers are checked at once: sizes, overlaps, gaps, shards that disagree with
-/// the index. Throws DataError naming file and reason.
+/// Headers are checked at once: sizes, overlaps, gaps, shards that disagree with the index or lie outside the
+/// folder (io/model_folder.hpp). Tensors are read when asked for, from as many files at a time as may be
+/// open. Throws DataError naming file, tensor and reason. One object is for one thread.
 class SafetensorsReader {
  public:
-  /// `path` is a .safetensors file or a folder.
+  /// `path` is a .safetensors file or a folder with model.safetensors, or with an index.
   explicit SafetensorsReader(const std::filesystem::path& path);
   ~SafetensorsReader();
   SafetensorsReader(SafetensorsReader&&) noexcept;
