@@ -57,15 +57,17 @@ struct SafetensorsEntry {
   std::vector<std::int64_t> shape;
 };
 
-/// Writes one file whose tensors are known beforehand, a tensor at a time in any order, holding none of them.
-/// Writes `path`.partial and renames it at finish(). Throws DataError.
+/// Writes one file whose tensors are known beforehand, a tensor or a part at a time in any order, holding
+/// none of them. Writes `path`.partial and renames it at finish(). Throws DataError.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<SafetensorsEntry>& entries);
   ~SafetensorsWriter();
   /// All elements of one tensor, in its dtype, row-major.
   void write(const std::string& name, const void* data);
-  /// Throws ContractViolation when a tensor was not written.
+  /// Elements [first, first + count) of it, each of them once.
+  void write(const std::string& name, const void* data, std::int64_t first, std::int64_t count);
+  /// Throws ContractViolation when a tensor was not written whole.
   void finish();
   /// Bytes of all tensors, without header.
   std::int64_t data_bytes() const;
