@@ -292,6 +292,12 @@ BOOST_AUTO_TEST_CASE(edit_distances) {
   BOOST_TEST(edit_distance("Same", "sAME") == 0u);
 }
 
+BOOST_AUTO_TEST_CASE(deeply_nested_files_are_refused) {
+  const std::string nested = "{\"model_type\":" + std::string(200'000, '[');
+  BOOST_CHECK_EXCEPTION(parse_model_config(nested + std::string(200'000, ']') + "}", "deep.json"), DataError,
+                        says({"deep.json", "nested"}));
+}
+
 BOOST_AUTO_TEST_CASE(differences_are_named_by_key) {
   const ModelConfig model = load_model_config("llama3.2-1b");
   BOOST_TEST(differences(model, model).empty());
