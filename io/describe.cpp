@@ -12,6 +12,7 @@
 #include "io/hdf5.hpp"
 #include "io/manifest.hpp"
 #include "io/metrics_format.hpp"
+#include "io/printable.hpp"
 #include "io/safetensors.hpp"
 #include "io/token_file.hpp"
 #include "io/token_format.hpp"
@@ -167,7 +168,7 @@ std::string describe_safetensors(const std::filesystem::path& path) {
       fmt::format("safetensors {}: {} tensors in {} files, {}\n", path.string(), reader.tensors().size(),
                   reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
   for (const SafetensorsTensor& tensor : reader.tensors())
-    text += tensor_line(tensor.name, tensor.dtype, tensor.shape);
+    text += tensor_line(printable(tensor.name), tensor.dtype, tensor.shape);
   return text;
 }
 

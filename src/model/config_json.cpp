@@ -94,15 +94,23 @@ class Section {
 };
 
 json parse_object(const std::string& text, const std::string& origin) {
+  constexpr int deepest = 64;  // printing a value recurses
+  bool too_deep = false;
   json document;
   try {
-    document = json::parse(text);
+    document = json::parse(text, [&](int depth, json::parse_event_t, json&) {
+      too_deep = too_deep || depth > deepest;
+      return !too_deep;
+    });
   } catch (const json::exception& error) {
     std::string reason = error.what();
     if (const auto id_end = reason.find("] "); id_end != std::string::npos) reason.erase(0, id_end + 2);
     std::replace(reason.begin(), reason.end(), '\n', ' ');
     throw DataError(fmt::format("{} is no valid JSON ({}); is the file cut short?", origin, reason));
   }
+  if (too_deep)
+    throw DataError(fmt::format(
+        "{} is nested more than {} deep (no config.json is); give the model's config.json", origin, deepest));
   if (!document.is_object())
     throw DataError(
         fmt::format("{} holds a JSON {} (a config.json is an object); give the model's config.json", origin,
@@ -254,6 +262,18 @@ std::string to_json(const ModelConfig& config) {
                            {"high_freq_factor", scaling->high_frequency_factor},
                            {"original_max_position_embeddings", scaling->original_context}};
   return out.dump(2) + "\n";
+}
+
+std::vector<ConfigDifference> differences(const ModelConfig& left, const ModelConfig& right) {
+  const json ours = json::parse(to_json(left)), theirs = json::parse(to_json(right));
+  std::vector<ConfigDifference> found;
+  for (const auto& [key, value] : ours.items()) {
+    if (theirs.at(key) == value) continue;
+    const bool decides = key.starts_with("num_") || key.ends_with("_size") || key == "head_dim" ||
+                         key == "tie_word_embeddings";
+    found.push_back({key, value.dump(), theirs.at(key).dump(), decides});
+  }
+  return found;
 }
 
 }  // namespace llama3d
