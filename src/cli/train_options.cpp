@@ -88,14 +88,14 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
 void add_sample_options(CommandLine& line, TrainSettings& s) {
   line.add_word(
       "packing", s.packing, packing_from, word_of,
-      "how documents become sequences: stream (cut wherever one ends), documents (filled with whole "
+      "how documents become sequences: stream (cut wherever one is full), documents (filled with whole "
       "ones), or auto: documents where the file has a loss mask");
   line.add_flag("separate-documents", s.separate_documents,
                 "attention and positions restart at every document");
 }
 
 void add_training_options(CommandLine& line, TrainSettings& s) {
-  line.add("data", s.data, "token file to train on");
+  line.add("data", s.data, "token file to train on; those of Megatron-LM, llm.c and llm.q too");
   line.add("valid-data", s.valid_data, "token file to validate on");
   line.add("valid-fraction", s.valid_fraction, "share of --data, at its end, to validate on instead");
   line.add("valid-interval", s.valid_interval, "steps between validations; 0: only at the end");
