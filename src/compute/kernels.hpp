@@ -50,6 +50,7 @@ struct WorkspaceRequest {
   std::int64_t hidden = 0;            ///< C
   std::int64_t largest_features = 0;  ///< widest activation or weight row
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
+  std::int64_t vocabulary = 0;        ///< columns of logits, which are made a chunk of rows at a time
   AttentionShape attention;
 };
 

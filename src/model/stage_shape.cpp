@@ -44,6 +44,7 @@ WorkspaceRequest StageShape::workspace() const {
   request.largest_features = std::max({hidden, 2 * feed_forward, attention.fused_columns()});
   request.largest_weight = hidden * std::max({2 * feed_forward, vocabulary, attention.fused_columns(),
                                               attention.output_columns()});
+  request.vocabulary = vocabulary;
   request.attention = attention;
   return request;
 }

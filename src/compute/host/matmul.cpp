@@ -75,8 +75,8 @@ std::int64_t matmul_scratch(const WorkspaceRequest& request) {
   if (wide || request.gradient == DType::bf16) count.take(request.largest_weight, "");
   if (wide) {
     const std::int64_t chunk = std::min(request.tokens, matmul_chunk);
-    count.take(chunk * request.largest_features, "");
-    count.take(chunk * request.largest_features, "");
+    count.take(chunk * std::max(request.largest_features, request.hidden), "");
+    count.take(chunk * std::max(request.largest_features, request.vocabulary), "");
   }
   return count.used();
 }
