@@ -12,7 +12,7 @@
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
-#include "train/trainer.hpp"
+#include "train/run_shape.hpp"
 
 namespace llama3d {
 namespace {

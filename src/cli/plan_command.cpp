@@ -8,7 +8,7 @@
 #include "cli/local_command.hpp"
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"
-#include "train/trainer.hpp"
+#include "train/run_shape.hpp"
 
 namespace llama3d {
 namespace {

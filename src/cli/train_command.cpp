@@ -7,6 +7,7 @@
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
+#include "train/run_check.hpp"
 #include "train/trainer.hpp"
 
 namespace llama3d {

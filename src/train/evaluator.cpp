@@ -4,7 +4,7 @@
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
 #include "train/model_state.hpp"
-#include "train/trainer.hpp"
+#include "train/run_shape.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d {

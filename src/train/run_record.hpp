@@ -5,7 +5,7 @@
 
 #include "train/engine.hpp"
 #include "train/metrics_recorder.hpp"
-#include "train/trainer.hpp"
+#include "train/settings.hpp"
 
 namespace llama3d {
 

@@ -2,8 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <unistd.h>
-
 #include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
@@ -12,6 +10,11 @@
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
+#include "train/checkpoints.hpp"
+#include "train/engine.hpp"
+#include "train/metrics_recorder.hpp"
+#include "train/progress.hpp"
+#include "train/run_check.hpp"
 #include "train/run_record.hpp"
 #include "train/signals.hpp"
 #include "train/summary.hpp"
@@ -26,63 +29,7 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-OptimizerOptions optimizer_options(const TrainSettings& s) {
-  return {.beta1 = s.beta1,
-          .beta2 = s.beta2,
-          .epsilon = s.epsilon,
-          .weight_decay = s.weight_decay,
-          .gradient_clip = s.grad_clip,
-          .seed = s.seed};
-}
-
-LearningRateSchedule learning_rate_schedule(const TrainSettings& s) {
-  return {.kind = s.lr_schedule,
-          .peak = s.learning_rate,
-          .minimum = s.min_learning_rate,
-          .warmup_steps = s.warmup_steps,
-          .steps = s.steps,
-          .decay_fraction = s.wsd_decay_fraction};
-}
-
 namespace fs = std::filesystem;
-
-[[noreturn]] void refuse_output_directory(const fs::path& directory, const std::string& reason) {
-  throw ConfigurationError(
-      fmt::format("--output-dir {}: can't be written to ({}); give a folder that can be made",
-                  directory.string(), reason));
-}
-
-/// As far as can be told without making it.
-void check_output_directory(const fs::path& directory) {
-  if (directory.empty()) refuse_output_directory(directory, "no name given");
-  std::error_code error;
-  fs::path existing = fs::absolute(directory, error);
-  while (!fs::exists(existing, error) && existing.has_relative_path()) existing = existing.parent_path();
-  if (!fs::is_directory(existing, error))
-    refuse_output_directory(directory, existing.string() + " is no folder");
-  if (access(existing.c_str(), W_OK | X_OK) != 0)
-    refuse_output_directory(directory, "no permission in " + existing.string());
-}
-
-void make_output_directory(const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory / "checkpoints", error);
-  if (error) refuse_output_directory(directory, error.message());
-}
-
-Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
-                             std::function<void(const std::string&)> note) {
-  return {fs::path(settings.output_dir) / "checkpoints", settings.keep_checkpoints,
-          checkpoint_attributes(settings, shape), control, std::move(note)};
-}
-
-/// What is known of the run's files and folders before anything is allocated, loaded or written.
-void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints) {
-  check_output_directory(settings.output_dir);
-  // With "auto" one of several may do.
-  if (!settings.resume.empty() && settings.resume != "auto") checkpoints.check(settings.resume);
-  if (!settings.load.empty()) open_weights(settings.load)->check(model);
-}
 
 /// One run on one rank, set up and then stepped through.
 class Trainer {
@@ -387,48 +334,6 @@ void Trainer::save() {
 }
 
 }  // namespace
-
-ModelConfig model_of(const TrainSettings& s) {
-  if (!s.model.empty()) return load_model_config(s.model);
-  if (!s.load.empty()) return open_weights(s.load)->model();
-  if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
-  return load_model_config("llama3-tiny");
-}
-
-RunShape run_shape(const TrainSettings& s, int world_size) {
-  return run_shape(s, model_of(s), world_size);
-}
-
-RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {
-  RunShape shape;
-  shape.model = model;
-  shape.grid = ProcessGrid::derive(world_size, s.tp_size, s.pp_size, 0).shape();
-  shape.schedule = s.pipeline_schedule;
-  const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
-  shape.chunks = s.pipeline_chunks > 0 ? s.pipeline_chunks : interleaved ? 2 : 1;
-  shape.pipeline_layers = s.pipeline_layers;
-  shape.micro_batch = s.micro_batch_size;
-  shape.global_batch =
-      s.global_batch_size > 0 ? s.global_batch_size : s.micro_batch_size * shape.grid.dp * shape.grid.pp;
-  shape.sequence = s.seq_length;
-  shape.compute = s.precision;
-  shape.states = {.gradient = s.gradient_dtype,
-                  .moments = s.optimizer_dtype,
-                  .master = s.master_weights,
-                  .offload = s.offload_optimizer};
-  shape.recompute = s.recompute;
-  shape.overlap = {.enabled = s.tp_overlap, .blocks = s.tp_overlap_blocks};
-  return shape;
-}
-
-RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
-                   const Kernels& kernels) {
-  const RunShape shape = run_shape(settings, world_size);
-  MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
-  const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
-  check_files(settings, shape.model, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
-  return {std::move(most), batches.describe()};
-}
 
 TrainResult train(const TrainSettings& settings, Runtime& runtime) {
   return Trainer(settings, runtime).run();

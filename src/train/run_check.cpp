@@ -1,0 +1,65 @@
+#include "train/run_check.hpp"
+
+#include <fmt/format.h>
+
+#include <unistd.h>
+
+#include "compute/kernels.hpp"
+#include "train/batches.hpp"
+#include "train/run_record.hpp"
+#include "train/weight_source.hpp"
+
+namespace llama3d {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void refuse_output_directory(const fs::path& directory, const std::string& reason) {
+  throw ConfigurationError(
+      fmt::format("--output-dir {}: can't be written to ({}); give a folder that can be made",
+                  directory.string(), reason));
+}
+
+/// As far as can be told without making it.
+void check_output_directory(const fs::path& directory) {
+  if (directory.empty()) refuse_output_directory(directory, "no name given");
+  std::error_code error;
+  fs::path existing = fs::absolute(directory, error);
+  while (!fs::exists(existing, error) && existing.has_relative_path()) existing = existing.parent_path();
+  if (!fs::is_directory(existing, error))
+    refuse_output_directory(directory, existing.string() + " is no folder");
+  if (access(existing.c_str(), W_OK | X_OK) != 0)
+    refuse_output_directory(directory, "no permission in " + existing.string());
+}
+
+}  // namespace
+
+void make_output_directory(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory / "checkpoints", error);
+  if (error) refuse_output_directory(directory, error.message());
+}
+
+Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
+                             std::function<void(const std::string&)> note) {
+  return {fs::path(settings.output_dir) / "checkpoints", settings.keep_checkpoints,
+          checkpoint_attributes(settings, shape), control, std::move(note)};
+}
+
+void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints) {
+  check_output_directory(settings.output_dir);
+  // With "auto" one of several may do.
+  if (!settings.resume.empty() && settings.resume != "auto") checkpoints.check(settings.resume);
+  if (!settings.load.empty()) open_weights(settings.load)->check(model);
+}
+
+RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+                   const Kernels& kernels) {
+  const RunShape shape = run_shape(settings, world_size);
+  MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
+  const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
+  check_files(settings, shape.model, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
+  return {std::move(most), batches.describe()};
+}
+
+}  // namespace llama3d

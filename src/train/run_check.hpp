@@ -1,0 +1,30 @@
+#pragma once
+// What can be told of a run before anything is allocated, loaded or written.
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "train/checkpoints.hpp"
+#include "train/run_shape.hpp"
+
+namespace llama3d {
+
+/// Checks everything that can be checked without allocating or writing: settings, shapes, memory, data files.
+/// Throws what training would.
+struct RunCheck {
+  MemoryPlan memory;  ///< of the rank that needs most
+  std::string data;   ///< what the token files hold, for people
+};
+RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+                   const Kernels& kernels);
+
+/// Of these the files and folders alone.
+void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints);
+/// Makes the folder of a run's output. Throws ConfigurationError.
+void make_output_directory(const std::filesystem::path& directory);
+/// The checkpoints of a run, in its output folder.
+Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
+                             std::function<void(const std::string&)> note);
+
+}  // namespace llama3d

@@ -1,0 +1,58 @@
+#include "train/run_shape.hpp"
+
+#include "train/weight_source.hpp"
+
+namespace llama3d {
+
+ModelConfig model_of(const TrainSettings& s) {
+  if (!s.model.empty()) return load_model_config(s.model);
+  if (!s.load.empty()) return open_weights(s.load)->model();
+  if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
+  return load_model_config("llama3-tiny");
+}
+
+RunShape run_shape(const TrainSettings& s, int world_size) {
+  return run_shape(s, model_of(s), world_size);
+}
+
+RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {
+  RunShape shape;
+  shape.model = model;
+  shape.grid = ProcessGrid::derive(world_size, s.tp_size, s.pp_size, 0).shape();
+  shape.schedule = s.pipeline_schedule;
+  const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
+  shape.chunks = s.pipeline_chunks > 0 ? s.pipeline_chunks : interleaved ? 2 : 1;
+  shape.pipeline_layers = s.pipeline_layers;
+  shape.micro_batch = s.micro_batch_size;
+  shape.global_batch =
+      s.global_batch_size > 0 ? s.global_batch_size : s.micro_batch_size * shape.grid.dp * shape.grid.pp;
+  shape.sequence = s.seq_length;
+  shape.compute = s.precision;
+  shape.states = {.gradient = s.gradient_dtype,
+                  .moments = s.optimizer_dtype,
+                  .master = s.master_weights,
+                  .offload = s.offload_optimizer};
+  shape.recompute = s.recompute;
+  shape.overlap = {.enabled = s.tp_overlap, .blocks = s.tp_overlap_blocks};
+  return shape;
+}
+
+OptimizerOptions optimizer_options(const TrainSettings& s) {
+  return {.beta1 = s.beta1,
+          .beta2 = s.beta2,
+          .epsilon = s.epsilon,
+          .weight_decay = s.weight_decay,
+          .gradient_clip = s.grad_clip,
+          .seed = s.seed};
+}
+
+LearningRateSchedule learning_rate_schedule(const TrainSettings& s) {
+  return {.kind = s.lr_schedule,
+          .peak = s.learning_rate,
+          .minimum = s.min_learning_rate,
+          .warmup_steps = s.warmup_steps,
+          .steps = s.steps,
+          .decay_fraction = s.wsd_decay_fraction};
+}
+
+}  // namespace llama3d
