@@ -20,6 +20,7 @@ std::size_t HostKernels::workspace_bytes(const WorkspaceRequest& request) const 
   const std::int64_t floats =
       std::max({matmul_scratch(request), norm_scratch(request, threads_), embedding_scratch(request),
                 attention_forward_scratch(request, threads_), attention_backward_scratch(request, threads_),
+                attention_cached_scratch(request, threads_),
                 std::int64_t{16}});
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
