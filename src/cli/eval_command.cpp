@@ -28,7 +28,7 @@ struct EvalCommand {
                   "attention and positions restart at every document");
     add_shape_options(line, settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings);
+    add_job_options(line, settings.comm_timeout);
   }
 };
 

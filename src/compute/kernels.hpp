@@ -58,6 +58,7 @@ struct WorkspaceRequest {
   std::int64_t largest_features = 0;  ///< widest activation or weight row
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
   AttentionShape attention;
+  bool backward = true;  ///< false: forward operations only
 };
 
 /// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's
@@ -164,7 +165,8 @@ class Kernels {
                                   const AttentionShape& shape, const Tensor& out, const Tensor& lse,
                                   const Tensor& dout, const Tensor& dqkv, Stream& stream) = 0;
 
-  // --- attention to cached keys and values, for inference ---------------------------------------------------
+  // --- attention to cached keys and values, for inference
+  // ---------------------------------------------------
   //
   // cache: (slots, capacity, 2 Hkv D) compute; an entry is a token's rotated key heads, then its value heads.
 

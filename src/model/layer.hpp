@@ -60,9 +60,9 @@ struct LayerConstants {
 
 /// Where inference keeps a layer's keys and values.
 struct LayerCache {
-  Tensor entries;         ///< (slots, capacity, 2 Hkv D), see Kernels::cache_append
-  CacheRows rows;         ///< of the call
-  bool whole = false;     ///< the call's documents are whole: they attend to their own rows, not to the cache
+  Tensor entries;      ///< (slots, capacity, 2 Hkv D), see Kernels::cache_append
+  CacheRows rows;      ///< of the call
+  bool whole = false;  ///< the call's documents are whole: they attend to their own rows, not to the cache
 };
 
 class TransformerLayer {

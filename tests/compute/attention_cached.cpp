@@ -46,15 +46,15 @@ std::vector<double> attended(const std::vector<float>& qkv, const std::vector<fl
   return out;
 }
 
-const std::vector<AttentionShape> shapes = {{1, 1, 2},  {6, 2, 20},  {4, 4, 64},  {32, 8, 64}, {8, 1, 128},
+const std::vector<AttentionShape> shapes = {{1, 1, 2},   {6, 2, 20},  {4, 4, 64}, {32, 8, 64}, {8, 1, 128},
                                             {8, 2, 128}, {16, 1, 64}, {7, 1, 32}, {3, 1, 256}};
 
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(attention_cached)
 
-BOOST_DATA_TEST_CASE(attends_to_the_entries_of_its_slot, data::make(machines()) * data::make(reals()), machine,
-                     dtype) {
+BOOST_DATA_TEST_CASE(attends_to_the_entries_of_its_slot, data::make(machines()) * data::make(reals()),
+                     machine, dtype) {
   Machine& m = machine.get();
   constexpr std::int64_t slot_count = 5, capacity = 700;
   const std::vector<std::int32_t> slots = {3, 0, -1, 1, 4, 2, 0}, positions = {0, 699, 5, 63, 64, 300, 17};
@@ -97,7 +97,8 @@ BOOST_DATA_TEST_CASE(a_long_cache_is_read_to_its_end, data::make(machines()) * d
   }
 }
 
-BOOST_DATA_TEST_CASE(no_rows_and_padding_alone, data::make(machines()) * data::make(reals()), machine, dtype) {
+BOOST_DATA_TEST_CASE(no_rows_and_padding_alone, data::make(machines()) * data::make(reals()), machine,
+                     dtype) {
   Machine& m = machine.get();
   const AttentionShape shape{2, 1, 64};
   const Buffer cache(m, dtype, {1, 4, 128});
@@ -154,9 +155,9 @@ BOOST_DATA_TEST_CASE(places_outside_the_cache_are_refused, data::make(machines()
   const AttentionShape shape{1, 1, 16};
   const Buffer qkv(m, DType::fp32, {1, 48}), cache(m, DType::fp32, {2, 4, 32}), out(m, DType::fp32, {1, 16});
   const CachedRows good(m, {1}, {3});
-  BOOST_CHECK_THROW(m.kernels().cache_append(qkv, good.rows(), shape, Buffer(m, DType::fp32, {2, 4, 16}),
-                                             *m.stream),
-                    ContractViolation);
+  BOOST_CHECK_THROW(
+      m.kernels().cache_append(qkv, good.rows(), shape, Buffer(m, DType::fp32, {2, 4, 16}), *m.stream),
+      ContractViolation);
   if (m.device->kind() != "cpu") return;  // a GPU's memory is not looked into
   BOOST_CHECK_NO_THROW(m.kernels().cache_append(qkv, good.rows(), shape, cache, *m.stream));
   for (const auto& [slot, position] : {std::pair{2, 0}, {0, 4}, {0, -1}}) {

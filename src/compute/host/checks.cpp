@@ -27,7 +27,8 @@ void expect_cached(const CacheRows& rows, const Tensor& cache) {
   for (std::int64_t t = 0; t < rows.slot.elements(); ++t)
     LLAMA3D_EXPECT(
         slot[t] < 0 || (slot[t] < cache.shape()[0] && position[t] >= 0 && position[t] < cache.shape()[1]),
-        "row {} is token {} of slot {}, in a cache of {}", t, position[t], slot[t], cache.shape().to_string());
+        "row {} is token {} of slot {}, in a cache of {}", t, position[t], slot[t],
+        cache.shape().to_string());
 }
 
 }  // namespace llama3d::host
