@@ -29,7 +29,7 @@ struct GenerationReport {
 };
 
 struct DecodingOptions {
-  SamplingOptions sampling;
+  SamplingOptions sampling = {};
   std::int64_t max_new_tokens = 256;
   std::int64_t vocabulary = 0;  ///< only ids below; 0: the model's
 };
@@ -56,6 +56,8 @@ class Generator {
   GenerationReport run(std::span<const GenerationRequest> requests, const DecodingOptions& options,
                        const TokenConsumer& consumer);
 
+  /// The parameter arena, laid out by plan().table.
+  const Tensor& weights() const { return memory_.weights; }
   InferenceModel& model() { return *model_; }
   Stream& stream() { return *stream_; }
   const InferencePlan& plan() const { return plan_; }
