@@ -17,11 +17,23 @@ void show(const TokenizeProgress& p) {
              format_bytes(static_cast<std::size_t>(p.bytes_read)), p.documents, p.tokens);
 }
 
+void show_records(const TokenizeSummary& s) {
+  for (const std::string& bad : s.first_bad_records) fmt::print(stderr, "llama3d: bad record: {}\n", bad);
+  if (s.bad_records > std::ssize(s.first_bad_records)) fmt::print(stderr, "llama3d: bad record: ...\n");
+  if (s.bad_records > 0)
+    fmt::print(stderr, "llama3d: warning: {} bad records were left out (--strict ends at the first)\n",
+               s.bad_records);
+  if (s.conversations > 0)
+    fmt::print("{} conversations, {} bad records, {} truncated, {:.1f}% of the tokens are targets\n",
+               s.conversations, s.bad_records, s.truncated_documents,
+               100 * static_cast<double>(s.learned_tokens) / static_cast<double>(s.tokens));
+}
+
 }  // namespace
 
 int tokenize_command(int argc, char** argv) {
   return run_local([&] {
-    CommandLine line("tokenize", "Turn text files (*.txt) and JSON lines (*.jsonl) into a token file.");
+    CommandLine line("tokenize", "Turn text, JSON lines and instruction data into a token file.");
     TokenizeOptions options;
     std::vector<std::string> inputs;
     std::string output;
@@ -33,7 +45,16 @@ int tokenize_command(int argc, char** argv) {
                   "error, or replace by U+FFFD; bytes of text files are no matter to the byte tokenizer");
     line.add("input", inputs, "files to read, in order");
     line.add("output", output, "token file to write (.h5)");
-    line.add("text-field", options.text_field, "member of a JSON line that holds the text");
+    line.add_word(
+        "format", options.format, input_format_from, word_of,
+        "of the inputs: text, jsonl (records with a text), alpaca, sharegpt, or auto: by the file's "
+        "name and its first records; JSON records are a line each or the elements of an array");
+    line.add("text-field", options.text_field, "member of a JSON record that holds the text");
+    line.add_word("loss-on", options.loss_on, loss_on_from, word_of,
+                  "tokens of a conversation that are targets: the assistant's, or all");
+    line.add("cutoff", options.cutoff,
+             "most tokens of a conversation, cut turn by turn in proportion; 0: no limit");
+    line.add_flag("strict", options.strict, "end at a bad record instead of leaving it out");
     line.add("split-documents-on", options.split_documents_on,
              "line that ends a document of a text file; a file is one document if not given");
     line.add("threads", options.threads, "threads that encode; 0: one a core");
@@ -48,6 +69,7 @@ int tokenize_command(int argc, char** argv) {
     const TokenizeSummary s =
         tokenize_files(options, terminal ? show : std::function<void(const TokenizeProgress&)>());
     if (terminal) fmt::print(stderr, "\r\033[K");
+    show_records(s);
     fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n", output,
                s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)), s.unigram_entropy);
     return 0;

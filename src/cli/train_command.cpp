@@ -61,10 +61,10 @@ int run(MpiSession& session, int argc, char** argv) {
     fail_together(control, [&] {
       const auto device = make_device(command.machine, control);
       const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
-      const MemoryPlan plan = check_run(command.settings, ranks, *device, device->kernels());
+      const RunCheck run = check_run(command.settings, ranks, *device, device->kernels());
       if (leader)
-        fmt::print("memory of the largest rank:\n{}\neverything checked: the run can start\n",
-                   plan.to_string());
+        fmt::print("{}\nmemory of the largest rank:\n{}\neverything checked: the run can start\n", run.data,
+                   run.memory.to_string());
     });
     return 0;
   }

@@ -87,14 +87,22 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
                 "in the backward pass: none, cheap (norms and SwiGLU) or full (whole layers)");
 }
 
+void add_sample_options(CommandLine& line, TrainSettings& s) {
+  line.add_word(
+      "packing", s.packing, packing_from, word_of,
+      "how documents become sequences: stream (cut wherever one ends), documents (filled with whole "
+      "ones), or auto: documents where the file has a loss mask");
+  line.add_flag("separate-documents", s.separate_documents,
+                "attention and positions restart at every document");
+}
+
 void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("data", s.data, "token file to train on");
   line.add("valid-data", s.valid_data, "token file to validate on");
   line.add("valid-fraction", s.valid_fraction, "share of --data, at its end, to validate on instead");
   line.add("valid-interval", s.valid_interval, "steps between validations; 0: only at the end");
   line.add("valid-samples", s.valid_samples, "sequences of a validation; 0: all");
-  line.add_flag("separate-documents", s.separate_documents,
-                "attention and positions restart at every document");
+  add_sample_options(line, s);
   line.add("load", s.load, "checkpoint whose weights to start from; random weights if not given");
   line.add("steps", s.steps, "optimizer steps in all");
   line.add("learning-rate", s.learning_rate, "largest learning rate");

@@ -12,6 +12,8 @@ void add_job_options(CommandLine& line, double& comm_timeout);
 void add_precision_option(CommandLine& line, DType& precision);
 /// Model, grid and batch: what decides the shape and memory of a run.
 void add_shape_options(CommandLine& line, TrainSettings& settings);
+/// How a token file's documents become samples.
+void add_sample_options(CommandLine& line, TrainSettings& settings);
 /// All that only training needs.
 void add_training_options(CommandLine& line, TrainSettings& settings);
 

@@ -1,7 +1,6 @@
 #include "data/dataset.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <span>
 
@@ -10,48 +9,22 @@
 namespace llama3d {
 namespace {
 
-/// Writes the rows of one sample from `row` on. tokens: (sequence + 1); learn: (sequence), 1 where the target
-/// counts; starts: sample-relative places, ascending, where a document begins inside the sample.
-void fill_sample(BatchRows& batch, std::int64_t row, std::span<const std::uint32_t> tokens,
-                 std::span<const std::uint8_t> learn, std::span<const std::int64_t> starts) {
-  const auto sequence = static_cast<std::int64_t>(learn.size());
-  for (std::int64_t i = 0; i < sequence; ++i) {
-    batch.ids[row + i] = static_cast<std::int32_t>(tokens[i]);
-    batch.targets[row + i] = learn[i] ? static_cast<std::int32_t>(tokens[i + 1]) : -1;
-  }
-  for (const std::int64_t begin : starts)  // the last row before a document has its target in the next one
-    if (begin > 0) batch.targets[row + begin - 1] = -1;
-  std::int64_t begin = 0;
-  const auto fill_document = [&](std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      batch.start[row + i] = static_cast<std::int32_t>(row + begin);
-      batch.end[row + i] = static_cast<std::int32_t>(row + end);
-      batch.position[row + i] = static_cast<std::int32_t>(i - begin);
-    }
-    begin = end;
-  };
-  for (const std::int64_t next : starts)
-    if (next > 0 && next < sequence) fill_document(next);
-  fill_document(sequence);
-}
-
-/// A document boundary exactly after the sample, at `sequence`, belongs to the list too: it ends the last
-/// target.
-void find_starts(const std::vector<std::uint64_t>& documents, std::int64_t begin, std::int64_t sequence,
-                 std::vector<std::int64_t>& starts) {
-  starts.clear();
-  auto offset = std::upper_bound(documents.begin(), documents.end(), static_cast<std::uint64_t>(begin));
-  for (; offset != documents.end() && *offset <= static_cast<std::uint64_t>(begin + sequence); ++offset)
-    starts.push_back(static_cast<std::int64_t>(*offset) - begin);
-}
-
-void fill_padding(BatchRows& batch, std::int64_t first, std::int64_t rows) {
-  for (std::int64_t row = first; row < rows; ++row) {
+void fill_padding(BatchRows& batch, std::int64_t first, std::int64_t end) {
+  for (std::int64_t row = first; row < end; ++row) {
     batch.ids[row] = 0;
     batch.targets[row] = -1;
     batch.start[row] = static_cast<std::int32_t>(row);
     batch.end[row] = static_cast<std::int32_t>(row + 1);
     batch.position[row] = 0;
+  }
+}
+
+/// Rows [begin, end) attend to one another, and to no others.
+void fill_document(BatchRows& batch, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    batch.start[row] = static_cast<std::int32_t>(begin);
+    batch.end[row] = static_cast<std::int32_t>(end);
+    batch.position[row] = static_cast<std::int32_t>(row - begin);
   }
 }
 
@@ -67,35 +40,13 @@ void check_vocabulary(const TokenFileReader& file, std::int64_t vocabulary) {
 }  // namespace
 
 Dataset::Dataset(TokenFileReader file, const DatasetOptions& options, std::int64_t vocabulary)
-    : file_(std::move(file)), options_(options) {
-  LLAMA3D_EXPECT(options.sequence > 0, "sequence of {} tokens", options.sequence);
-  LLAMA3D_EXPECT(options.valid_fraction >= 0 && options.valid_fraction < 1, "valid_fraction is {}",
-                 options.valid_fraction);
-  LLAMA3D_EXPECT(options.split != Split::valid || options.valid_fraction > 0,
-                 "no valid split without a share");
-  check_vocabulary(file_, vocabulary);
-
-  const std::int64_t total = std::max<std::int64_t>(file_.tokens() - 1, 0) / options.sequence;
-  if (total == 0)
-    throw DataError(
-        fmt::format("{} has {} tokens (one sample of {} needs {}); use more text or a shorter sequence",
-                    file_.path().string(), file_.tokens(), options.sequence, options.sequence + 1));
-  samples_ = total;
-  if (options.split == Split::all || options.valid_fraction == 0) return;
-
-  const auto share = std::llround(options.valid_fraction * static_cast<double>(total));
-  const std::int64_t valid = std::max<std::int64_t>(1, share);
-  if (valid >= total)
-    throw DataError(
-        fmt::format("{} has {} samples of {} tokens (a valid share of {} leaves none to train on); use "
-                    "more text, a shorter sequence or a smaller share",
-                    file_.path().string(), total, options.sequence, options.valid_fraction));
-  if (options.split == Split::train) {
-    samples_ = total - valid;
-  } else {
-    first_sample_ = total - valid;
-    samples_ = valid;
-  }
+    : file_(std::make_unique<TokenFileReader>(std::move(file))), options_(options), vocabulary_(vocabulary) {
+  check_vocabulary(*file_, vocabulary);
+  samples_ = make_samples(*file_, resolved(options.packing, *file_),
+                          {.sequence = options.sequence,
+                           .split = options.split,
+                           .valid_fraction = options.valid_fraction,
+                           .separate_documents = options.separate_documents});
 }
 
 BatchRows Dataset::read(std::int64_t first, std::int64_t count, std::int64_t rows) const {
@@ -106,27 +57,71 @@ BatchRows Dataset::read(std::int64_t first, std::int64_t count, std::int64_t row
   BatchRows batch;
   for (auto* values : {&batch.ids, &batch.targets, &batch.start, &batch.end, &batch.position})
     values->resize(static_cast<std::size_t>(rows));
-
-  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(sequence + 1));
-  std::vector<std::uint8_t> learn(static_cast<std::size_t>(sequence), 1);
-  std::vector<std::int64_t> starts;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t begin = sample_begin(first + i);
-    file_.read(begin, tokens);
-    if (file_.info().has_loss_mask) file_.read_loss_mask(begin + 1, learn);
-    if (options_.separate_documents) find_starts(file_.documents(), begin, sequence, starts);
-    fill_sample(batch, i * sequence, tokens, learn, starts);
-  }
+  for (std::int64_t i = 0; i < count; ++i) read_sample(sample_of(first + i), i * sequence, batch);
   fill_padding(batch, count * sequence, rows);
   return batch;
 }
 
-std::int64_t Dataset::sample_begin(std::int64_t global) const {
-  const std::int64_t epoch = global / samples_, place = global % samples_;
+void Dataset::read_sample(std::int64_t sample, std::int64_t row, BatchRows& batch) const {
+  std::vector<Stretch> stretches;
+  samples_->stretches(sample, stretches);
+  const std::int64_t sample_end = row + options_.sequence;
+  std::int64_t document = row, run_row = row, place = row;
+  std::size_t run = 0;
+  for (std::size_t i = 0; i < stretches.size(); ++i) {
+    const Stretch& stretch = stretches[i];
+    const bool last = i + 1 == stretches.size();
+    place += stretch.length;
+    if (last || stretches[i + 1].begin != stretch.begin + stretch.length) {
+      read_run(std::span(stretches).subspan(run, i + 1 - run), run_row, batch);
+      run = i + 1;
+      run_row = place;
+    }
+    if (last || !stretches[i + 1].continues) {
+      fill_document(batch, document, place);
+      document = place;
+    }
+  }
+  fill_padding(batch, place, sample_end);
+}
+
+void Dataset::read_run(std::span<const Stretch> run, std::int64_t row, BatchRows& batch) const {
+  const std::int64_t begin = run.front().begin, end = run.back().begin + run.back().length;
+  const auto count = static_cast<std::size_t>(end - begin + (run.back().target_after ? 1 : 0));
+  std::vector<std::uint32_t> tokens(count);
+  std::vector<std::uint8_t> learn(count, 1);
+  file_->read(begin, tokens);
+  check_tokens(begin, tokens);
+  if (file_->info().has_loss_mask) file_->read_loss_mask(begin, learn);
+  for (const Stretch& stretch : run) {
+    const std::int64_t first = stretch.begin - begin;
+    for (std::int64_t i = first; i < first + stretch.length; ++i) {
+      const bool has_next = i + 1 < first + stretch.length || stretch.target_after;
+      batch.ids[row + i] = static_cast<std::int32_t>(tokens[i]);
+      batch.targets[row + i] = has_next && learn[i + 1] ? static_cast<std::int32_t>(tokens[i + 1]) : -1;
+    }
+  }
+}
+
+void Dataset::check_tokens(std::int64_t begin, std::span<const std::uint32_t> tokens) const {
+  if (file_->info().vocabulary_size > 0) return;  // checked against that
+  const auto bad = std::find_if(tokens.begin(), tokens.end(), [&](auto id) { return id >= vocabulary_; });
+  if (bad != tokens.end())
+    throw DataError(fmt::format(
+        "{}: token {} is {}, but the model's vocabulary is {}; tokenize with the model's tokenizer",
+        file_->path().string(), begin + (bad - tokens.begin()), *bad, vocabulary_));
+}
+
+std::int64_t Dataset::tokens(std::int64_t first, std::int64_t count) const {
+  std::int64_t sum = 0;
+  for (std::int64_t i = first; i < first + count; ++i) sum += samples_->tokens(sample_of(i));
+  return sum;
+}
+
+std::int64_t Dataset::sample_of(std::int64_t global) const {
+  const std::int64_t epoch = global / samples(), place = global % samples();
   const bool shuffle = options_.shuffle && options_.split != Split::valid;
-  const std::int64_t sample =
-      shuffle ? Permutation(samples_, options_.seed, static_cast<std::uint64_t>(epoch))(place) : place;
-  return (first_sample_ + sample) * options_.sequence;
+  return shuffle ? Permutation(samples(), options_.seed, static_cast<std::uint64_t>(epoch))(place) : place;
 }
 
 }  // namespace llama3d

@@ -13,6 +13,7 @@ Dataset open(const std::string& path, const TrainSettings& settings, const RankP
   options.shuffle = shuffle;
   options.split = split;
   options.valid_fraction = settings.valid_fraction;
+  options.packing = settings.packing;
   options.separate_documents = settings.separate_documents;
   return Dataset(TokenFileReader(path), options, plan.shape.model.vocabulary);
 }
@@ -51,12 +52,21 @@ std::vector<BatchRows> ReplicaBatches::sweep(const Dataset& dataset, std::int64_
 }
 
 TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& plan)
-    : replica_(plan), train_(open_train(settings, plan)), valid_samples_(settings.valid_samples) {
+    : replica_(plan),
+      train_(open_train(settings, plan)),
+      valid_samples_(settings.valid_samples),
+      global_batch_(plan.shape.global_batch) {
   if (!settings.valid_data.empty())
     valid_.emplace(open(settings.valid_data, settings, plan, Split::all, false));
   else if (settings.valid_fraction > 0)
     valid_.emplace(open(settings.data, settings, plan, Split::valid, false));
   read(0);  // samples that can't be used are better seen now than after the first step was set up
+}
+
+std::string TrainingBatches::describe() const {
+  std::string text = "data: " + train_.list().describe();
+  if (valid_) text += "\nvalidation: " + valid_->list().describe();
+  return text;
 }
 
 std::vector<BatchRows> TrainingBatches::read_validation() const {

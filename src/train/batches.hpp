@@ -2,6 +2,7 @@
 // Which samples a rank computes on, for training and validation.
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/dataset.hpp"
@@ -33,6 +34,10 @@ class TrainingBatches {
   TrainingBatches(const TrainSettings& settings, const RankPlan& plan);
 
   std::vector<BatchRows> read(std::int64_t first_sample) const { return replica_.step(train_, first_sample); }
+  /// Input tokens of all ranks' samples in the same step, padding left out; every rank computes the same.
+  std::int64_t tokens(std::int64_t first_sample) const { return train_.tokens(first_sample, global_batch_); }
+  /// A line each for training and validation.
+  std::string describe() const;
   bool has_validation() const { return valid_.has_value(); }
   std::vector<BatchRows> read_validation() const;
 
@@ -40,7 +45,7 @@ class TrainingBatches {
   ReplicaBatches replica_;
   Dataset train_;
   std::optional<Dataset> valid_;
-  std::int64_t valid_samples_;
+  std::int64_t valid_samples_, global_batch_;
 };
 
 }  // namespace llama3d

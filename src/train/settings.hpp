@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/samples.hpp"
 #include "model/stage_shape.hpp"
 #include "optim/learning_rate.hpp"
 #include "pipeline/schedule.hpp"
@@ -17,6 +18,7 @@ struct TrainSettings {
   std::string data;                   ///< token file
   std::string valid_data;             ///< token file; empty: the end of `data`, see valid_fraction
   double valid_fraction = 0;          ///< share of `data` held out when there is no valid_data
+  Packing packing = Packing::automatic;
   std::int64_t valid_interval = 100;  ///< steps between validations; 0: only at the end
   std::int64_t valid_samples = 64;    ///< sequences of a validation; 0: all
   bool separate_documents = true;     ///< attention and positions restart at every document

@@ -17,12 +17,12 @@ double median(std::vector<double> values) {
 }  // namespace
 
 std::string summary_table(const RunShape& shape, std::size_t memory_bytes, std::vector<double> step_seconds,
-                          std::optional<double> peak_flops) {
+                          std::int64_t all_tokens, std::optional<double> peak_flops) {
   if (step_seconds.empty()) return "no step was run";
+  const double step_tokens = static_cast<double>(all_tokens) / static_cast<double>(step_seconds.size());
   if (step_seconds.size() > 1) step_seconds.erase(step_seconds.begin());
   const double seconds = median(std::move(step_seconds));
-  const double tokens =
-      static_cast<double>(shape.global_batch * shape.sequence) / seconds / shape.grid.world();
+  const double tokens = step_tokens / seconds / shape.grid.world();
   const std::string mfu =
       peak_flops
           ? fmt::format("{:.1f}%",

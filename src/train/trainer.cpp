@@ -109,6 +109,7 @@ class Trainer {
 
   struct QueuedStep {
     TrainPosition after;
+    std::int64_t tokens;  ///< input tokens, without padding
     double learning_rate, data_seconds;
     bool waited_for_data;  ///< nothing was under way while its data were read
   };
@@ -131,6 +132,7 @@ class Trainer {
   std::deque<QueuedStep> queued_;
   TrainResult result_;
   std::vector<double> step_seconds_;
+  std::int64_t step_tokens_ = 0;  ///< of the same steps
   std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0;
 };
 
@@ -173,6 +175,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   if (!leader_) return;
   check_files(settings_, *checkpoints_);
   note(describe_run(settings_, shape_, runtime_.device));
+  note(batches_->describe());
   note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
 }
 
@@ -230,7 +233,7 @@ TrainResult Trainer::run() {
   metrics_->sync();
   progress_.reset();
   if (leader_ && result_.status == ExitStatus::done)
-    note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_,
+    note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_, step_tokens_,
                        runtime_.device.peak_flops(shape_.compute)));
   return result_;
 }
@@ -267,9 +270,10 @@ bool Trainer::step() {
     profiling_ = true;
   }
   engine_->queue_step(rows, ++position_.step, learning_rate, profiled);
+  const std::int64_t tokens = batches_->tokens(position_.consumed_samples);
   position_.consumed_samples += shape_.global_batch;
-  position_.tokens += shape_.global_batch * shape_.sequence;
-  queued_.push_back({position_, learning_rate, data_seconds, queued_.empty()});
+  position_.tokens += tokens;
+  queued_.push_back({position_, tokens, learning_rate, data_seconds, queued_.empty()});
   // A device that computes beside this thread gets its next step before the last one's report is read.
   finish_steps(runtime_.device.asynchronous() ? 1 : 0);
   if (position_.step == profile_.last) stop_profiling();
@@ -311,7 +315,7 @@ void Trainer::count_skips(std::int64_t step, const StepResult& result) {
 void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
   const double step_seconds = report.step_seconds + (step.waited_for_data ? step.data_seconds : 0);
   const StepResult& result = report.result;
-  const auto tokens = static_cast<double>(shape_.global_batch * shape_.sequence);
+  const auto tokens = static_cast<double>(step.tokens);
   TrainRow row;
   row.step = step.after.step;
   row.time_ns = unix_time_ns();
@@ -333,6 +337,7 @@ void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
     metrics_->ranks(row.step, report, step.data_seconds, step_seconds, runtime_.device.memory_in_use());
   if (profile_.holds(row.step)) metrics_->timeline(row.step, report.timeline);
   step_seconds_.push_back(step_seconds);
+  step_tokens_ += step.tokens;
   result_.loss = result.loss;
   progress_->step({row.step, result.loss, result.gradient_norm, row.learning_rate, row.tokens_per_second});
 }
@@ -398,13 +403,13 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
   return shape;
 }
 
-MemoryPlan check_run(const TrainSettings& settings, int world_size, const Device& device,
-                     const Kernels& kernels) {
+RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+                   const Kernels& kernels) {
   const RunShape shape = run_shape(settings, world_size);
-  const MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
-  TrainingBatches(settings, make_rank_plan(shape, 0, kernels));
+  MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
+  const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
   check_files(settings, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
-  return most;
+  return {std::move(most), batches.describe()};
 }
 
 TrainResult train(const TrainSettings& settings, Runtime& runtime) {

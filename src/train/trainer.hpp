@@ -26,9 +26,13 @@ RunShape run_shape(const TrainSettings& settings, int world_size);
 RunShape run_shape(const TrainSettings& settings, const ModelConfig& model, int world_size);
 
 /// Checks everything that can be checked without allocating or writing: settings, shapes, memory, data files.
-/// Throws what training would. Returns the memory of the rank that needs most.
-MemoryPlan check_run(const TrainSettings& settings, int world_size, const Device& device,
-                     const Kernels& kernels);
+/// Throws what training would.
+struct RunCheck {
+  MemoryPlan memory;  ///< of the rank that needs most
+  std::string data;   ///< what the token files hold, for people
+};
+RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+                   const Kernels& kernels);
 
 /// Trains. Collective over the job; errors that every rank sees are CollectiveErrors (mpi/failure.hpp).
 TrainResult train(const TrainSettings& settings, Runtime& runtime);

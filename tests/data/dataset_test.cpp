@@ -84,6 +84,7 @@ DatasetOptions in_order(std::int64_t sequence) {
   DatasetOptions options;
   options.sequence = sequence;
   options.shuffle = false;
+  options.packing = Packing::stream;
   return options;
 }
 
