@@ -1,15 +1,12 @@
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <stdio.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <system_error>
 
 #include "io/checkpoint_file.hpp"
 #include "io/posix_file.hpp"
+#include "io/whole_folder.hpp"
 
 namespace llama3d {
 namespace {
@@ -17,13 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* partial_suffix = ".partial";    // being written
-constexpr const char* replaced_suffix = ".replaced";  // a newer one takes its name
+constexpr const char* replaced_suffix = ".replaced";  // put_in_place() gives its name to a newer one
 constexpr const char* removed_suffix = ".removed";    // being removed
-
-fs::path with_suffix(fs::path folder, const char* suffix) {
-  if (!folder.has_filename()) folder = folder.parent_path();
-  return folder += suffix;
-}
 
 template <class Action>
 auto guarded(const fs::path& folder, const char* what, Action&& action) {
@@ -37,18 +29,6 @@ auto guarded(const fs::path& folder, const char* what, Action&& action) {
   }
   throw CheckpointWriteError(fmt::format("checkpoint {} cannot be {} ({}); check the folder's file system",
                                          folder.string(), what, reason));
-}
-
-// True when both names now stand for each other's folder; false when the file system can't do it.
-bool exchange(const fs::path& a, const fs::path& b) {
-#ifdef RENAME_EXCHANGE
-  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return true;
-  if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) {
-    throw io::IoError(
-        fmt::format("cannot exchange {} and {}: {}", a.string(), b.string(), std::strerror(errno)));
-  }
-#endif
-  return false;
 }
 
 }  // namespace
@@ -79,25 +59,7 @@ fs::path begin_checkpoint(const fs::path& final_folder) {
 
 void commit_checkpoint(const fs::path& temporary, const fs::path& final_folder) {
   LLAMA3D_EXPECT(fs::exists(temporary / "checkpoint.h5"), "{} has no global view yet", temporary.string());
-  guarded(final_folder, "put in place", [&] {
-    const fs::path parent = with_suffix(final_folder, "").parent_path();
-    io::sync_directory(temporary);
-    if (!fs::exists(final_folder)) {
-      io::rename(temporary, final_folder);
-      io::sync_directory(parent);
-      return;
-    }
-    fs::path old = temporary;
-    if (!exchange(temporary, final_folder)) {
-      // list_checkpoints() knows this name too, should the process end between the two.
-      old = with_suffix(final_folder, replaced_suffix);
-      fs::remove_all(old);
-      io::rename(final_folder, old);
-      io::rename(temporary, final_folder);
-    }
-    io::sync_directory(parent);
-    fs::remove_all(old);
-  });
+  guarded(final_folder, "put in place", [&] { put_in_place(temporary, final_folder); });
 }
 
 void remove_checkpoint(const fs::path& folder) {

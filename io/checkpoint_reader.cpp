@@ -5,10 +5,10 @@
 #include <map>
 
 #include "io/checkpoint_file.hpp"
-#include "io/convert.hpp"
 #include "io/crc32c.hpp"
 #include "io/hdf5.hpp"
 #include "io/manifest.hpp"
+#include "io/stored_block.hpp"
 
 namespace llama3d {
 
@@ -73,48 +73,6 @@ std::uint32_t crc_of_file(int descriptor, std::int64_t offset, std::int64_t byte
     bytes -= static_cast<std::int64_t>(buffer.size());
   }
   return crc;
-}
-
-// Where a rectangle's elements go: a dense row-major array.
-struct Target {
-  Rectangle rectangle;
-  std::byte* data;
-  DType dtype;
-
-  std::byte* at(std::int64_t row, std::int64_t column) const {
-    const std::int64_t element =
-        (row - rectangle.row_begin) * rectangle.columns() + (column - rectangle.column_begin);
-    return data + element * static_cast<std::int64_t>(size_of(dtype));
-  }
-};
-
-// Copies the common part of a block and the target. Rows lie apart in the block when the part is narrower:
-// then a stretch of rows is read with what lies between them, unless that would be mostly waste.
-void read_part(int descriptor, std::int64_t offset, const Block& block, const Target& target,
-               std::vector<std::byte>& buffer) {
-  const Rectangle part = intersection(block.rectangle, target.rectangle);
-  const auto element = static_cast<std::int64_t>(size_of(block.dtype));
-  const std::int64_t pitch = block.rectangle.columns() * element, width = part.columns() * element;
-  const bool by_row = width < pitch && (width >= 65536 || width * 16 < pitch);
-  const std::int64_t rows_at_once = by_row ? 1 : std::max<std::int64_t>(1, buffer_bytes / pitch);
-  offset += (part.row_begin - block.rectangle.row_begin) * pitch +
-            (part.column_begin - block.rectangle.column_begin) * element;
-  const bool whole_rows = width == pitch && part.columns() == target.rectangle.columns();
-  for (std::int64_t row = part.row_begin; row < part.row_end; row += rows_at_once) {
-    const std::int64_t rows = std::min(rows_at_once, part.row_end - row);
-    const auto bytes = static_cast<std::size_t>((rows - 1) * pitch + width);
-    const std::int64_t place = offset + (row - part.row_begin) * pitch;
-    if (whole_rows && block.dtype == target.dtype) {
-      read_at(descriptor, target.at(row, part.column_begin), bytes, place);
-      continue;
-    }
-    buffer.resize(bytes);
-    read_at(descriptor, buffer.data(), bytes, place);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      convert_elements(buffer.data() + r * pitch, block.dtype, target.at(row + r, part.column_begin),
-                       target.dtype, static_cast<std::size_t>(part.columns()));
-    }
-  }
 }
 
 }  // namespace
@@ -259,7 +217,7 @@ void CheckpointReader::read(const std::string& dataset, const Rectangle& rectang
     if (intersection(block.rectangle, rectangle).empty()) continue;
     try {
       const auto [descriptor, offset] = s.locate(place.rank, place.block);
-      read_part(descriptor, offset, block, target, buffer);
+      read_common_part({descriptor, offset, block.rectangle, stored_type(block.dtype)}, target, buffer);
     } catch (const IoError& problem) {
       s.fail(manifest.file, fmt::format("{}: {}", dataset, problem.what()));
     }

@@ -12,6 +12,11 @@
 namespace llama3d::io {
 namespace {
 
+/// Bits of a binary16 number.
+struct fp16 {
+  std::uint16_t bits = 0;
+};
+
 template <class From, class To>
 void convert_loop(const void* from, void* to, std::size_t count) {
   // Unaligned on purpose: files promise no alignment.
@@ -24,6 +29,8 @@ void convert_loop(const void* from, void* to, std::size_t count) {
     if constexpr (std::is_same_v<From, double> && std::is_same_v<To, bf16>) {
       // By way of fp32: rounded twice, which only matters exactly half way between two bf16 numbers.
       result = To(static_cast<float>(element));
+    } else if constexpr (std::is_same_v<From, fp16>) {
+      result = To(float_of_fp16(element.bits));
     } else if constexpr (std::is_same_v<From, bf16>) {
       result = To(static_cast<float>(element));
     } else {
@@ -46,17 +53,46 @@ bool convert_from(const void* from, void* to, DType to_dtype, std::size_t count)
 
 }  // namespace
 
-void convert_elements(const void* from, DType from_dtype, void* to, DType to_dtype, std::size_t count) {
+StoredType stored_type(DType dtype) {
+  switch (dtype) {
+    case DType::fp32: return StoredType::fp32;
+    case DType::bf16: return StoredType::bf16;
+    case DType::fp64: return StoredType::fp64;
+    case DType::int32: return StoredType::int32;
+  }
+  throw IoError("unknown element type");
+}
+
+std::size_t size_of(StoredType type) {
+  switch (type) {
+    case StoredType::fp32:
+    case StoredType::int32: return 4;
+    case StoredType::bf16:
+    case StoredType::fp16: return 2;
+    case StoredType::fp64: return 8;
+  }
+  return 0;
+}
+
+void convert_elements(const void* from, StoredType from_type, void* to, DType to_dtype, std::size_t count) {
   if (count == 0) return;  // pointers may be null then
-  if (from_dtype == to_dtype) {
-    std::memcpy(to, from, count * size_of(from_dtype));
+  if (from_type == stored_type(to_dtype)) {
+    std::memcpy(to, from, count * size_of(from_type));
     return;
   }
   bool done = false;
-  if (from_dtype == DType::fp32) done = convert_from<float>(from, to, to_dtype, count);
-  if (from_dtype == DType::bf16) done = convert_from<bf16>(from, to, to_dtype, count);
-  if (from_dtype == DType::fp64) done = convert_from<double>(from, to, to_dtype, count);
-  if (!done) throw IoError(fmt::format("{} is not converted to {}", name_of(from_dtype), name_of(to_dtype)));
+  switch (from_type) {
+    case StoredType::fp32: done = convert_from<float>(from, to, to_dtype, count); break;
+    case StoredType::bf16: done = convert_from<bf16>(from, to, to_dtype, count); break;
+    case StoredType::fp64: done = convert_from<double>(from, to, to_dtype, count); break;
+    case StoredType::fp16: done = convert_from<fp16>(from, to, to_dtype, count); break;
+    case StoredType::int32: break;
+  }
+  if (!done) throw IoError(fmt::format("integers are not converted to {} or back", name_of(to_dtype)));
+}
+
+void convert_elements(const void* from, DType from_dtype, void* to, DType to_dtype, std::size_t count) {
+  convert_elements(from, stored_type(from_dtype), to, to_dtype, count);
 }
 
 float float_of_fp16(std::uint16_t bits) {

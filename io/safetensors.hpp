@@ -25,11 +25,12 @@ struct SafetensorsTensor {
   std::int64_t elements() const;
 };
 
-/// Maps the files into memory; headers are checked at once: sizes, overlaps, gaps, shards that disagree with
-/// the index. Throws DataError naming file and reason.
+/// Headers are checked at once: sizes, overlaps, gaps, shards that disagree with the index or lie outside the
+/// folder (io/model_folder.hpp). Tensors are read when asked for, from as many files at a time as may be
+/// open. Throws DataError naming file, tensor and reason. One object is for one thread.
 class SafetensorsReader {
  public:
-  /// `path` is a .safetensors file or a folder.
+  /// `path` is a .safetensors file or a folder with model.safetensors, or with an index.
   explicit SafetensorsReader(const std::filesystem::path& path);
   ~SafetensorsReader();
   SafetensorsReader(SafetensorsReader&&) noexcept;
@@ -56,15 +57,17 @@ struct SafetensorsEntry {
   std::vector<std::int64_t> shape;
 };
 
-/// Writes one file whose tensors are known beforehand, a tensor at a time in any order, holding none of them.
-/// Writes `path`.partial and renames it at finish(). Throws DataError.
+/// Writes one file whose tensors are known beforehand, a tensor or a part at a time in any order, holding
+/// none of them. Writes `path`.partial and renames it at finish(). Throws DataError.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<SafetensorsEntry>& entries);
   ~SafetensorsWriter();
   /// All elements of one tensor, in its dtype, row-major.
   void write(const std::string& name, const void* data);
-  /// Throws ContractViolation when a tensor was not written.
+  /// Elements [first, first + count) of it, each of them once.
+  void write(const std::string& name, const void* data, std::int64_t first, std::int64_t count);
+  /// Throws ContractViolation when a tensor was not written whole.
   void finish();
   /// Bytes of all tensors, without header.
   std::int64_t data_bytes() const;

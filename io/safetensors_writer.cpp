@@ -26,8 +26,8 @@ using Json = nlohmann::ordered_json;
 
 struct SafetensorsWriter::State {
   struct Place {
-    std::int64_t begin, bytes;
-    bool written = false;
+    std::int64_t begin, bytes, element;
+    std::int64_t written = 0;  ///< bytes
   };
   fs::path path, partial;
   FileDescriptor descriptor;
@@ -45,10 +45,11 @@ SafetensorsWriter::SafetensorsWriter(const fs::path& path, const std::vector<Saf
   for (const SafetensorsEntry& entry : entries) {
     LLAMA3D_EXPECT(entry.dtype == DType::fp32 || entry.dtype == DType::bf16, "{} is {}", entry.name,
                    name_of(entry.dtype));
-    std::int64_t bytes = static_cast<std::int64_t>(size_of(entry.dtype));
+    const auto element = static_cast<std::int64_t>(size_of(entry.dtype));
+    std::int64_t bytes = element;
     for (const std::int64_t size : entry.shape) bytes *= size;
-    LLAMA3D_EXPECT(s.places.emplace(entry.name, State::Place{s.data_bytes, bytes}).second, "{} twice in {}",
-                   entry.name, path.string());
+    LLAMA3D_EXPECT(s.places.emplace(entry.name, State::Place{s.data_bytes, bytes, element}).second,
+                   "{} twice in {}", entry.name, path.string());
     header[entry.name] = {{"dtype", entry.dtype == DType::fp32 ? "F32" : "BF16"},
                           {"shape", entry.shape},
                           {"data_offsets", {s.data_bytes, s.data_bytes + bytes}}};
@@ -74,22 +75,32 @@ SafetensorsWriter::~SafetensorsWriter() {
 }
 
 void SafetensorsWriter::write(const std::string& name, const void* data) {
+  const auto found = state_->places.find(name);
+  LLAMA3D_EXPECT(found != state_->places.end(), "{} is not announced for {}", name, state_->path.string());
+  write(name, data, 0, found->second.bytes / found->second.element);
+}
+
+void SafetensorsWriter::write(const std::string& name, const void* data, std::int64_t first,
+                              std::int64_t count) {
   State& s = *state_;
   const auto found = s.places.find(name);
   LLAMA3D_EXPECT(found != s.places.end(), "{} is not announced for {}", name, s.path.string());
+  State::Place& place = found->second;
+  const std::int64_t begin = first * place.element, bytes = count * place.element;
+  LLAMA3D_EXPECT(first >= 0 && count >= 0 && begin + bytes <= place.bytes, "elements {} to {} of {}", first,
+                 first + count, name);
   try {
-    write_at(s.descriptor.get(), data, static_cast<std::size_t>(found->second.bytes),
-             s.data_begin + found->second.begin);
+    write_at(s.descriptor.get(), data, static_cast<std::size_t>(bytes), s.data_begin + place.begin + begin);
   } catch (const IoError& error) {
     fail(s.path, error.what());
   }
-  found->second.written = true;
+  place.written += bytes;
 }
 
 void SafetensorsWriter::finish() {
   State& s = *state_;
   for (const auto& [name, place] : s.places) {
-    LLAMA3D_EXPECT(place.written, "{} was not written to {}", name, s.path.string());
+    LLAMA3D_EXPECT(place.written == place.bytes, "{} was not written to {}", name, s.path.string());
   }
   try {
     sync(s.descriptor.get());

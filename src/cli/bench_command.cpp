@@ -29,6 +29,7 @@ struct BenchCommand {
   CommandLine line{"bench", "Time kernels, gemm, attention or step: llama3d bench WHAT [options]."};
 
   BenchCommand() {
+    settings.model = "llama3-tiny";
     add_shape_options(line, settings);
     add_machine_options(line, machine);
     add_job_options(line, settings.comm_timeout);

@@ -9,6 +9,8 @@ int generate_command(int argc, char** argv);
 int plan_command(int argc, char** argv);
 int bench_command(int argc, char** argv);
 int tokenize_command(int argc, char** argv);
+int import_command(int argc, char** argv);
+int export_command(int argc, char** argv);
 int inspect_command(int argc, char** argv);
 
 }  // namespace llama3d

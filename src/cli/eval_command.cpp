@@ -15,13 +15,12 @@ namespace {
 struct EvalCommand {
   TrainSettings settings;
   MachineOptions machine;
-  CommandLine line{"eval", "Loss and perplexity of a checkpoint on a token file."};
+  CommandLine line{"eval", "Loss and perplexity of a checkpoint or a Hugging Face folder on a token file."};
 
   EvalCommand() {
-    settings.model.clear();
     settings.seq_length = 0;
     settings.valid_samples = 0;
-    line.add("load", settings.load, "checkpoint to evaluate");
+    line.add("load", settings.load, "checkpoint or Hugging Face folder to evaluate");
     line.add("data", settings.data, "token file to evaluate on");
     line.add("samples", settings.valid_samples, "sequences to evaluate on; 0: all");
     add_sample_options(line, settings);
@@ -48,7 +47,7 @@ int run(MpiSession& session, int argc, char** argv) {
   expect_same_options(command.line, control);
   const auto device = make_job_device(command.machine, control);
   Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
-  const Evaluation e = evaluate_checkpoint(command.settings, runtime);
+  const Evaluation e = evaluate_weights(command.settings, runtime);
   if (leader)
     fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);
   return 0;

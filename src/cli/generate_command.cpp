@@ -25,9 +25,9 @@ struct GenerateCommand {
 
   GenerateCommand() {
     DecodingOptions& d = settings.decoding;
-    line.add("load", settings.load, "checkpoint to generate with");
+    line.add("load", settings.load, "checkpoint or Hugging Face folder to generate with");
     line.add("model", settings.model,
-             "preset, config.json or Hugging Face folder; the checkpoint's own if not given");
+             "preset, config.json or Hugging Face folder; that of --load if not given");
     line.add(
         "tokenizer", tokenizer,
         "bytes, or Llama 3's tokenizer.model, tokenizer.json or a folder with one; --load's if not given");

@@ -57,6 +57,7 @@ int plan_command(int argc, char** argv) {
     CommandLine line("plan", "Memory that every valid grid takes, least first, without a GPU.");
     TrainSettings settings;
     MachineOptions machine;
+    settings.model = "llama3-tiny";
     int ranks = 8;
     line.add("ranks", ranks, "processes in all");
     add_shape_options(line, settings);

@@ -12,8 +12,8 @@ namespace llama3d {
 namespace {
 
 /// Files may lie elsewhere on another node.
-constexpr std::array<std::string_view, 8> of_a_node = {"config", "data",   "load",       "model",
-                                                       "output", "resume", "output-dir", "valid-data"};
+constexpr std::array<std::string_view, 10> of_a_node = {
+    "config", "data", "input", "tokenizer", "load", "model", "output", "resume", "output-dir", "valid-data"};
 
 }  // namespace
 

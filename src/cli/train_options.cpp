@@ -56,9 +56,10 @@ void add_precision_option(CommandLine& line, DType& precision) {
 
 void add_shape_options(CommandLine& line, TrainSettings& s) {
   const std::string recorded = s.seq_length == 0 ? "; as the checkpoint was trained if not given" : "";
-  line.add(
-      "model", s.model,
-      "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder" + recorded);
+  std::string loaded = s.model.empty() ? "; that of --load if not given" : "";
+  if (s.model.empty() && s.seq_length != 0) loaded += ", llama3-tiny without it";
+  line.add("model", s.model,
+           "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder" + loaded);
   line.add("tp-size", s.tp_size, "tensor-parallel ranks: every layer is split over so many");
   line.add("pp-size", s.pp_size, "pipeline stages; data parallelism is what is left of the ranks");
   line.add_flag("tp-overlap", s.tp_overlap,
@@ -103,7 +104,9 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("valid-interval", s.valid_interval, "steps between validations; 0: only at the end");
   line.add("valid-samples", s.valid_samples, "sequences of a validation; 0: all");
   add_sample_options(line, s);
-  line.add("load", s.load, "checkpoint whose weights to start from; random weights if not given");
+  line.add(
+      "load", s.load,
+      "checkpoint or Hugging Face folder whose weights a new run starts from; random weights if not given");
   line.add("steps", s.steps, "optimizer steps in all");
   line.add("learning-rate", s.learning_rate, "largest learning rate");
   line.add("min-learning-rate", s.min_learning_rate, "learning rate at the last step");
@@ -121,7 +124,10 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("output-dir", s.output_dir, "folder for metrics.h5 and checkpoints/");
   line.add("checkpoint-interval", s.checkpoint_interval, "steps between checkpoints; 0: only at the end");
   line.add("keep-checkpoints", s.keep_checkpoints, "newest checkpoints to keep; 0: all");
-  line.add("resume", s.resume, "auto (newest complete checkpoint of --output-dir) or a checkpoint's folder");
+  line.add(
+      "resume", s.resume,
+      "go on with a run, optimizer and position included: auto (newest complete checkpoint of --output-dir, "
+      "if there is any) or a checkpoint's folder");
   line.add(
       "profile-steps", s.profile_steps,
       "FIRST:LAST: steps that a profiler started with \"capture on request\" sees, and whose timeline goes "

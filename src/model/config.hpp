@@ -55,6 +55,14 @@ ModelConfig load_model_config(const std::string& preset_or_path);
 ModelConfig parse_model_config(const std::string& json, const std::string& origin);
 /// A config.json that transformers loads.
 std::string to_json(const ModelConfig& config);
+
+/// A member of config.json in which two models differ, with its values.
+struct ConfigDifference {
+  std::string key, left, right;
+  bool decides_tensors =
+      false;  ///< which tensors there are and what they mean; not so rope_theta and the like
+};
+std::vector<ConfigDifference> differences(const ModelConfig& left, const ModelConfig& right);
 std::vector<std::string> preset_names();
 
 }  // namespace llama3d

@@ -256,4 +256,16 @@ std::string to_json(const ModelConfig& config) {
   return out.dump(2) + "\n";
 }
 
+std::vector<ConfigDifference> differences(const ModelConfig& left, const ModelConfig& right) {
+  const json ours = json::parse(to_json(left)), theirs = json::parse(to_json(right));
+  std::vector<ConfigDifference> found;
+  for (const auto& [key, value] : ours.items()) {
+    if (theirs.at(key) == value) continue;
+    const bool decides = key.starts_with("num_") || key.ends_with("_size") || key == "head_dim" ||
+                         key == "tie_word_embeddings";
+    found.push_back({key, value.dump(), theirs.at(key).dump(), decides});
+  }
+  return found;
+}
+
 }  // namespace llama3d

@@ -1,42 +1,69 @@
 #include "train/checkpoints.hpp"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
+
+#include "io/safetensors.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
 
 using nlohmann::json;
 
-/// Members of a model's configuration that decide which tensors there are and what they mean. The others may
-/// change when a run starts from the weights alone.
-bool decides_tensors(const std::string& key) {
-  return key.starts_with("num_") || key.ends_with("_size") || key == "head_dim" ||
-         key == "tie_word_embeddings";
+[[noreturn]] void refuse(const CheckpointReader& checkpoint, const std::string& reason,
+                         const char* advice = "use another one") {
+  throw CheckpointError(
+      fmt::format("checkpoint {} cannot be resumed ({}); {}", checkpoint.folder().string(), reason, advice));
 }
 
-void expect_model(const CheckpointReader& checkpoint, const json& theirs, const json& ours,
-                  bool with_optimizer) {
-  for (const auto& [key, value] : ours.items())
-    if ((with_optimizer || decides_tensors(key)) && theirs.contains(key) && theirs[key] != value)
+ModelConfig model_of(const json& attributes, const CheckpointReader& checkpoint) {
+  return parse_model_config(attributes.at("model_config").get<std::string>(), checkpoint.folder().string());
+}
+
+void expect_tensors(const CheckpointReader& checkpoint, const ModelConfig& model) {
+  const auto& datasets = checkpoint.datasets();
+  const bool has_optimizer = std::any_of(datasets.begin(), datasets.end(), [](const DatasetInfo& info) {
+    return info.name.starts_with("/optimizer/");
+  });
+  for (const char* group : {"/model/", "/optimizer/exp_avg/", "/optimizer/exp_avg_sq/"})
+    for (const WeightTensor& tensor : model_tensors(model)) {
+      const DatasetInfo* info = checkpoint.find(group + tensor.name);
+      if (!info && !has_optimizer)
+        refuse(checkpoint, "it holds weights only, no state of an optimizer", "start from it with --load");
+      if (!info) refuse(checkpoint, fmt::format("no {}{}", group, tensor.name));
+      if (info->shape != tensor.shape)
+        refuse(checkpoint, fmt::format("{} is {}, the model's is {}", info->name,
+                                       fmt::join(info->shape, " x "), fmt::join(tensor.shape, " x ")));
+    }
+}
+
+/// The checkpoint's attributes, once they and its tensors are those of this run's model.
+json expect_same_model(const CheckpointReader& checkpoint, const std::string& attributes) {
+  try {
+    json theirs = json::parse(checkpoint.attributes());
+    const ModelConfig model = model_of(json::parse(attributes), checkpoint);
+    for (const ConfigDifference& difference : differences(model_of(theirs, checkpoint), model))
       throw ConfigurationError(fmt::format(
           "checkpoint {} is of another model ({} is {}, here {}); give the --model it was made with",
-          checkpoint.folder().string(), key, theirs[key].dump(), value.dump()));
-}
-
-/// The checkpoint's attributes, once they agree with those of this run.
-json expect_attributes(const CheckpointReader& checkpoint, const std::string& expected, bool with_optimizer) {
-  try {
-    const json theirs = json::parse(checkpoint.attributes()), ours = json::parse(expected);
-    const auto model = [](const json& attributes) {
-      return json::parse(attributes.at("model_config").get<std::string>());
-    };
-    expect_model(checkpoint, model(theirs), model(ours), with_optimizer);
+          checkpoint.folder().string(), difference.key, difference.left, difference.right));
+    expect_tensors(checkpoint, model);
     return theirs;
   } catch (const json::exception& e) {
-    throw CheckpointError(
-        fmt::format("checkpoint {} cannot be loaded (its attributes are incomplete: {}); use another one",
-                    checkpoint.folder().string(), e.what()));
+    refuse(checkpoint, fmt::format("its attributes are incomplete: {}", e.what()));
   }
+}
+
+/// A Hugging Face folder in the place of a checkpoint.
+void refuse_other_weights(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (std::filesystem::exists(folder / "checkpoint.h5", ignored) || !is_safetensors_folder(folder)) return;
+  throw ConfigurationError(fmt::format(
+      "--resume {}: a Hugging Face folder (it holds no training run that could go on); start a new "
+      "run from its weights with --load",
+      folder.string()));
 }
 
 /// What a resumed run may change, but hardly wants to.
@@ -63,6 +90,13 @@ Checkpoints::Checkpoints(std::filesystem::path directory, int keep, std::string 
       attributes_(std::move(attributes)),
       control_(&control),
       note_(std::move(note)) {}
+
+void Checkpoints::set_origin(const WeightOrigin& origin) {
+  if (!origin.known()) return;
+  json attributes = json::parse(attributes_);
+  attributes["huggingface"] = json::parse(origin.to_json());
+  attributes_ = attributes.dump();
+}
 
 void Checkpoints::prepare(std::int64_t step, bool alone) {
   remove_leftovers(directory_);
@@ -116,19 +150,23 @@ void Checkpoints::remove_old(std::int64_t step) {
   }
 }
 
-void Checkpoints::check(const std::filesystem::path& folder, bool with_optimizer) const {
-  expect_attributes(CheckpointReader(folder), attributes_, with_optimizer);
+void Checkpoints::check(const std::filesystem::path& folder) const {
+  refuse_other_weights(folder);
+  expect_same_model(CheckpointReader(folder), attributes_);
 }
 
-TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState& state, bool with_optimizer) {
+TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState& state) {
   TrainPosition position;
   fail_together(*control_, [&] {
+    refuse_other_weights(folder);
     const CheckpointReader checkpoint(folder);
-    const json attributes = expect_attributes(checkpoint, attributes_, with_optimizer);
+    const json attributes = expect_same_model(checkpoint, attributes_);
     checkpoint.verify(control_->rank(), control_->size());
     position = position_of(attributes);
-    state.load(checkpoint, with_optimizer);
-    if (with_optimizer) warn_of_other_samples(attributes, json::parse(attributes_), note_);
+    state.load(checkpoint);
+    warn_of_other_samples(attributes, json::parse(attributes_), note_);
+    if (attributes.contains("huggingface"))
+      set_origin(WeightOrigin::parse(attributes["huggingface"].dump(), folder.string()));
   });
   return position;
 }
@@ -146,7 +184,7 @@ std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
     const std::filesystem::path folder = names.substr(begin, end - begin);
     begin = end + 1;
     try {
-      return load(folder, state, true);
+      return load(folder, state);
     } catch (const Error& error) {
       if (error.status() != ExitStatus::checkpoint) throw;
       reason = error.what();

@@ -8,6 +8,7 @@
 
 #include "mpi/control_plane.hpp"
 #include "train/model_state.hpp"
+#include "train/weight_origin.hpp"
 
 namespace llama3d {
 
@@ -26,6 +27,9 @@ class Checkpoints {
   Checkpoints(std::filesystem::path directory, int keep, std::string attributes, ControlPlane& control,
               std::function<void(const std::string&)> note);
 
+  /// Recorded with every checkpoint from here on.
+  void set_origin(const WeightOrigin& origin);
+
   /// For rank 0, before the first save: removes what killed runs left half written. With `alone` this run
   /// does not continue the directory's newest course: checkpoints of steps past `step` get other names
   /// (step_00000100.previous-1), lest a later run resume from them.
@@ -40,10 +44,11 @@ class Checkpoints {
   /// Empty when there is none. The slices are filled: gather the parameters afterwards. Throws
   /// CheckpointError when there are checkpoints but none could be loaded.
   std::optional<TrainPosition> load_newest(ModelState& state);
-  /// Loads this one. Throws CheckpointError when it can't be, ConfigurationError when it is another model's.
-  TrainPosition load(const std::filesystem::path& folder, ModelState& state, bool with_optimizer);
+  /// Loads this one, and takes over where its weights once came from. Throws CheckpointError when it can't
+  /// be, also when it holds weights only; ConfigurationError when it is another model's.
+  TrainPosition load(const std::filesystem::path& folder, ModelState& state);
   /// Of load's errors those that are seen without reading tensors. Not collective.
-  void check(const std::filesystem::path& folder, bool with_optimizer) const;
+  void check(const std::filesystem::path& folder) const;
 
  private:
   void remove_old(std::int64_t step);

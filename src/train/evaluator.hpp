@@ -5,8 +5,9 @@
 
 namespace llama3d {
 
-/// Loss of the weights in settings.load over settings.data: the first settings.valid_samples sequences, 0 for
-/// all. With an empty settings.model the checkpoint's own. Collective; CollectiveErrors as in train().
-Evaluation evaluate_checkpoint(TrainSettings settings, Runtime& runtime);
+/// Loss of the weights in settings.load, a checkpoint or a Hugging Face folder, over settings.data: the first
+/// settings.valid_samples sequences, 0 for all. An empty settings.model and a settings.seq_length of 0 stand
+/// for what the weights were made with. Collective; CollectiveErrors as in train().
+Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime);
 
 }  // namespace llama3d

@@ -1,10 +1,10 @@
 #include "train/generation.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
-#include "train/checkpoints.hpp"
+#include "train/model_state.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -12,12 +12,6 @@ namespace {
 /// Rows that prompts may take together, even where each is short: enough for the products to run at full
 /// speed.
 constexpr std::int64_t prompt_rows = 2048;
-
-void load_weights(const GenerationSettings& settings, const ModelConfig& model, ModelState& state,
-                  ControlPlane& control) {
-  const nlohmann::json attributes = {{"model_config", to_json(model)}};
-  Checkpoints({}, 0, attributes.dump(), control, [](const std::string&) {}).load(settings.load, state, false);
-}
 
 InferenceShape shape_of(const GenerationSettings& settings, const ModelConfig& model,
                         const std::vector<std::vector<std::uint32_t>>& prompts, std::int64_t replicas) {
@@ -48,7 +42,8 @@ void check_settings(const GenerationSettings& s) {
   const auto at_least_one = [](const char* option, std::int64_t value) {
     if (value < 1) throw ConfigurationError(fmt::format("--{} {}: must be at least 1", option, value));
   };
-  if (s.load.empty()) throw ConfigurationError("--load: no checkpoint given; name a checkpoint's folder");
+  if (s.load.empty())
+    throw ConfigurationError("--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
   at_least_one("tp-size", s.tp_size);
   at_least_one("batch-size", s.batch_size);
   at_least_one("max-new-tokens", s.decoding.max_new_tokens);
@@ -59,15 +54,7 @@ void check_settings(const GenerationSettings& s) {
 }
 
 ModelConfig model_of(const GenerationSettings& settings) {
-  if (!settings.model.empty()) return load_model_config(settings.model);
-  const CheckpointReader checkpoint(settings.load);
-  try {
-    const auto attributes = nlohmann::json::parse(checkpoint.attributes());
-    return parse_model_config(attributes.at("model_config").get<std::string>(), settings.load);
-  } catch (const nlohmann::json::exception& e) {
-    throw CheckpointError(
-        fmt::format("checkpoint {} does not say what it holds ({}); give --model", settings.load, e.what()));
-  }
+  return settings.model.empty() ? open_weights(settings.load)->model() : load_model_config(settings.model);
 }
 
 GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
@@ -75,9 +62,12 @@ GenerationReport generate(const GenerationSettings& settings, std::vector<std::v
   ControlPlane& control = runtime.control;
   std::optional<ProcessGrid> grid;
   std::optional<InferencePlan> plan;
+  std::unique_ptr<WeightSource> weights;
   fail_together(control, [&] {
     check_settings(settings);
+    weights = open_weights(settings.load);
     const ModelConfig model = model_of(settings);
+    weights->check(model);
     grid.emplace(ProcessGrid::derive(control.size(), settings.tp_size, 1, control.rank()));
     plan.emplace(make_inference_plan(shape_of(settings, model, prompts, grid->shape().dp),
                                      grid->coordinate().tp, runtime.device.kernels()));
@@ -89,7 +79,7 @@ GenerationReport generate(const GenerationSettings& settings, std::vector<std::v
   for (auto i = static_cast<std::size_t>(grid->coordinate().dp); i < prompts.size(); i += replicas)
     requests.push_back({i, std::move(prompts[i])});
   Generator generator(std::move(*plan), runtime, std::move(communicators));
-  load_weights(settings, generator.plan().shape.model, generator.state(), control);
+  load_weights(*weights, generator.plan().shape.model, generator.state(), control);
   return generator.run(requests, settings.decoding, consumer);
 }
 

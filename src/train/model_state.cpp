@@ -4,6 +4,7 @@
 
 #include "base/philox.hpp"
 #include "compute/kernels.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -104,34 +105,38 @@ void ModelState::save(RankFileWriter& file) {
   }
 }
 
-void ModelState::read(const CheckpointReader& checkpoint, const std::string& prefix, const OwnedPiece& piece,
+void ModelState::read(const ReadRectangle& read_rectangle, const OwnedPiece& piece,
                       const Tensor& destination) {
-  const std::string name = prefix + piece.parameter->name;
-  const DatasetInfo* info = checkpoint.find(name);
-  if (!info)
-    throw CheckpointError(
-        fmt::format("{}: no {} (a checkpoint of another model?); give the --model it was made with",
-                    checkpoint.folder().string(), name));
-  if (info->shape != global_shape(*piece.parameter))
-    throw CheckpointError(fmt::format("{}: {} is {}, the model's is {}; give the --model it was made with",
-                                      checkpoint.folder().string(), name, fmt::join(info->shape, " x "),
-                                      piece.parameter->shape.to_string()));
   auto* next = static_cast<std::byte*>(staging_.get());
   for (const Rectangle& r : rectangles_of(piece)) {
-    checkpoint.read(name, r, next, destination.dtype());
+    read_rectangle(r, next, destination.dtype());
     next += static_cast<std::size_t>(r.elements()) * size_of(destination.dtype());
   }
   device_->upload(destination, staging_.get(), *stream_);
   stream_->synchronize();
 }
 
-void ModelState::load(const CheckpointReader& checkpoint, bool with_optimizer) {
+void ModelState::load(const CheckpointReader& checkpoint) {
+  clear();
+  const auto read_back = [&](const std::string& prefix, const OwnedPiece& piece, const Tensor& destination) {
+    const std::string name = prefix + piece.parameter->name;
+    read([&](const Rectangle& r, void* out, DType dtype) { checkpoint.read(name, r, out, dtype); }, piece,
+         destination);
+  };
+  for (const OwnedPiece& piece : pieces_) {
+    read_back("/model/", piece, weights(piece));
+    read_back("/optimizer/exp_avg/", piece, moment(memory_->adamw.exp_avg, piece));
+    read_back("/optimizer/exp_avg_sq/", piece, moment(memory_->adamw.exp_avg_sq, piece));
+  }
+  round_master();
+}
+
+void ModelState::load(const WeightSource& source) {
   clear();
   for (const OwnedPiece& piece : pieces_) {
-    read(checkpoint, "/model/", piece, weights(piece));
-    if (!with_optimizer) continue;
-    read(checkpoint, "/optimizer/exp_avg/", piece, moment(memory_->adamw.exp_avg, piece));
-    read(checkpoint, "/optimizer/exp_avg_sq/", piece, moment(memory_->adamw.exp_avg_sq, piece));
+    const std::string& name = piece.parameter->name;
+    read([&](const Rectangle& r, void* out, DType dtype) { source.read(name, r, out, dtype); }, piece,
+         weights(piece));
   }
   round_master();
 }

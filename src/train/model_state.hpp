@@ -14,6 +14,8 @@ namespace llama3d {
 /// The piece in the global tensor, in memory order.
 std::vector<Rectangle> rectangles_of(const OwnedPiece& piece);
 
+class WeightSource;
+
 class ModelState {
  public:
   /// `memory`, `device` and `stream` must outlive the state.
@@ -28,9 +30,11 @@ class ModelState {
   /// Writes this rank's pieces, as fp32: /model/NAME from the master weights, /optimizer/exp_avg/NAME and
   /// /optimizer/exp_avg_sq/NAME.
   void save(RankFileWriter& file);
-  /// Reads this rank's slices; with_optimizer false: weights only, moments zero. Gather the parameters
-  /// afterwards. Throws CheckpointError when a tensor is missing or has another shape.
-  void load(const CheckpointReader& checkpoint, bool with_optimizer);
+  /// Reads this rank's slices of weights and moments back. Gather the parameters afterwards. The checkpoint
+  /// must hold the model's tensors: Checkpoints::check().
+  void load(const CheckpointReader& checkpoint);
+  /// Weights only; moments zero. The source must hold the model's tensors: WeightSource::check().
+  void load(const WeightSource& source);
 
  private:
   /// Weights that updates accumulate in: master weights, or the parameters themselves.
@@ -39,8 +43,8 @@ class ModelState {
   void clear();
   /// Parameters of this rank's slices from the master weights, where there are any.
   void round_master();
-  void read(const CheckpointReader& checkpoint, const std::string& prefix, const OwnedPiece& piece,
-            const Tensor& destination);
+  using ReadRectangle = std::function<void(const Rectangle& rectangle, void* out, DType out_dtype)>;
+  void read(const ReadRectangle& read_rectangle, const OwnedPiece& piece, const Tensor& destination);
 
   const ParameterTable* table_;
   std::vector<OwnedSlice> slices_;

@@ -60,6 +60,11 @@ void check_settings(const TrainSettings& s) {
   require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
   require(s.comm_timeout >= 0, "comm-timeout", s.comm_timeout, "0 (no limit) or more seconds");
   require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
+  if (!s.load.empty() && !s.resume.empty() && s.resume != "auto")
+    throw ConfigurationError(
+        fmt::format("--load {} with --resume {}: --resume goes on with a run, --load starts a new one from "
+                    "weights; give one of them (--load beside --resume auto is for the first start)",
+                    s.load, s.resume));
   require(s.log_interval >= 0, "log-interval", number(s.log_interval), "0 or more");
 }
 

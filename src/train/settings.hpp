@@ -14,7 +14,7 @@ namespace llama3d {
 
 struct TrainSettings {
   // model and data
-  std::string model = "llama3-tiny";  ///< preset, config.json or Hugging Face folder
+  std::string model;                  ///< preset, config.json or Hugging Face folder; empty: see model_of()
   std::string data;                   ///< token file
   std::string valid_data;             ///< token file; empty: the end of `data`, see valid_fraction
   double valid_fraction = 0;          ///< share of `data` held out when there is no valid_data
@@ -22,7 +22,7 @@ struct TrainSettings {
   std::int64_t valid_interval = 100;  ///< steps between validations; 0: only at the end
   std::int64_t valid_samples = 64;    ///< sequences of a validation; 0: all
   bool separate_documents = true;     ///< attention and positions restart at every document
-  std::string load;                   ///< checkpoint to start from, weights only
+  std::string load;  ///< checkpoint or Hugging Face folder whose weights a new run starts from
 
   // grid
   int tp_size = 1;
@@ -65,8 +65,8 @@ struct TrainSettings {
   std::string output_dir = "runs/default";
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: only at the end
   int keep_checkpoints = 3;              ///< newest to keep; 0: all
-  std::string resume;                    ///< "auto", a checkpoint's folder, or empty: a new run
-  std::int64_t log_interval = 10;        ///< steps between plain progress lines and rows a rank
+  std::string resume;              ///< "auto", the checkpoint of a run to go on with, or empty: a new run
+  std::int64_t log_interval = 10;  ///< steps between plain progress lines and rows a rank
 
   std::string profile_steps;  ///< "A:B": steps for the profiler and the timeline; empty: none
 

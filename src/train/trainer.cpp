@@ -15,6 +15,7 @@
 #include "train/run_record.hpp"
 #include "train/signals.hpp"
 #include "train/summary.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -76,13 +77,11 @@ Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shap
 }
 
 /// What is known of the run's files and folders before anything is allocated, loaded or written.
-void check_files(const TrainSettings& settings, const Checkpoints& checkpoints) {
+void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints) {
   check_output_directory(settings.output_dir);
-  if (settings.resume == "auto") return;  // one of several may do
-  if (!settings.resume.empty())
-    checkpoints.check(settings.resume, true);
-  else if (!settings.load.empty())
-    checkpoints.check(settings.load, false);
+  // With "auto" one of several may do.
+  if (!settings.resume.empty() && settings.resume != "auto") checkpoints.check(settings.resume);
+  if (!settings.load.empty()) open_weights(settings.load)->check(model);
 }
 
 /// One run on one rank, set up and then stepped through.
@@ -94,6 +93,7 @@ class Trainer {
  private:
   void check_and_plan(std::optional<RankPlan>& plan);
   void start();
+  void load_weights();
   void open_output();
   /// One step; false when the job was told to stop instead.
   bool step();
@@ -173,7 +173,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
     if (leader_) note(text);
   }));
   if (!leader_) return;
-  check_files(settings_, *checkpoints_);
+  check_files(settings_, shape_.model, *checkpoints_);
   note(describe_run(settings_, shape_, runtime_.device));
   note(batches_->describe());
   note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
@@ -201,16 +201,28 @@ void Trainer::start() {
                   : fmt::format("--resume auto: no checkpoint in {}/checkpoints, starting anew",
                                 settings_.output_dir));
   } else if (!settings_.resume.empty()) {
-    loaded = checkpoints_->load(settings_.resume, *state_, true);
+    loaded = checkpoints_->load(settings_.resume, *state_);
     if (leader_) note(fmt::format("resuming {} at step {}", settings_.resume, loaded->step));
   }
   if (loaded)
     position_ = *loaded;
   else if (!settings_.load.empty())
-    checkpoints_->load(settings_.load, *state_, false);
+    load_weights();
   else
     state_->initialize(settings_.seed, shape_.model.initializer_range);
   engine_->optimizer().gather_parameters();
+}
+
+void Trainer::load_weights() {
+  std::unique_ptr<WeightSource> source;
+  fail_together(runtime_.control, [&] { source = open_weights(settings_.load); });
+  llama3d::load_weights(*source, shape_.model, *state_, runtime_.control);
+  checkpoints_->set_origin(source->origin());
+  if (!leader_) return;
+  note(fmt::format("weights of {}", settings_.load));
+  for (const ConfigDifference& difference : differences(source->model(), shape_.model))
+    note(fmt::format("warning: {} is {} where the weights come from and {} in --model, which counts",
+                     difference.key, difference.left, difference.right));
 }
 
 TrainResult Trainer::run() {
@@ -377,8 +389,15 @@ void Trainer::save() {
 
 }  // namespace
 
+ModelConfig model_of(const TrainSettings& s) {
+  if (!s.model.empty()) return load_model_config(s.model);
+  if (!s.load.empty()) return open_weights(s.load)->model();
+  if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
+  return load_model_config("llama3-tiny");
+}
+
 RunShape run_shape(const TrainSettings& s, int world_size) {
-  return run_shape(s, load_model_config(s.model), world_size);
+  return run_shape(s, model_of(s), world_size);
 }
 
 RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {
@@ -408,7 +427,7 @@ RunCheck check_run(const TrainSettings& settings, int world_size, const Device& 
   const RunShape shape = run_shape(settings, world_size);
   MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
-  check_files(settings, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
+  check_files(settings, shape.model, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
   return {std::move(most), batches.describe()};
 }
 

@@ -20,6 +20,9 @@ struct TrainResult {
   std::optional<double> valid_loss;      ///< of the last validation
 };
 
+/// The model of settings.model; where that is empty, of the weights in settings.load, of the checkpoint in
+/// settings.resume, or else llama3-tiny.
+ModelConfig model_of(const TrainSettings& settings);
 /// The shape of the run on `world_size` ranks. Throws ConfigurationError.
 RunShape run_shape(const TrainSettings& settings, int world_size);
 /// With this model instead of settings.model.

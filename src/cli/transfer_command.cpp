@@ -1,0 +1,117 @@
+// import and export: weights from a Hugging Face folder and back to one.
+#include <fmt/format.h>
+
+#include "base/bytes.hpp"
+#include "base/terminal.hpp"
+#include "cli/command_line.hpp"
+#include "cli/commands.hpp"
+#include "cli/launch.hpp"
+#include "cli/same_options.hpp"
+#include "mpi/failure.hpp"
+#include "train/weight_transfer.hpp"
+
+namespace llama3d {
+namespace {
+
+void show(const TransferProgress& p) {
+  const auto percent = p.bytes_total > 0 ? 100 * p.bytes_done / p.bytes_total : 100;
+  fmt::print(stderr, "\r\033[K{:3d}%  {} of {} written, {}", percent,
+             format_bytes(static_cast<std::size_t>(p.bytes_done)),
+             format_bytes(static_cast<std::size_t>(p.bytes_total)), p.tensor);
+}
+
+/// Reads the options, has `transfer` done by all ranks and says what came of it. `read` takes what no option
+/// holds as it is.
+int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std::string& output,
+        const std::function<void()>& read,
+        const std::function<TransferSummary(ControlPlane&, const ShowProgress&)>& transfer) {
+  ControlPlane& control = session.control();
+  auto outcome = CommandLine::Outcome::run;
+  fail_together(control, [&] {
+    outcome = line.parse(argc, argv);
+    if (outcome == CommandLine::Outcome::run) read();
+  });
+  const bool leader = control.rank() == 0;
+  if (outcome == CommandLine::Outcome::help) {
+    if (leader) fmt::print("{}", line.help());
+    return 0;
+  }
+  expect_same_options(line, control);
+  const bool shown = leader && stderr_is_terminal();
+  const auto clear = [shown] {
+    if (shown) fmt::print(stderr, "\r\033[K");
+  };
+  TransferSummary summary;
+  try {
+    summary = transfer(control, shown ? show : ShowProgress());
+  } catch (...) {
+    clear();
+    throw;
+  }
+  clear();
+  if (!leader) return 0;
+  for (const std::string& note : summary.notes) fmt::print(stderr, "{}\n", note);
+  fmt::print("{}: {} tensors, {} in {} file{}\n", output, summary.tensors,
+             format_bytes(static_cast<std::size_t>(summary.bytes)), summary.files,
+             summary.files == 1 ? "" : "s");
+  return 0;
+}
+
+constexpr const char* dtype_help =
+    "of the weights written: same (each as it is stored; fp16 as fp32), bf16 or fp32";
+
+}  // namespace
+
+int import_command(int argc, char** argv) {
+  return run_job(argc, argv, [&](MpiSession& session) {
+    CommandLine line("import", "Make a checkpoint of the weights in a Hugging Face folder.");
+    ImportOptions options;
+    std::string input, output;
+    line.add("input", input, "Hugging Face folder: config.json, and safetensors in bf16, fp16 or fp32");
+    line.add("output", output, "checkpoint to make, for --load and export");
+    line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
+    line.add_flag("overwrite", options.overwrite, "replace a checkpoint of that name");
+    const auto read = [&] {
+      options.input = input;
+      options.output = output;
+    };
+    return run(session, line, argc, argv, output, read,
+               [&](ControlPlane& control, const ShowProgress& shown) {
+                 return import_weights(options, control, shown);
+               });
+  });
+}
+
+int export_command(int argc, char** argv) {
+  return run_job(argc, argv, [&](MpiSession& session) {
+    CommandLine line("export",
+                     "Make a Hugging Face folder of a checkpoint's weights, as transformers loads it.");
+    ExportOptions options;
+    std::string input, output, tokenizer, shard_size = "5GB";
+    line.add("input", input, "checkpoint (or Hugging Face folder, to write it anew)");
+    line.add("output", output, "folder to make");
+    line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
+    line.add("shard-size", shard_size, "most bytes of a file, such as 5GB or 500MiB");
+    line.add(
+        "tokenizer", tokenizer,
+        "folder or file of the tokenizer to copy; if not given, the Hugging Face folder that the weights "
+        "once came from, if it is still there");
+    line.add_flag("overwrite", options.overwrite, "replace a model folder of that name");
+    const auto read = [&] {
+      const auto bytes = parse_bytes(shard_size);
+      if (!bytes)
+        throw ConfigurationError(fmt::format(
+            "--shard-size {}: not a number of bytes; give one such as 5GB or 500MiB", shard_size));
+      options.input = input;
+      options.output = output;
+      options.tokenizer = tokenizer;
+      options.shard_bytes = *bytes;
+    };
+    return run(session, line, argc, argv, output, read,
+               [&](ControlPlane& control, const ShowProgress& shown) {
+                 return export_weights(options, control, shown);
+               });
+  });
+}
+
+}  // namespace llama3d

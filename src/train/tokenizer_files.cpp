@@ -1,0 +1,70 @@
+#include "train/tokenizer_files.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "base/error.hpp"
+#include "io/model_folder.hpp"
+#include "io/posix_file.hpp"
+
+namespace llama3d {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array<const char*, 2> vocabularies = {"tokenizer.json", "tokenizer.model"};
+constexpr std::array<const char*, 5> companions = {"tokenizer_config.json", "special_tokens_map.json",
+                                                   "added_tokens.json", "chat_template.jinja",
+                                                   "chat_template.json"};
+
+void copy(const fs::path& folder, const std::string& name, const fs::path& to) {
+  const std::string text = read_model_file(folder, name);
+  try {
+    io::write_file(to, text.data(), text.size());
+  } catch (const io::IoError& problem) {
+    throw DataError(
+        fmt::format("tokenizer file {} cannot be written ({}); make room or choose another --output",
+                    to.string(), problem.what()));
+  }
+}
+
+/// What a lone file is called in a folder, whatever it is called elsewhere.
+const char* name_of_file(const fs::path& file) {
+  const auto name = file.filename().string();
+  return name.ends_with(".json") ? "tokenizer.json" : "tokenizer.model";
+}
+
+}  // namespace
+
+bool has_tokenizer(const fs::path& folder) {
+  std::error_code ignored;
+  for (const char* name : vocabularies)
+    if (fs::exists(folder / name, ignored)) return true;
+  return false;
+}
+
+std::vector<std::string> copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  std::error_code ignored;
+  if (!fs::is_directory(from, ignored)) {
+    const fs::path folder = from.has_parent_path() ? from.parent_path() : ".";
+    const char* name = name_of_file(from);
+    copy(folder, from.filename().string(), to / name);
+    return {name};
+  }
+  if (!has_tokenizer(from))
+    throw DataError(fmt::format(
+        "folder {} holds no tokenizer (neither tokenizer.json nor tokenizer.model); name one that does",
+        from.string()));
+  std::vector<std::string> copied;
+  const auto copy_if_there = [&](const char* name) {
+    if (!fs::exists(from / name, ignored)) return;
+    copy(from, name, to / name);
+    copied.emplace_back(name);
+  };
+  for (const char* name : vocabularies) copy_if_there(name);
+  for (const char* name : companions) copy_if_there(name);
+  return copied;
+}
+
+}  // namespace llama3d

@@ -1,0 +1,18 @@
+#pragma once
+// The files of a Hugging Face folder that make its tokenizer.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace llama3d {
+
+/// Copies them from a folder into another, or a single tokenizer.model or tokenizer.json, which gets that
+/// name. Returns the names. Throws DataError when there is none or one can't be copied.
+std::vector<std::string> copy_tokenizer_files(const std::filesystem::path& from,
+                                              const std::filesystem::path& to);
+
+/// Whether the folder holds a tokenizer.
+bool has_tokenizer(const std::filesystem::path& folder);
+
+}  // namespace llama3d

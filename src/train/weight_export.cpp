@@ -1,0 +1,215 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "data/tokenizer.hpp"
+#include "io/posix_file.hpp"
+#include "io/safetensors.hpp"
+#include "io/whole_folder.hpp"
+#include "mpi/failure.hpp"
+#include "train/tokenizer_files.hpp"
+#include "train/weight_transfer.hpp"
+
+namespace llama3d {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+[[noreturn]] void refuse_output(const fs::path& output, const std::string& reason, const char* right) {
+  throw ConfigurationError(fmt::format("--output {}: {}; {}", output.string(), reason, right));
+}
+
+void check_output(const ExportOptions& options) {
+  const fs::path& output = options.output;
+  if (output.empty()) refuse_output(output, "no name given", "name the folder to make");
+  std::error_code ignored;
+  if (!fs::exists(output, ignored)) return;
+  if (!fs::is_directory(output, ignored)) refuse_output(output, "a file", "choose another name");
+  if (fs::equivalent(output, options.input, ignored))
+    refuse_output(output, "the same as --input", "choose another name");
+  if (fs::is_empty(output, ignored)) return;
+  if (!fs::exists(output / "config.json", ignored) || !is_safetensors_folder(output))
+    refuse_output(output, "a folder with files, and no model's", "choose another name");
+  if (!options.overwrite) refuse_output(output, "there already", "choose another name, or give --overwrite");
+}
+
+fs::path make_temporary(const fs::path& output) {
+  const fs::path temporary = with_suffix(output, fmt::format(".partial-{}", getpid()).c_str());
+  std::error_code error;
+  fs::create_directories(temporary, error);
+  if (error) refuse_output(output, error.message(), "give a folder that can be made");
+  return temporary;
+}
+
+/// One file's tensors.
+struct Shard {
+  std::string name;
+  std::vector<WeightTensor> tensors;
+};
+
+std::vector<Shard> make_shards(const std::vector<WeightTensor>& tensors, std::int64_t most_bytes) {
+  std::vector<Shard> shards;
+  std::int64_t bytes = 0;
+  for (const WeightTensor& tensor : tensors) {
+    bytes += bytes_of(tensor);
+    if (shards.empty() || bytes > most_bytes) {
+      shards.emplace_back();
+      bytes = bytes_of(tensor);
+    }
+    shards.back().tensors.push_back(tensor);
+  }
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    shards[i].name = shards.size() == 1
+                         ? "model.safetensors"
+                         : fmt::format("model-{:05d}-of-{:05d}.safetensors", i + 1, shards.size());
+  return shards;
+}
+
+class ShardWriter {
+ public:
+  ShardWriter(const WeightSource& source, const fs::path& folder, const ShowProgress& show)
+      : source_(source), folder_(folder), show_(show) {}
+
+  void expect(const Shard& shard) {
+    for (const WeightTensor& tensor : shard.tensors) progress_.bytes_total += bytes_of(tensor);
+  }
+  void write(const Shard& shard) {
+    std::vector<SafetensorsEntry> entries;
+    for (const WeightTensor& tensor : shard.tensors)
+      entries.push_back({tensor.name, tensor.dtype, tensor.shape});
+    SafetensorsWriter writer(folder_ / shard.name, entries);
+    for (const TensorPiece& piece : pieces_of(shard.tensors)) {
+      const WeightTensor& tensor = shard.tensors[static_cast<std::size_t>(piece.tensor)];
+      const Rectangle& r = piece.rectangle;
+      buffer_.resize(static_cast<std::size_t>(piece.bytes));
+      source_.read(tensor.name, r, buffer_.data(), tensor.dtype);
+      writer.write(tensor.name, buffer_.data(), r.row_begin * r.columns(), r.elements());
+      progress_.bytes_done += piece.bytes;
+      progress_.tensor = tensor.name;
+      if (show_) show_(progress_);
+    }
+    writer.finish();
+  }
+
+ private:
+  const WeightSource& source_;
+  fs::path folder_;
+  const ShowProgress& show_;
+  TransferProgress progress_;
+  std::vector<std::byte> buffer_;
+};
+
+void write_text(const fs::path& path, const std::string& text) {
+  try {
+    io::write_file(path, text.data(), text.size());
+  } catch (const io::IoError& problem) {
+    throw DataError(fmt::format("{} cannot be written ({}); make room or choose another --output",
+                                path.string(), problem.what()));
+  }
+}
+
+/// Begin and end of text as far as anybody says: the folder of old, or else the tokenizer. What nobody says
+/// is null, since transformers takes 1 and 2 for ids that are left out.
+Json token_ids(const WeightOrigin& origin, const fs::path& tokenizer) {
+  Json ids = {{"bos_token_id", nullptr}, {"eos_token_id", nullptr}, {"pad_token_id", nullptr}};
+  if (origin.known()) {
+    ids.update(Json::parse(origin.token_ids));
+  } else if (!tokenizer.empty()) {
+    const auto opened = make_tokenizer(tokenizer.string());
+    ids["bos_token_id"] = opened->begin_of_text();
+    ids["eos_token_id"] = opened->end_of_text();
+  }
+  return ids;
+}
+
+/// config.json, generation_config.json, the index and the tokenizer. Returns what a person should know.
+std::vector<std::string> write_companions(const ExportOptions& options, const WeightSource& source,
+                                          const std::vector<Shard>& shards, const fs::path& folder) {
+  std::vector<std::string> notes;
+  const WeightOrigin& origin = source.origin();
+  fs::path tokenizer = options.tokenizer;
+  if (tokenizer.empty() && origin.known() && has_tokenizer(origin.folder)) tokenizer = origin.folder;
+  if (tokenizer.empty())
+    notes.push_back(
+        fmt::format("no tokenizer was copied ({}); give its folder with --tokenizer",
+                    origin.known() ? origin.folder + " holds none" : "the weights began at random"));
+  else
+    notes.push_back(fmt::format("tokenizer: {} from {}",
+                                fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),
+                                tokenizer.string()));
+  Json config = Json::parse(to_json(source.model()));
+  bool all_bf16 = true;
+  std::int64_t bytes = 0;
+  std::map<std::string, std::string> shard_of;
+  for (const Shard& shard : shards)
+    for (const WeightTensor& tensor : shard.tensors) {
+      all_bf16 = all_bf16 && tensor.dtype == DType::bf16;
+      bytes += bytes_of(tensor);
+      shard_of[tensor.name] = shard.name;
+    }
+  config["torch_dtype"] = all_bf16 ? "bfloat16" : "float32";
+  config.update(token_ids(origin, tokenizer));
+  write_text(folder / "config.json", config.dump(2) + "\n");
+  if (!origin.generation_config.empty())
+    write_text(folder / "generation_config.json", Json::parse(origin.generation_config).dump(2) + "\n");
+  if (shards.size() > 1) write_safetensors_index(folder, shard_of, bytes);
+  return notes;
+}
+
+void check_export(const ExportOptions& options, WeightSource& source) {
+  if (options.shard_bytes < 1)
+    throw ConfigurationError(fmt::format("--shard-size {}: must be at least 1 byte", options.shard_bytes));
+  source.check(source.model());
+}
+
+}  // namespace
+
+TransferSummary export_weights(const ExportOptions& options, ControlPlane& control,
+                               const ShowProgress& show) {
+  std::unique_ptr<WeightSource> source;
+  std::string temporary;
+  fail_together(control, [&] {
+    if (options.input.empty())
+      throw ConfigurationError("--input: no checkpoint given; name a checkpoint's folder");
+    source = open_weights(options.input);
+    check_export(options, *source);
+    if (control.rank() != 0) return;
+    check_output(options);
+    temporary = make_temporary(options.output).string();
+  });
+  temporary = control.broadcast(temporary, 0);
+  const auto tensors = tensors_to_write(*source, options.dtype);
+  const auto shards = make_shards(tensors, options.shard_bytes);
+  TransferSummary summary{std::ssize(tensors), 0, std::ssize(shards), {}};
+  for (const WeightTensor& tensor : tensors) summary.bytes += bytes_of(tensor);
+  const auto rank = static_cast<std::size_t>(control.rank()),
+             ranks = static_cast<std::size_t>(control.size());
+  try {
+    fail_together(control, [&] {
+      // Before the tensors, which take long.
+      if (control.rank() == 0) summary.notes = write_companions(options, *source, shards, temporary);
+    });
+    fail_together(control, [&] {
+      source->verify(control.rank(), control.size());
+      ShardWriter writer(*source, temporary, show);
+      for (std::size_t i = rank; i < shards.size(); i += ranks) writer.expect(shards[i]);
+      for (std::size_t i = rank; i < shards.size(); i += ranks) writer.write(shards[i]);
+    });
+    fail_together(control, [&] {
+      if (control.rank() != 0) return;
+      open_weights(temporary)->check(source->model());
+      put_in_place(temporary, options.output);
+    });
+  } catch (...) {
+    std::error_code ignored;
+    if (control.rank() == 0) fs::remove_all(temporary, ignored);
+    throw;
+  }
+  return summary;
+}
+
+}  // namespace llama3d

@@ -1,0 +1,169 @@
+#include "train/weight_source.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "io/checkpoint_file.hpp"
+#include "io/printable.hpp"
+#include "io/safetensors.hpp"
+#include "model/parameter_table.hpp"
+#include "mpi/failure.hpp"
+#include "train/model_state.hpp"
+
+namespace llama3d {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* model_prefix = "/model/";
+
+class CheckpointWeights : public WeightSource {
+ public:
+  explicit CheckpointWeights(const fs::path& folder) : reader_(folder) {
+    folder_ = folder;
+    try {
+      const auto attributes = nlohmann::json::parse(reader_.attributes());
+      model_ = parse_model_config(attributes.at("model_config").get<std::string>(), folder.string());
+      sequence_ = attributes.value("sequence", std::int64_t{0});
+      if (attributes.contains("huggingface"))
+        origin_ = WeightOrigin::parse(attributes["huggingface"].dump(), folder.string());
+    } catch (const nlohmann::json::exception& error) {
+      refuse(fmt::format("its attributes are incomplete: {}", error.what()));
+    }
+    const std::string prefix = model_prefix;
+    for (const DatasetInfo& info : reader_.datasets())
+      if (info.name.starts_with(prefix))
+        tensors_.push_back({info.name.substr(prefix.size()), info.shape, info.dtype});
+  }
+
+  bool is_checkpoint() const override { return true; }
+  void read(const std::string& name, const Rectangle& rectangle, void* out, DType out_dtype) const override {
+    reader_.read(model_prefix + name, rectangle, out, out_dtype);
+  }
+  void verify(int part, int parts) const override { reader_.verify(part, parts); }
+
+ protected:
+  void refuse(const std::string& reason) const override {
+    throw CheckpointError(
+        fmt::format("checkpoint {} cannot be loaded ({}); use another one", folder_.string(), reason));
+  }
+
+ private:
+  CheckpointReader reader_;
+};
+
+class HuggingFaceWeights : public WeightSource {
+ public:
+  explicit HuggingFaceWeights(const fs::path& folder) {
+    folder_ = folder;
+    origin_ = WeightOrigin::of_folder(folder);
+    model_ = load_model_config((folder / "config.json").string());
+    model_.name = folder.string();
+    reader_ = std::make_unique<SafetensorsReader>(folder);
+    for (const SafetensorsTensor& tensor : reader_->tensors()) {
+      const std::string& type = tensor.dtype;
+      if (type != "F32" && type != "BF16" && type != "F16") unusable_.push_back(tensor.name);
+      tensors_.push_back({tensor.name, tensor.shape, type == "BF16" ? DType::bf16 : DType::fp32});
+    }
+  }
+
+  bool is_checkpoint() const override { return false; }
+  void read(const std::string& name, const Rectangle& rectangle, void* out, DType out_dtype) const override {
+    reader_->read(name, rectangle, out, out_dtype);
+  }
+  void verify(int, int) const override {}  // safetensors have no checksums
+
+ protected:
+  void refuse(const std::string& reason) const override {
+    throw DataError(
+        fmt::format("Hugging Face folder {} cannot be used ({}); give one with the weights of its "
+                    "config.json",
+                    folder_.string(), reason));
+  }
+
+ private:
+  std::unique_ptr<SafetensorsReader> reader_;
+};
+
+/// What folders hold that a model does without.
+bool needless(const WeightTensor& tensor, const ModelConfig& model) {
+  if (tensor.name.ends_with(".rotary_emb.inv_freq")) return true;
+  return model.tied_embeddings && tensor.name == "lm_head.weight" &&
+         tensor.shape == std::vector{model.vocabulary, model.hidden};
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return fmt::format("{}", fmt::join(shape, " x "));
+}
+
+}  // namespace
+
+std::vector<WeightTensor> model_tensors(const ModelConfig& model) {
+  const ParameterTable table(model, {}, {}, {{0, model.layers}});
+  std::vector<WeightTensor> tensors;
+  for (const Parameter& p : table.parameters()) {
+    std::vector<std::int64_t> shape = {p.shape[0]};
+    if (p.shape.rank() == 2) shape.push_back(p.shape[1]);
+    tensors.push_back({p.name, shape, DType::fp32});
+  }
+  return tensors;
+}
+
+const WeightTensor* WeightSource::find(const std::string& name) const {
+  const auto found = std::lower_bound(
+      tensors_.begin(), tensors_.end(), name,
+      [](const WeightTensor& tensor, const std::string& wanted) { return tensor.name < wanted; });
+  return found == tensors_.end() || found->name != name ? nullptr : &*found;
+}
+
+void WeightSource::check(const ModelConfig& model) const {
+  for (const ConfigDifference& difference : differences(model_, model))
+    if (difference.decides_tensors)
+      throw ConfigurationError(fmt::format(
+          "{} {} is of another model ({} is {}, here {}); leave --model out, or give the one it was "
+          "made with",
+          is_checkpoint() ? "checkpoint" : "Hugging Face folder", folder_.string(), difference.key,
+          difference.left, difference.right));
+  const auto expected = model_tensors(model);
+  std::set<std::string> names;
+  for (const WeightTensor& tensor : expected) {
+    names.insert(tensor.name);
+    const WeightTensor* stored = find(tensor.name);
+    if (!stored) refuse(fmt::format("tensor {} is missing", tensor.name));
+    if (stored->shape != tensor.shape)
+      refuse(fmt::format("tensor {} is {}, the model's is {}", tensor.name, shape_text(stored->shape),
+                         shape_text(tensor.shape)));
+  }
+  for (const WeightTensor& tensor : tensors_)
+    if (!names.contains(tensor.name) && !needless(tensor, model))
+      refuse(fmt::format("tensor {} is none of the model's", io::printable(tensor.name)));
+  for (const std::string& name : unusable_)
+    if (names.contains(name)) refuse(fmt::format("tensor {} is neither F32, BF16 nor F16", name));
+}
+
+std::unique_ptr<WeightSource> open_weights(const fs::path& folder) {
+  std::error_code ignored;
+  if (fs::exists(folder / "checkpoint.h5", ignored)) return std::make_unique<CheckpointWeights>(folder);
+  if (fs::exists(folder / "config.json", ignored) || is_safetensors_folder(folder))
+    return std::make_unique<HuggingFaceWeights>(folder);
+  throw CheckpointError(
+      fmt::format("no weights in {} ({}); name a checkpoint's folder (step_...) or a Hugging Face folder",
+                  folder.string(),
+                  fs::is_directory(folder, ignored) ? "neither checkpoint.h5 nor config.json"
+                                                    : "there is no such folder"));
+}
+
+void load_weights(const WeightSource& source, const ModelConfig& model, ModelState& state,
+                  ControlPlane& control) {
+  fail_together(control, [&] {
+    source.check(model);
+    source.verify(control.rank(), control.size());
+    state.load(source);
+  });
+}
+
+}  // namespace llama3d
