@@ -134,9 +134,10 @@ GenerationReport Generator::run(std::span<const GenerationRequest> requests, con
       const Batch::Sequence& s = sequences[i];
       const auto token = static_cast<std::int32_t>(
           sampler.choose(logits.first(vocabulary), s.request->number, static_cast<std::uint64_t>(s.tokens)));
-      const bool told = consumer(*s.request, static_cast<std::uint32_t>(token));
+      const bool told = consumer.append(*s.request, static_cast<std::uint32_t>(token));
       const bool ends =
           told || s.new_tokens + 1 >= options.max_new_tokens || s.tokens + 1 >= plan_.layout.capacity;
+      if (ends && consumer.finish) consumer.finish(*s.request);
       return ends ? ending(token) : token;
     });
     batch.append(tokens);

@@ -34,8 +34,13 @@ struct DecodingOptions {
   std::int64_t vocabulary = 0;  ///< only ids below; 0: the model's
 };
 
-/// Told each new token on the first rank of the tp group; true: the sequence ends with it.
-using TokenConsumer = std::function<bool(const GenerationRequest& request, std::uint32_t token)>;
+/// Who is told the new tokens, on the first rank of the tp group.
+struct TokenConsumer {
+  /// True: the sequence ends with this token.
+  std::function<bool(const GenerationRequest& request, std::uint32_t token)> append;
+  /// The token told last was the sequence's last, for whatever reason.
+  std::function<void(const GenerationRequest& request)> finish;
+};
 
 class Generator {
  public:

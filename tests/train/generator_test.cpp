@@ -62,10 +62,15 @@ class GoldenGenerator {
     std::vector<GenerationRequest> requests;
     for (const auto& prompt : prompts) requests.push_back({requests.size(), prompt});
     std::vector<Tokens> texts(prompts.size());
-    report = generator_->run(requests, options, [&](const GenerationRequest& request, std::uint32_t token) {
+    std::vector<int> finished(prompts.size());
+    const auto append = [&](const GenerationRequest& request, std::uint32_t token) {
+      BOOST_CHECK_EQUAL(finished[request.number], 0);
       texts[request.number].push_back(token);
       return static_cast<int>(token) == end;
-    });
+    };
+    report = generator_->run(requests, options,
+                             {append, [&](const GenerationRequest& request) { ++finished[request.number]; }});
+    for (const int times : finished) BOOST_CHECK_EQUAL(times, leads());
     return texts;
   }
 
