@@ -125,7 +125,9 @@ InferenceRows part_of(const GlobalBatch& batch, std::int64_t begin, std::int64_t
 }  // namespace
 
 BOOST_DATA_TEST_CASE(greedy_tokens_are_those_of_transformers, models, model) {
-  const auto prompts = prompts_of(model);
+  auto prompts = prompts_of(model);
+  const Tokens longest = prompts.back();
+  prompts.emplace_back(longest.begin() + 1, longest.end());
   GoldenGenerator generator(model, 3, 80, 40);
   const auto texts = generator.run(prompts, {.max_new_tokens = 48});
   if (!generator.leads()) return;
@@ -134,9 +136,11 @@ BOOST_DATA_TEST_CASE(greedy_tokens_are_those_of_transformers, models, model) {
     BOOST_CHECK_EQUAL_COLLECTIONS(texts[static_cast<std::size_t>(i)].begin(),
                                   texts[static_cast<std::size_t>(i)].end(), expected.begin(), expected.end());
   }
-  BOOST_CHECK_EQUAL(generator.report.prompt_tokens, 1 + 7 + 23);
-  BOOST_CHECK_EQUAL(generator.report.new_tokens, 3 * 48);
-  BOOST_CHECK_EQUAL(generator.report.decoded_tokens, 3 * 47);
+  // A prompt that lacks its first token is continued otherwise.
+  BOOST_CHECK(texts[2] != texts[3]);
+  BOOST_CHECK_EQUAL(generator.report.prompt_tokens, 1 + 7 + 23 + 22);
+  BOOST_CHECK_EQUAL(generator.report.new_tokens, 4 * 48);
+  BOOST_CHECK_EQUAL(generator.report.decoded_tokens, 4 * 47);
 }
 
 BOOST_DATA_TEST_CASE(cached_logits_are_those_of_a_whole_pass, models* data::make({DType::fp32, DType::bf16}),
@@ -167,8 +171,13 @@ BOOST_DATA_TEST_CASE(cached_logits_are_those_of_a_whole_pass, models* data::make
     // A single row in bf16 may be further off than all of them are together.
     BOOST_CHECK_LE(error, compute == DType::fp32 ? tolerance : 3 * tolerance);
   }
-  BOOST_CHECK_LE(relative_error(std::span<const float>(actual), std::span<const double>(expected)),
-                 tolerance);
+  const auto error = [&] {
+    return relative_error(std::span<const float>(actual), std::span<const double>(expected));
+  };
+  BOOST_CHECK_LE(error(), tolerance);
+  // One row out of place would be seen.
+  std::rotate(actual.begin() + vocabulary, actual.begin() + vocabulary + 1, actual.begin() + 2 * vocabulary);
+  BOOST_CHECK_GT(error(), tolerance);
 }
 
 BOOST_AUTO_TEST_CASE(what_is_decoded_beside_a_sequence_does_not_matter) {

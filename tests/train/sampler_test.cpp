@@ -7,10 +7,8 @@
 #include <map>
 
 #include "base/error.hpp"
-#include "support/error_message.hpp"
 
 using namespace llama3d;
-using namespace llama3d::test;
 
 namespace {
 
