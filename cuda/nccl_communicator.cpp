@@ -1,5 +1,6 @@
 #include "cuda/nccl_communicator.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -40,61 +41,71 @@ int size_of_group(const NcclCommHandle& comm) {
 
 }  // namespace
 
-/// The moments of one operation.
-struct OperationEvents {
-  CudaEvent ready;                 ///< on the caller's stream: what the operation waits for on this rank
-  CudaEvent begin, end;            ///< on the communicator's stream
-  CudaEvent held_begin, held_end;  ///< on the stream that waits: computing stands still in between
-};
-
-class OperationPool {
+/// Events that are used again once no operation refers to them: nothing is created after the first steps.
+class EventPool : public std::enable_shared_from_this<EventPool> {
  public:
-  explicit OperationPool(int ordinal) : ordinal_(ordinal) {}
+  explicit EventPool(int ordinal) : ordinal_(ordinal) {}
 
-  std::unique_ptr<OperationEvents> take() {
-    const std::scoped_lock lock(mutex_);
-    if (free_.empty()) return std::make_unique<OperationEvents>();
-    auto events = std::move(free_.back());
-    free_.pop_back();
-    return events;
-  }
-  void give(std::unique_ptr<OperationEvents> events) {
-    const std::scoped_lock lock(mutex_);
-    free_.push_back(std::move(events));
+  std::shared_ptr<CudaEvent> take() {
+    std::unique_ptr<CudaEvent> event;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!free_.empty()) {
+        event = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (!event) event = std::make_unique<CudaEvent>();
+    return {event.release(), [pool = shared_from_this()](CudaEvent* used) {
+              const std::scoped_lock lock(pool->mutex_);
+              pool->free_.emplace_back(used);
+            }};
   }
   int ordinal() const { return ordinal_; }
 
  private:
   int ordinal_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<OperationEvents>> free_;
+  std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
+/// One operation by its events. An event costs the stream it is recorded in some microseconds, so each has
+/// two uses: what orders the streams is what is timed too.
 class NcclOperation final : public DeviceOperation {
  public:
-  explicit NcclOperation(std::shared_ptr<OperationPool> pool)
-      : pool_(std::move(pool)), events_(pool_->take()) {}
-  ~NcclOperation() override { pool_->give(std::move(events_)); }
+  /// Behind the operation whose end is `previous`, or none.
+  NcclOperation(EventPool& pool, std::shared_ptr<const CudaEvent> previous)
+      : ordinal_(pool.ordinal()),
+        previous_(std::move(previous)),
+        ready_(pool.take()),
+        end_(pool.take()),
+        held_(pool.take()) {}
 
-  OperationEvents& events() { return *events_; }
-  bool begun() const override { return passed(events_->begin); }
-  bool done() const override { return passed(events_->end); }
+  CudaEvent& ready() { return *ready_; }
+  const std::shared_ptr<CudaEvent>& end() { return end_; }
+  CudaEvent& held() { return *held_; }
+
+  bool begun() const override { return passed(*ready_) && (!previous_ || passed(*previous_)); }
+  bool done() const override { return passed(*end_); }
   OperationTimes times(const Event& origin) const override {
     const auto after_origin = [&](const CudaEvent& event) { return seconds_between(origin, event); };
-    return {after_origin(events_->begin), after_origin(events_->end),
-            seconds_between(events_->held_begin, events_->held_end)};
+    double begin = after_origin(*ready_);
+    if (previous_) begin = std::max(begin, after_origin(*previous_));
+    return {begin, after_origin(*end_), std::max(0.0, seconds_between(*held_, *end_))};
   }
 
  private:
   bool passed(const CudaEvent& event) const {
     // A thread that has not named its GPU would start up another one. An error of the GPU is for the thread
     // that computes to report: nothing waits for other ranks then.
-    return cudaSetDevice(pool_->ordinal()) != cudaSuccess ||
-           cudaEventQuery(event.handle()) != cudaErrorNotReady;
+    return cudaSetDevice(ordinal_) != cudaSuccess || cudaEventQuery(event.handle()) != cudaErrorNotReady;
   }
 
-  std::shared_ptr<OperationPool> pool_;
-  std::unique_ptr<OperationEvents> events_;
+  int ordinal_;
+  std::shared_ptr<const CudaEvent> previous_;  ///< on the communicator's stream
+  std::shared_ptr<CudaEvent> ready_;           ///< on the caller's stream: its work before the operation
+  std::shared_ptr<CudaEvent> end_;             ///< on the communicator's stream
+  std::shared_ptr<CudaEvent> held_;            ///< on the stream that waits: from here it stands still
 };
 
 namespace {
@@ -103,10 +114,8 @@ class NcclWork final : public Work {
  public:
   explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
   void wait(Stream& stream) override {
-    OperationEvents& events = operation_->events();
-    stream.record(events.held_begin);
-    stream.wait(events.end);
-    stream.record(events.held_end);
+    stream.record(operation_->held());
+    stream.wait(*operation_->end());
   }
   std::shared_ptr<const DeviceOperation> device_operation() const override { return operation_; }
 
@@ -121,7 +130,7 @@ NcclCommunicator::NcclCommunicator(NcclCommHandle comm, CommunicationLog& log, i
     : Communicator(rank_of(comm), size_of_group(comm), log),
       comm_(std::move(comm)),
       stream_(priority),
-      pool_(std::make_shared<OperationPool>(ordinal)) {}
+      pool_(std::make_shared<EventPool>(ordinal)) {}
 
 NcclCommunicator::~NcclCommunicator() {
   if (std::uncaught_exceptions() > 0) return;
@@ -157,13 +166,12 @@ void NcclCommunicator::abort() {
 
 template <class Call>
 WorkHandle NcclCommunicator::launch(Stream& stream, Call&& call) {
-  auto operation = std::make_shared<NcclOperation>(pool_);
-  OperationEvents& events = operation->events();
-  stream.record(events.ready);
-  stream_.wait(events.ready);
-  stream_.record(events.begin);
+  auto operation = std::make_shared<NcclOperation>(*pool_, last_end_);
+  stream.record(operation->ready());
+  stream_.wait(operation->ready());
   call(stream_.handle());
-  stream_.record(events.end);
+  stream_.record(*operation->end());
+  last_end_ = operation->end();
   return std::make_unique<NcclWork>(std::move(operation));
 }
 

@@ -11,10 +11,7 @@
 
 namespace llama3d::cuda {
 
-/// Events of operations, used again once an operation has been read: nothing is created after the first
-/// steps.
-class NcclOperation;
-class OperationPool;
+class EventPool;
 
 class NcclCommunicator final : public Communicator {
  public:
@@ -40,7 +37,8 @@ class NcclCommunicator final : public Communicator {
 
   NcclCommHandle comm_;
   CudaStream stream_;
-  std::shared_ptr<OperationPool> pool_;
+  std::shared_ptr<EventPool> pool_;
+  std::shared_ptr<const CudaEvent> last_end_;  ///< of the operation launched last
   std::vector<void*> registrations_;
   std::mutex abort_mutex_;
   bool aborted_ = false;

@@ -12,9 +12,11 @@
 #include "io/hdf5.hpp"
 #include "io/manifest.hpp"
 #include "io/metrics_format.hpp"
+#include "io/printable.hpp"
 #include "io/safetensors.hpp"
 #include "io/token_file.hpp"
 #include "io/token_format.hpp"
+#include "io/token_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -95,7 +97,8 @@ std::string describe_tokens(const std::filesystem::path& path, bool verify) {
                   format_bytes(static_cast<std::size_t>(size_of_file(path))));
   text += fmt::format("  tokenizer = {}\n", info.tokenizer);
   if (!info.tokenizer_hash.empty()) text += fmt::format("  tokenizer_sha256 = {}\n", info.tokenizer_hash);
-  text += fmt::format("  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n", info.vocabulary_size,
+  text += fmt::format("  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n",
+                      info.vocabulary_size > 0 ? std::to_string(info.vocabulary_size) : "unknown",
                       info.has_loss_mask ? "yes" : "no", info.created_by);
   const std::int64_t piece = verify ? std::int64_t{token_chunk} : std::min<std::int64_t>(reader.tokens(), 16);
   std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min(piece, reader.tokens())));
@@ -114,8 +117,9 @@ std::string describe_tokens(const std::filesystem::path& path, bool verify) {
     reader.read_loss_mask(begin, mask);
     for (const std::uint8_t value : mask) targets += value;
   }
-  return text +
-         fmt::format("checksums: all right ({} tokens, {} of them targets)\n", reader.tokens(), targets);
+  return text + fmt::format("{}: all right ({} tokens, {} of them targets)\n",
+                            is_foreign_token_file(path) ? "tokens, which have no checksums" : "checksums",
+                            reader.tokens(), targets);
 }
 
 std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
@@ -164,7 +168,7 @@ std::string describe_safetensors(const std::filesystem::path& path) {
       fmt::format("safetensors {}: {} tensors in {} files, {}\n", path.string(), reader.tensors().size(),
                   reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
   for (const SafetensorsTensor& tensor : reader.tensors())
-    text += tensor_line(tensor.name, tensor.dtype, tensor.shape);
+    text += tensor_line(printable(tensor.name), tensor.dtype, tensor.shape);
   return text;
 }
 
@@ -191,6 +195,7 @@ std::string describe_file(const std::filesystem::path& path, bool verify) {
       throw IoError("the folder holds neither checkpoint.h5 nor model.safetensors");
     }
     if (path.extension() == ".safetensors") return describe_safetensors(path);
+    if (is_foreign_token_file(path)) return describe_tokens(path, verify);
     return describe_hdf5(path, verify);
   } catch (const IoError& error) {
     throw DataError(

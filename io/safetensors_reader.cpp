@@ -130,9 +130,10 @@ struct SafetensorsReader::State {
 
 void SafetensorsReader::State::add_folder(const fs::path& folder) {
   // As transformers chooses where there are both.
-  if (fs::exists(folder / single_file)) return add_file(model_file(folder, single_file));
+  std::error_code ignored;
+  if (fs::exists(folder / single_file, ignored)) return add_file(model_file(folder, single_file));
   const fs::path index = folder / index_file;
-  if (!fs::exists(index))
+  if (!fs::exists(index, ignored))
     fail(folder / single_file, "neither this nor " + std::string(index_file) + " is there");
   const auto shard_of = guarded(index, [&] { return read_index(folder); });
   std::set<std::string> names;

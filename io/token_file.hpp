@@ -5,6 +5,7 @@
 //   /loss_mask (n) uint8        optional: 1 where the token is a target
 //   attributes: format "llama3d tokens", version, tokenizer, tokenizer_sha256 (where it has a file),
 //     vocabulary_size, created_by
+// Those of Megatron-LM, llm.c and llm.q are read as they are; see token_source.hpp.
 
 #include <cstdint>
 #include <filesystem>
@@ -16,9 +17,9 @@
 namespace llama3d {
 
 struct TokenFileInfo {
-  std::string tokenizer;  ///< name or file name of the tokenizer
-  std::int64_t vocabulary_size = 0;
-  std::string created_by;  ///< program, version and command line
+  std::string tokenizer;             ///< name or file name of the tokenizer
+  std::int64_t vocabulary_size = 0;  ///< 0: the file does not say
+  std::string created_by;            ///< program, version and command line
   bool has_loss_mask = false;
   std::string tokenizer_hash = {};  ///< SHA-256 of the tokenizer's file; empty: unknown, or it has none
 };
@@ -43,10 +44,10 @@ class TokenFileWriter {
   std::unique_ptr<State> state_;
 };
 
-/// Reads by hyperslab; holds only /documents in memory.
+/// Reads a range at a time; holds only the documents' offsets in memory.
 class TokenFileReader {
  public:
-  /// Throws DataError, naming file and reason: missing, truncated, not HDF5, not a token file, inconsistent.
+  /// Throws DataError, naming file and reason: missing, truncated, not a token file, inconsistent.
   explicit TokenFileReader(const std::filesystem::path& path);
   ~TokenFileReader();
   TokenFileReader(TokenFileReader&&) noexcept;
@@ -56,7 +57,8 @@ class TokenFileReader {
   std::int64_t tokens() const;
   /// Document offsets, d + 1 of them, ascending, first 0, last tokens().
   const std::vector<std::uint64_t>& documents() const;
-  /// Tokens [begin, begin + out.size()). Throws DataError for a token that is not below vocabulary_size.
+  /// Tokens [begin, begin + out.size()). Throws DataError for a token that is not below vocabulary_size,
+  /// where that is known.
   void read(std::int64_t begin, std::span<std::uint32_t> out) const;
   /// The loss mask of the same range; all ones when the file has none.
   void read_loss_mask(std::int64_t begin, std::span<std::uint8_t> out) const;

@@ -35,9 +35,10 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add("device", machine.device, "cpu, cuda, or auto: cuda where every rank has a GPU of its own");
   line.add("threads", machine.threads,
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
-  line.add_flag(
-      "register-buffers", machine.register_buffers,
-      "register tensors with NCCL, which then reads and writes them on other GPUs without copies between");
+  line.add_flag("register-buffers", machine.register_buffers,
+                "register what tensor parallelism moves with NCCL, which then reads and writes it on other "
+                "GPUs without copies "
+                "between");
   line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
@@ -91,14 +92,14 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
 void add_sample_options(CommandLine& line, TrainSettings& s) {
   line.add_word(
       "packing", s.packing, packing_from, word_of,
-      "how documents become sequences: stream (cut wherever one ends), documents (filled with whole "
+      "how documents become sequences: stream (cut wherever one is full), documents (filled with whole "
       "ones), or auto: documents where the file has a loss mask");
   line.add_flag("separate-documents", s.separate_documents,
                 "attention and positions restart at every document");
 }
 
 void add_training_options(CommandLine& line, TrainSettings& s) {
-  line.add("data", s.data, "token file to train on");
+  line.add("data", s.data, "token file to train on; those of Megatron-LM, llm.c and llm.q too");
   line.add("valid-data", s.valid_data, "token file to validate on");
   line.add("valid-fraction", s.valid_fraction, "share of --data, at its end, to validate on instead");
   line.add("valid-interval", s.valid_interval, "steps between validations; 0: only at the end");

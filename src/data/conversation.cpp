@@ -28,6 +28,7 @@ constexpr std::array roles = {
     std::pair{"function_call", Role::assistant},
     std::pair{"observation", Role::tool},
     std::pair{"tool", Role::tool},
+    std::pair{"ipython", Role::tool},
     std::pair{"system", Role::system},
 };
 
@@ -35,11 +36,13 @@ json parse_object(std::string_view record) {
   json value;
   try {
     value = json::parse(record);
-  } catch (const json::exception& error) {
+  } catch (const json::parse_error& error) {
+    // "[json.exception...] parse error at line 1, column 2: reason": lines there are the record's own.
     std::string reason = error.what();
-    if (const auto id_end = reason.find("] "); id_end != std::string::npos) reason.erase(0, id_end + 2);
+    if (const auto place_end = reason.find(": "); place_end != std::string::npos)
+      reason.erase(0, place_end + 2);
     std::replace(reason.begin(), reason.end(), '\n', ' ');
-    throw BadRecord(fmt::format("no valid JSON: {}", reason));
+    throw BadRecord(fmt::format("no valid JSON at byte {} of the record: {}", error.byte, reason));
   }
   if (!value.is_object()) throw BadRecord(fmt::format("a JSON {}, not an object", value.type_name()));
   return value;

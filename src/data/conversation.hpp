@@ -42,10 +42,9 @@ struct BadRecord : std::runtime_error {
 /// The conversation of a JSON record. Throws BadRecord.
 ///   alpaca: the query is instruction and input, a line feed between them where both have text; the pairs of
 ///     `history` go before it, `system` before all.
-///   sharegpt: after a system message, or the record's "system", questions (human, user, observation, tool)
-///   and
-///     answers (gpt, assistant, function_call) take turns, answers last. Any other order is a bad record, and
-///     so is one with "tools", which would have to be written into the prompt.
+///   sharegpt: after a system message, or the record's "system", questions (human, user, observation, tool,
+///     ipython) and answers (gpt, assistant, function_call) take turns, answers last. Any other order is a
+///     bad record, and so is one with "tools", which would have to be written into the prompt.
 Conversation parse_conversation(std::string_view record, InputFormat format);
 
 /// The text of a JSON record with a text field. Throws BadRecord.

@@ -94,15 +94,23 @@ class Section {
 };
 
 json parse_object(const std::string& text, const std::string& origin) {
+  constexpr int deepest = 64;  // printing a value recurses
+  bool too_deep = false;
   json document;
   try {
-    document = json::parse(text);
+    document = json::parse(text, [&](int depth, json::parse_event_t, json&) {
+      too_deep = too_deep || depth > deepest;
+      return !too_deep;
+    });
   } catch (const json::exception& error) {
     std::string reason = error.what();
     if (const auto id_end = reason.find("] "); id_end != std::string::npos) reason.erase(0, id_end + 2);
     std::replace(reason.begin(), reason.end(), '\n', ' ');
     throw DataError(fmt::format("{} is no valid JSON ({}); is the file cut short?", origin, reason));
   }
+  if (too_deep)
+    throw DataError(fmt::format(
+        "{} is nested more than {} deep (no config.json is); give the model's config.json", origin, deepest));
   if (!document.is_object())
     throw DataError(
         fmt::format("{} holds a JSON {} (a config.json is an object); give the model's config.json", origin,

@@ -64,13 +64,11 @@ Engine::~Engine() {
   give_up_when_failing(communicators_);
 }
 
+/// What tensor parallelism moves: all of it is exposed in part, so a copy less shows. The other groups'
+/// transfers hide behind compute either way.
 void Engine::register_memory() {
-  for (Communicator* group :
-       {communicators_->tp.get(), communicators_->pp_forward.get(), communicators_->pp_backward.get()})
-    group->register_memory(memory_.activations.whole());
+  communicators_->tp->register_memory(memory_.activations.whole());
   communicators_->tp->register_memory(memory_.workspace.whole());
-  for (const Arena* arena : {&memory_.parameters, &memory_.gradients})
-    communicators_->dp->register_memory(arena->whole());
 }
 
 void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,

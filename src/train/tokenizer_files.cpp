@@ -47,9 +47,10 @@ bool has_tokenizer(const fs::path& folder) {
 std::vector<std::string> copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   std::error_code ignored;
   if (!fs::is_directory(from, ignored)) {
-    const fs::path folder = from.has_parent_path() ? from.parent_path() : ".";
+    // Whoever names a file means what it links to.
+    const fs::path file = fs::weakly_canonical(from, ignored);
     const char* name = name_of_file(from);
-    copy(folder, from.filename().string(), to / name);
+    copy(file.parent_path(), file.filename().string(), to / name);
     return {name};
   }
   if (!has_tokenizer(from))

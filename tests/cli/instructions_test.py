@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import struct
 
 import h5py
 import numpy
@@ -41,7 +42,8 @@ class Instructions(JobTest):
         self.assertLess(lengths.sum(), samples * SEQUENCE)
         self.assertLess(rows["tokens"][-1], 6 * 8 * SEQUENCE)
         self.assertGreater(rows["tokens"][-1], 6 * 8 * lengths.sum() / samples * 0.8)
-        numpy.testing.assert_allclose(rows["tokens_per_second"] * rows["step_seconds"], numpy.diff(rows["tokens"], prepend=0))
+        step_tokens = numpy.diff(rows["tokens"], prepend=0)
+        numpy.testing.assert_allclose(rows["tokens_per_second"] * rows["step_seconds"], step_tokens)
         self.assertLess(rows["loss"][-1], rows["loss"][0] - 1)
         self.assertEqual(rows["learning_rate"][-1], 0)
         again = Started([SCRIPT], self.folder, settings).wait()
@@ -79,6 +81,32 @@ class Instructions(JobTest):
         with h5py.File(self.folder / "chat.h5", "r") as file:
             targets = int(file["loss_mask"][:].sum())
         self.assertIn(f"targets {targets}\n", result.out)
+
+    def test_token_files_of_others(self):
+        with h5py.File(self.folder / "tokens.h5", "r") as file:
+            tokens, offsets = file["tokens"][:], file["documents"][:]
+        index = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, len(offsets) - 1, len(offsets))
+        index += numpy.diff(offsets).astype("<i4").tobytes() + (2 * offsets[:-1]).astype("<i8").tobytes()
+        (self.folder / "megatron.idx").write_bytes(index + numpy.arange(len(offsets), dtype="<i8").tobytes())
+        (self.folder / "megatron.bin").write_bytes(tokens.astype("<u2").tobytes())
+        header = struct.pack("<3i", 20240520, 1, len(tokens)).ljust(1024, b"\0")
+        (self.folder / "llmc.bin").write_bytes(header + tokens.astype("<u2").tobytes())
+        losses = []
+        for name in ("tokens.h5", "megatron.bin", "llmc.bin"):
+            self.train(1, f"from_{name}", "--seed", 3, data=name, steps=2)
+            losses.append(list(self.metrics(f"from_{name}", "train")["loss"]))
+        # One document: the same whether or not bounds are known.
+        self.assertEqual(losses[0], losses[1])
+        self.assertEqual(losses[0], losses[2])
+        self.assertIn("vocabulary_size = unknown", self.command("inspect", "megatron.bin").out)
+        (self.folder / "llmc.bin").write_bytes(header + b"\xff" * (2 * len(tokens)))
+        result = self.job(1, *self.training("wrong", data="llmc.bin"))
+        self.assertEqual(result.status, 3, result)
+        self.assertIn("llmc.bin: token", result.error_lines()[0])
+        (self.folder / "llmc.bin").write_bytes(header)
+        result = self.job(1, *self.training("wrong", data="llmc.bin"))
+        self.assertEqual(result.status, 3, result)
+        self.assertIn("truncated", result.error_lines()[0])
 
     def test_bad_records(self):
         records = [{"instruction": "a", "output": "b"}, {"instruction": "a"}, {"instruction": 3, "output": "b"}]

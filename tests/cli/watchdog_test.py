@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from jobs import JobTest, main
+from jobs import DEADLINE_S, MACHINE, JobTest, main
 
 CONFIGURATION, RANK_LOST, REQUEUE = 2, 5, 75
 LONG = 1_000_000  # steps that nobody waits for
@@ -51,7 +51,7 @@ class WatchdogTest(JobTest):
     def started(self, ranks, *words):
         """A job and the process ids of its ranks, which do not survive the test."""
         job = self.start(ranks, *words)
-        end = time.monotonic() + 30
+        end = time.monotonic() + DEADLINE_S
         while True:
             pids = job.rank_pids()
             if len(pids) == ranks and all(b"llama3d" in read(pathlib.Path(f"/proc/{pid}/cmdline")) for pid in pids):
@@ -148,10 +148,10 @@ class Hangs(WatchdogTest):
 
     def test_stopped_rank_of_a_bench(self):
         job, pids = self.started(
-            2, "bench", "step", "--model", "model.json", "--seq-length", 32, "--global-batch-size", 4, "--device",
-            "cpu", "--threads", 1, "--repeats", 1, "--steps", LONG, "--comm-timeout", LIMIT_S,
+            2, "bench", "step", "--model", "model.json", "--seq-length", 32, "--global-batch-size", 4, *MACHINE,
+            "--repeats", 1, "--steps", LONG, "--comm-timeout", LIMIT_S,
         )  # fmt: skip
-        end = time.monotonic() + 60
+        end = time.monotonic() + DEADLINE_S
         while not all(watchdogs(pid) for pid in pids):
             self.assertLess(time.monotonic(), end, "no watchdog started")
             time.sleep(0.05)
@@ -179,7 +179,7 @@ class NoHangs(WatchdogTest):
         self.goes_on(job)
         evaluated = self.job(
             2, "eval", "--load", self.checkpoint("healthy", self.checkpoint_steps("healthy")[-1]), "--data",
-            "tokens.h5", "--device", "cpu", "--threads", 1, "--comm-timeout", 20,
+            "tokens.h5", *MACHINE, "--comm-timeout", 20,
         )  # fmt: skip
         self.assertEqual(evaluated.status, 0, evaluated)
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <cstring>
 #include <numeric>
 #include <set>
 
@@ -233,6 +234,20 @@ BOOST_AUTO_TEST_CASE(impossible_wishes_are_refused) {
                         says({"tokens.h5", "up to 999", "counting", "vocabulary is 999"}));
   const CountingFile empty({0});
   BOOST_CHECK_EXCEPTION(empty.dataset(in_order(1)), DataError, says({"0 tokens"}));
+}
+
+BOOST_AUTO_TEST_CASE(ids_are_checked_where_the_file_has_no_vocabulary) {
+  const TemporaryFolder folder;
+  std::string bytes(1024, '\0');  // llm.c: 300 tokens of 16 bits
+  const std::int32_t header[] = {20240520, 1, 300};
+  std::memcpy(bytes.data(), header, sizeof header);
+  for (std::uint16_t token = 0; token < 300; ++token) bytes.append(reinterpret_cast<const char*>(&token), 2);
+  const auto path = folder.write("tokens.bin", bytes);
+  const Dataset fits(TokenFileReader(path), in_order(8), 300), small(TokenFileReader(path), in_order(8), 259);
+  BOOST_TEST(fits.read(36, 1, 8).ids.back() == 295);
+  BOOST_CHECK_NO_THROW(small.read(31, 1, 8));
+  BOOST_CHECK_EXCEPTION(small.read(32, 1, 8), DataError,
+                        says({"tokens.bin", "token 259 is 259", "vocabulary is 259"}));
 }
 
 BOOST_AUTO_TEST_CASE(padding_alone_is_a_batch_and_too_few_rows_are_a_bug) {

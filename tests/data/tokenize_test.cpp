@@ -5,69 +5,13 @@
 #include <cmath>
 
 #include "base/error.hpp"
-#include "data/tokenizer.hpp"
-#include "io/token_file.hpp"
+#include "data/tokenize_fixture.hpp"
 #include "support/error_message.hpp"
-#include "support/temporary_folder.hpp"
 
 using namespace llama3d;
-using llama3d::test::says;
-using llama3d::test::TemporaryFolder;
+using namespace llama3d::test;
 
-namespace {
-
-/// The documents of a byte-token file as text, having checked that each begins and ends as it must.
-std::vector<std::string> documents_of(const std::filesystem::path& path) {
-  const TokenFileReader file(path);
-  std::vector<std::string> documents;
-  for (std::size_t d = 0; d + 1 < file.documents().size(); ++d) {
-    const std::uint64_t begin = file.documents()[d], end = file.documents()[d + 1];
-    BOOST_REQUIRE(end - begin > 2);
-    std::vector<std::uint32_t> tokens(end - begin);
-    file.read(static_cast<std::int64_t>(begin), tokens);
-    BOOST_TEST(tokens.front() == 256u);
-    BOOST_TEST(tokens.back() == 257u);
-    documents.push_back(make_tokenizer("bytes")->decode(tokens));
-  }
-  return documents;
-}
-
-struct Fixture {
-  TemporaryFolder folder;
-  TokenizeOptions options;
-  Fixture() {
-    options.output = folder / "out.h5";
-    options.created_by = "tokenize_test";
-    options.threads = 3;
-  }
-  std::vector<std::string> tokenized() {
-    summary = tokenize_files(options);
-    return documents_of(options.output);
-  }
-  /// Nothing may be left after an error.
-  bool left_nothing() const {
-    for (const auto& entry : std::filesystem::directory_iterator(options.output.parent_path()))
-      if (entry.path().string().starts_with(options.output.string())) return false;
-    return true;
-  }
-  TokenizeSummary summary;
-};
-
-const std::string tokenizer_sample = TOKENIZER_SAMPLES "/tokenizer.model";
-
-std::vector<std::uint32_t> tokens_of(const std::filesystem::path& path) {
-  const TokenFileReader file(path);
-  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(file.tokens()));
-  file.read(0, tokens);
-  return tokens;
-}
-
-using Texts = std::vector<std::string>;
-const auto equal = boost::test_tools::per_element();
-
-}  // namespace
-
-BOOST_FIXTURE_TEST_SUITE(tokenize, Fixture)
+BOOST_FIXTURE_TEST_SUITE(tokenize, TokenizeFixture)
 
 BOOST_AUTO_TEST_CASE(a_text_file_is_one_document) {
   options.inputs = {folder.write("a.txt", "One.\n\nTwo\xFF.\r\n"),
@@ -234,57 +178,6 @@ BOOST_AUTO_TEST_CASE(wrong_json_names_file_and_line) {
     BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"a.jsonl:3", reason}));
     BOOST_TEST(left_nothing());
   }
-}
-
-BOOST_AUTO_TEST_CASE(bad_records_are_left_out_and_counted) {
-  std::string lines;
-  for (int i = 0; i < 20; ++i) lines += i % 2 ? "{\"text\": \"fine\"}\n" : "{\"text\": 3}\n";
-  options.inputs = {folder.write("a.jsonl", lines)};
-  options.piece_bytes = 40;
-  BOOST_TEST(tokenized() == Texts(10, "fine"), equal);
-  BOOST_TEST(summary.bad_records == 10);
-  BOOST_TEST(summary.first_bad_records.size() == 5u);
-  BOOST_TEST(summary.first_bad_records[1] ==
-             options.inputs[0].string() + ":3: \"text\" is a JSON number, not a string");
-  BOOST_TEST(summary.learned_tokens == summary.tokens);
-  options.strict = true;
-  std::filesystem::remove(options.output);
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"a.jsonl:1:", "JSON number", "--strict"}));
-  BOOST_TEST(left_nothing());
-  options.strict = false;
-  options.inputs.push_back(folder.write("b.jsonl", "\n{\"text\": 3}\n{\"text\": 4}\n"));
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"b.jsonl:2:", "all 2 records"}));
-  BOOST_TEST(left_nothing());
-}
-
-BOOST_AUTO_TEST_CASE(conversations_have_a_loss_mask) {
-  const std::string alpaca = R"([{"instruction": "Hi", "input": "", "output": "Ho"}, {"instruction": 1},
-                                 {"instruction": "A long question", "output": "no"}])";
-  options.inputs = {folder.write("a.json", alpaca), folder.write("b.txt", "text"),
-                    folder.write("c.jsonl", R"({"messages": [{"role": "user", "content": "a"}, )"
-                                            R"({"role": "assistant", "content": "b"}]})")};
-  const std::string first = "<|user|>\nHi\n<|assistant|>\nHo", last = "<|user|>\na\n<|assistant|>\nb";
-  const Texts documents = tokenized();
-  BOOST_TEST(documents == (Texts{first, "<|user|>\nA long question\n<|assistant|>\nno", "text", last}),
-             equal);
-  BOOST_TEST(summary.conversations == 3);
-  BOOST_TEST(summary.bad_records == 1);
-  BOOST_TEST(summary.truncated_documents == 0);
-  BOOST_TEST(summary.learned_tokens == 3 + 3 + 6 + 2);
-  const TokenFileReader file(options.output);
-  BOOST_TEST(file.info().has_loss_mask);
-  std::vector<std::uint8_t> mask(first.size() + 2);
-  file.read_loss_mask(0, mask);
-  std::vector<std::uint8_t> expected(first.size() + 2 - 3, 0);
-  expected.resize(first.size() + 2, 1);
-  BOOST_TEST(mask == expected, equal);
-
-  options.cutoff = 30;  // of the long question, whose answer stays whole
-  options.loss_on = LossOn::all;
-  summary = tokenize_files(options);
-  BOOST_TEST(summary.truncated_documents == 1);
-  BOOST_TEST(summary.learned_tokens == summary.tokens);
-  BOOST_TEST(summary.tokens == 30 + 30 + 6 + std::ssize(last) + 2);
 }
 
 BOOST_AUTO_TEST_CASE(inputs_that_are_no_text_are_refused) {

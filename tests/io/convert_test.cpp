@@ -23,6 +23,29 @@ BOOST_AUTO_TEST_CASE(fp16_is_exact) {
   BOOST_TEST(std::isnan(io::float_of_fp16(0x7e00)));
 }
 
+BOOST_AUTO_TEST_CASE(fp16_becomes_the_nearest_bf16) {
+  // Every finite binary16 number: none of the two neighbours is nearer, and of two as near it is the even
+  // one.
+  for (std::uint32_t i = 0; i < 0x10000; ++i) {
+    const auto half = static_cast<std::uint16_t>(i);
+    const float exact = io::float_of_fp16(half);
+    if (!std::isfinite(exact)) continue;
+    bf16 rounded;
+    io::convert_elements(&half, io::StoredType::fp16, &rounded, DType::bf16, 1);
+    float same = 0;
+    io::convert_elements(&half, io::StoredType::fp16, &same, DType::fp32, 1);
+    BOOST_REQUIRE_EQUAL(same, exact);
+    const double error = std::abs(static_cast<double>(static_cast<float>(rounded)) - exact);
+    for (const int step : {-1, 1}) {
+      bf16 neighbour;
+      neighbour.bits = static_cast<std::uint16_t>(rounded.bits + step);
+      const double other = std::abs(static_cast<double>(static_cast<float>(neighbour)) - exact);
+      if ((rounded.bits & 0x7fffu) != 0)
+        BOOST_REQUIRE(error < other || (error == other && rounded.bits % 2 == 0));
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(narrowing_rounds_to_nearest_even) {
   // bf16 has 8 significant bits: 1 + 2^-8 lies half way between 1 and 1 + 2^-7 and goes to the even 1.
   const std::vector<float> from = {1.0f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, -3.140625f};

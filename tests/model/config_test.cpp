@@ -291,3 +291,30 @@ BOOST_AUTO_TEST_CASE(edit_distances) {
   BOOST_TEST(edit_distance("abc", "") == 3u);
   BOOST_TEST(edit_distance("Same", "sAME") == 0u);
 }
+
+BOOST_AUTO_TEST_CASE(deeply_nested_files_are_refused) {
+  const std::string nested = "{\"model_type\":" + std::string(200'000, '[');
+  BOOST_CHECK_EXCEPTION(parse_model_config(nested + std::string(200'000, ']') + "}", "deep.json"), DataError,
+                        says({"deep.json", "nested"}));
+}
+
+BOOST_AUTO_TEST_CASE(differences_are_named_by_key) {
+  const ModelConfig model = load_model_config("llama3.2-1b");
+  BOOST_TEST(differences(model, model).empty());
+  ModelConfig other = model;
+  other.name = "another name";
+  BOOST_TEST(differences(model, other).empty());
+  other.layers = 17;
+  other.rope_theta = 10000;
+  other.rope_scaling.reset();
+  const auto found = differences(model, other);
+  BOOST_REQUIRE_EQUAL(found.size(), 3u);
+  const auto named = [&](const std::string& key) {
+    return *std::find_if(found.begin(), found.end(), [&](const auto& d) { return d.key == key; });
+  };
+  BOOST_TEST(named("num_hidden_layers").decides_tensors);
+  BOOST_TEST(named("num_hidden_layers").left == "16");
+  BOOST_TEST(named("num_hidden_layers").right == "17");
+  BOOST_TEST(!named("rope_theta").decides_tensors);
+  BOOST_TEST(named("rope_scaling").right == "null");
+}

@@ -34,7 +34,11 @@ herr_t collect(hid_t, const char* name, const H5L_info_t*, void* names) {
 
 }  // namespace
 
-GoldenFile::GoldenFile(const std::string& name) : path_(std::string(LLAMA3D_GOLDEN_DIR) + "/" + name) {
+std::string golden_directory() {
+  return LLAMA3D_GOLDEN_DIR;
+}
+
+GoldenFile::GoldenFile(const std::string& name) : path_(golden_directory() + "/" + name) {
   io::initialize_hdf5();
   file_ = io::open_file(path_).detach();
 }

@@ -7,6 +7,9 @@
 
 namespace llama3d::test {
 
+/// The folder of the golden files.
+std::string golden_directory();
+
 class GoldenFile {
  public:
   /// `name` of a file in tests/golden.

@@ -150,6 +150,11 @@ void TestRun::set_weights(const GlobalTensors& weights) {
   engine_->optimizer().gather_parameters();
 }
 
+void TestRun::load(const WeightSource& source) {
+  load_weights(source, plan().shape.model, *state_, runtime_->control);
+  engine_->optimizer().gather_parameters();
+}
+
 std::vector<BatchRows> TestRun::micro_batches(const GlobalBatch& batch) const {
   const std::int64_t size = plan().shape.micro_batch;
   const auto& grid = plan().grid;

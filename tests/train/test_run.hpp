@@ -8,6 +8,7 @@
 
 #include "train/engine.hpp"
 #include "train/model_state.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d::test {
 
@@ -46,6 +47,7 @@ class TestRun {
 
   void initialize(std::uint64_t seed);
   void set_weights(const GlobalTensors& weights);
+  void load(const WeightSource& source);
   /// This rank's.
   std::vector<BatchRows> micro_batches(const GlobalBatch& batch) const;
   StepResult step(const GlobalBatch& batch, std::int64_t step, double learning_rate);
