@@ -55,7 +55,7 @@ struct WorkspaceRequest {
   DType gradient = DType::fp32;
   std::int64_t tokens = 0;            ///< most rows of any activation
   std::int64_t hidden = 0;            ///< C
-  std::int64_t largest_features = 0;  ///< widest activation or weight row
+  std::int64_t largest_features = 0;  ///< widest activation (logits, too) or weight row
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
   AttentionShape attention;
   bool backward = true;  ///< false: forward operations only
