@@ -1,4 +1,4 @@
-// Attention to cached keys and values, and the cache's filling.
+// Attention to cached keys and values.
 //
 // A block takes one row and one key-value head with up to eight of its query heads, so that an entry is read
 // once for all of them. Each team of lanes takes every so manieth entry and keeps a softmax of its own with a
@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "compute/contracts.hpp"
 #include "cuda/attention_kernels.hpp"
@@ -233,21 +232,6 @@ __global__ __launch_bounds__(threads) void join_kernel(const CachedCall call) {
   }
 }
 
-/// A block copies one row's keys and values.
-template <int N, class T>
-__global__ __launch_bounds__(threads) void append_kernel(const T* qkv, const std::int32_t* slot,
-                                                         const std::int32_t* position, T* cache,
-                                                         std::int64_t capacity, std::int64_t columns,
-                                                         std::int64_t width) {
-  let_next_begin();
-  wait_for_inputs();
-  const std::int64_t row = blockIdx.x;
-  if (slot[row] < 0) return;
-  const T* from = qkv + (row + 1) * columns - width;
-  T* to = cache + (slot[row] * capacity + position[row]) * width;
-  for (std::int64_t i = threadIdx.x * N; i < width; i += threads * N) Packet<N>::load(from + i).store(to + i);
-}
-
 /// Query heads a block takes, of `group` that share a key-value head.
 int heads_of_block(std::int64_t group) {
   return group > 4 ? 8 : group > 2 ? 4 : static_cast<int>(group);
@@ -302,20 +286,6 @@ std::size_t attention_cached_scratch(const WorkspaceRequest& request, const GpuT
                           (shape.head_dim + 2),
                       "");
   return scratch.used();
-}
-
-void CudaKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                               const Tensor& cache, Stream& stream) {
-  contracts::cache_append(qkv, rows, shape, cache);
-  if (qkv.rows() == 0) return;
-  with_type(qkv.dtype(), [&]<class T>() {
-    with_packet(shape.head_dim, {&qkv, &cache}, [&]<int N>() {
-      launch_early(append_kernel<N, T>, dim3(static_cast<unsigned>(qkv.rows())), threads, handle_of(stream),
-                   elements<T>(qkv), elements<std::int32_t>(rows.slot), elements<std::int32_t>(rows.position),
-                   elements<T>(cache), cache.shape()[1], shape.fused_columns(), cache.shape()[2]);
-    });
-  });
-  check_launch("cache_append", qkv.shape());
 }
 
 void CudaKernels::attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,

@@ -20,7 +20,7 @@ if [[ $MODEL == llama3-tiny ]]; then            # what a CPU does in minutes
 fi
 : "${TOKENIZER:=$WEIGHTS}"                      # tokenizer.model, tokenizer.json or a folder with one
 : "${CUTOFF:=4096}"                             # most tokens of a conversation, and those of a sequence
-: "${GLOBAL_BATCH_SIZE:=32}"                    # sequences of a step, over all ranks
+: "${GLOBAL_BATCH_SIZE:=128}"                   # sequences of a step, over all ranks: those of the reference table
 : "${MICRO_BATCH_SIZE:=1}"
 : "${LEARNING_RATE:=5e-5}"                      # the highest; falls to zero along a cosine
 : "${WARMUP_STEPS:=20}"

@@ -124,6 +124,7 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("max-skipped-steps", s.max_skipped_steps, "non-finite steps in a row before training stops");
   line.add("output-dir", s.output_dir, "folder for metrics.h5 and checkpoints/");
   line.add("checkpoint-interval", s.checkpoint_interval, "steps between checkpoints; 0: only at the end");
+  line.add_flag("final-checkpoint", s.final_checkpoint, "write one at the end, whatever the interval");
   line.add("keep-checkpoints", s.keep_checkpoints, "newest checkpoints to keep; 0: all");
   line.add(
       "resume", s.resume,

@@ -55,8 +55,9 @@ struct WorkspaceRequest {
   DType gradient = DType::fp32;
   std::int64_t tokens = 0;            ///< most rows of any activation
   std::int64_t hidden = 0;            ///< C
-  std::int64_t largest_features = 0;  ///< widest activation (logits, too) or weight row
+  std::int64_t largest_features = 0;  ///< widest activation or weight row
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
+  std::int64_t vocabulary = 0;        ///< columns of logits, which are made a chunk of rows at a time
   AttentionShape attention;
   bool backward = true;  ///< false: forward operations only
 };

@@ -41,10 +41,10 @@ WorkspaceRequest StageShape::workspace() const {
   request.gradient = gradient;
   request.tokens = rows;
   request.hidden = hidden;
-  request.largest_features =
-      std::max({hidden, 2 * feed_forward, vocabulary, attention.fused_columns(), attention.output_columns()});
+  request.largest_features = std::max({hidden, 2 * feed_forward, attention.fused_columns()});
   request.largest_weight = hidden * std::max({2 * feed_forward, vocabulary, attention.fused_columns(),
                                               attention.output_columns()});
+  request.vocabulary = vocabulary;
   request.attention = attention;
   return request;
 }

@@ -8,6 +8,32 @@
 #include "train/weight_source.hpp"
 
 namespace llama3d {
+namespace {
+
+/// The engine has room for training. What a forward pass leaves alone may be as small as it gets: bf16
+/// parameters are the same bits whether rounded from a file or from master weights.
+void save_memory(TrainSettings& settings) {
+  settings.master_weights = false;
+  settings.gradient_dtype = settings.optimizer_dtype = DType::bf16;
+  settings.recompute = Recompute::full;
+}
+
+/// Fills in the model, which is returned, and what the settings leave to the weights.
+ModelConfig complete(TrainSettings& settings, const WeightSource& source) {
+  save_memory(settings);
+  settings.valid_data = settings.data;
+  if (settings.seq_length == 0) settings.seq_length = source.sequence();
+  if (settings.seq_length == 0)
+    throw ConfigurationError(
+        fmt::format("--seq-length: not given (and {} does not say in what lengths it was trained); give one",
+                    settings.load));
+  const ModelConfig model = settings.model.empty() ? source.model() : load_model_config(settings.model);
+  source.check(model);
+  return model;
+}
+
+}  // namespace
+
 Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   std::unique_ptr<WeightSource> source;
   std::optional<RankPlan> plan;
@@ -17,16 +43,11 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
       throw ConfigurationError(
           "--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
     source = open_weights(settings.load);
-    const ModelConfig model = settings.model.empty() ? source->model() : load_model_config(settings.model);
-    source->check(model);
-    if (settings.seq_length == 0) settings.seq_length = source->sequence();
-    if (settings.seq_length == 0)
-      throw ConfigurationError(fmt::format(
-          "--seq-length: not given (and {} does not say in what lengths it was trained); give one",
-          settings.load));
-    plan.emplace(make_rank_plan(run_shape(settings, model, runtime.control.size()), runtime.control.rank(),
-                                runtime.device.kernels()));
-    settings.valid_data = settings.data;
+    const ModelConfig model = complete(settings, *source);
+    const RunShape shape = run_shape(settings, model, runtime.control.size());
+    Kernels& kernels = runtime.device.kernels();
+    check_fits(shape, kernels, DeviceRoom::of(runtime.device, runtime.control.node_size()));
+    plan.emplace(make_rank_plan(shape, runtime.control.rank(), kernels));
     batches.emplace(settings, *plan);
   });
   auto communicators = runtime.make_communicators(plan->grid);

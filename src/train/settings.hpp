@@ -14,10 +14,10 @@ namespace llama3d {
 
 struct TrainSettings {
   // model and data
-  std::string model;                  ///< preset, config.json or Hugging Face folder; empty: see model_of()
-  std::string data;                   ///< token file
-  std::string valid_data;             ///< token file; empty: the end of `data`, see valid_fraction
-  double valid_fraction = 0;          ///< share of `data` held out when there is no valid_data
+  std::string model;          ///< preset, config.json or Hugging Face folder; empty: see model_of()
+  std::string data;           ///< token file
+  std::string valid_data;     ///< token file; empty: the end of `data`, see valid_fraction
+  double valid_fraction = 0;  ///< share of `data` held out when there is no valid_data
   Packing packing = Packing::automatic;
   std::int64_t valid_interval = 100;  ///< steps between validations; 0: only at the end
   std::int64_t valid_samples = 64;    ///< sequences of a validation; 0: all
@@ -64,6 +64,7 @@ struct TrainSettings {
   // output
   std::string output_dir = "runs/default";
   std::int64_t checkpoint_interval = 0;  ///< steps; 0: only at the end
+  bool final_checkpoint = true;          ///< one at the end, whatever the interval
   int keep_checkpoints = 3;              ///< newest to keep; 0: all
   std::string resume;              ///< "auto", the checkpoint of a run to go on with, or empty: a new run
   std::int64_t log_interval = 10;  ///< steps between plain progress lines and rows a rank

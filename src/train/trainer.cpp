@@ -233,11 +233,10 @@ TrainResult Trainer::run() {
       save();
       break;
     }
-    const auto due = [this](std::int64_t interval) {
-      return position_.step == settings_.steps || (interval > 0 && position_.step % interval == 0);
-    };
-    if (due(settings_.valid_interval)) validate();
-    if (due(settings_.checkpoint_interval)) save();
+    const bool last = position_.step == settings_.steps;
+    const auto due = [this](std::int64_t interval) { return interval > 0 && position_.step % interval == 0; };
+    if (last || due(settings_.valid_interval)) validate();
+    if ((last && settings_.final_checkpoint) || due(settings_.checkpoint_interval)) save();
   }
   finish_steps(0);
   stop_profiling();

@@ -100,6 +100,14 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("{}", fmt::join(shape, " x "));
 }
 
+/// For who names a run, or its folder of checkpoints.
+std::string advice_for(const fs::path& folder) {
+  for (const fs::path& directory : {folder, folder / "checkpoints"})
+    if (const auto checkpoints = list_checkpoints(directory); !checkpoints.empty())
+      return fmt::format("did you mean {}?", checkpoints.front().string());
+  return "name a checkpoint's folder (step_...) or a Hugging Face folder";
+}
+
 }  // namespace
 
 std::vector<WeightTensor> model_tensors(const ModelConfig& model) {
@@ -150,11 +158,9 @@ std::unique_ptr<WeightSource> open_weights(const fs::path& folder) {
   if (fs::exists(folder / "checkpoint.h5", ignored)) return std::make_unique<CheckpointWeights>(folder);
   if (fs::exists(folder / "config.json", ignored) || is_safetensors_folder(folder))
     return std::make_unique<HuggingFaceWeights>(folder);
-  throw CheckpointError(
-      fmt::format("no weights in {} ({}); name a checkpoint's folder (step_...) or a Hugging Face folder",
-                  folder.string(),
-                  fs::is_directory(folder, ignored) ? "neither checkpoint.h5 nor config.json"
-                                                    : "there is no such folder"));
+  const char* what = "there is no such folder";
+  if (fs::is_directory(folder, ignored)) what = "neither checkpoint.h5 nor config.json";
+  throw CheckpointError(fmt::format("no weights in {} ({}); {}", folder.string(), what, advice_for(folder)));
 }
 
 void load_weights(const WeightSource& source, const ModelConfig& model, ModelState& state,

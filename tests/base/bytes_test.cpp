@@ -10,7 +10,8 @@ BOOST_AUTO_TEST_CASE(bytes_are_read_as_people_write_them) {
   BOOST_TEST(parse_bytes("10KB").value() == 10'000);
   BOOST_TEST(parse_bytes("1000").value() == 1000);
   BOOST_TEST(parse_bytes("7B").value() == 7);
-  for (const char* text : {"", "GB", "5G", "five", "-5GB", "0", "0.1", "5GB5", "1e30TB", "nan", "inf", "5 gb"})
+  for (const char* text :
+       {"", "GB", "5G", "five", "-5GB", "0", "0.1", "5GB5", "1e30TB", "nan", "inf", "5 gb"})
     BOOST_TEST(!parse_bytes(text).has_value(), text);
 }
 

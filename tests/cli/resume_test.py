@@ -260,6 +260,13 @@ class Auto(JobTest):
         self.assertEqual(result.status, 0, result)
         self.assertEqual(self.checkpoint_steps("kept"), [9])
 
+    def test_without_a_checkpoint_at_the_end(self):
+        result = self.train(1, "last", "--no-final-checkpoint", "--checkpoint-interval", 3)
+        self.assertEqual(self.checkpoint_steps("last"), [3, 6])
+        self.assertIn("step 8/8", result.err)
+        self.train(1, "none", "--no-final-checkpoint", steps=2)
+        self.assertEqual(self.checkpoint_steps("none"), [])
+
     def test_new_run_in_an_old_folder(self):
         """The old run's newer checkpoints must neither drive out the new one's nor be resumed from."""
         self.copy("old")

@@ -153,6 +153,9 @@ class Weights(JobTest):
         self.refused(CONFIGURATION, ["num_hidden_layers is 2, here 4", "--model"], *train, "--load", "folder_untied",
                      "--model", self.four_layers())  # fmt: skip
         self.refused(CHECKPOINT, ["nothere", "no such folder"], *train, "--load", "nothere")
+        (self.folder / "a_run" / "checkpoints" / "step_00000007").mkdir(parents=True)
+        for name in ("a_run", "a_run/checkpoints"):
+            self.refused(CHECKPOINT, [name, "did you mean a_run/checkpoints/step_00000007"], *train, "--load", name)
         self.refused(CONFIGURATION, ["--seq-length"], "eval", "--load", "folder_untied", "--data", "golden.h5")
         self.refused(CONFIGURATION, ["--input", "checkpoint already"], "import", "--input", "folder_tied.checkpoint",
                      "--output", "again")  # fmt: skip

@@ -65,31 +65,6 @@ BOOST_AUTO_TEST_CASE(a_missing_or_small_workspace_is_refused) {
   BOOST_CHECK_THROW(cpu->kernels().linear_forward(x, w, y, *m.stream), ContractViolation);
 }
 
-BOOST_AUTO_TEST_CASE(a_planned_workspace_is_enough_for_rows_of_any_width) {
-  const std::int64_t tokens = 600, widest = 60000;
-  const auto cpu = make_host_device(1);
-  Machine m(make_host_device(1));
-  WorkspaceRequest request;
-  request.compute = DType::bf16;
-  request.tokens = tokens;
-  request.hidden = 2;
-  request.largest_features = widest;
-  request.largest_weight = 2 * widest;
-  const auto floats = static_cast<std::int64_t>(cpu->kernels().workspace_bytes(request) / 4);
-  const DeviceMemory memory = cpu->allocate(static_cast<std::size_t>(floats) * 4);
-  cpu->kernels().set_workspace({memory.get(), DType::fp32, {floats}});
-  const Buffer x(m, DType::bf16, {tokens, 2}, random_values(2 * tokens, DType::bf16, 1));
-  for (const std::int64_t width : {std::int64_t{1}, std::int64_t{32768}, widest}) {
-    const Buffer w(m, DType::bf16, {width, 2}, random_values(2 * width, DType::bf16, 2));
-    const Buffer y(m, DType::bf16, {tokens, width});
-    BOOST_CHECK_NO_THROW(cpu->kernels().linear_forward(x, w, y, *m.stream));
-    // The last chunk of rows, too.
-    const auto a = x.read(), b = w.read(), c = y.read();
-    const auto last = static_cast<std::size_t>(tokens - 1), n = static_cast<std::size_t>(width);
-    BOOST_CHECK_CLOSE(c[(last + 1) * n - 1], a[2 * last] * b[2 * n - 2] + a[2 * last + 1] * b[2 * n - 1], 1);
-  }
-}
-
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace llama3d::test

@@ -1,5 +1,6 @@
 // Any grid and any schedule give the run of one process: losses, gradient norms and final weights.
 #include <boost/test/unit_test.hpp>
+#include <cmath>
 
 #include "mpi/labels.hpp"
 #include "support/mpi_fixture.hpp"
@@ -190,4 +191,21 @@ BOOST_AUTO_TEST_CASE(the_comparison_sees_one_changed_weight) {
   BOOST_CHECK_GT(largest_error(changed, reference(false).weights), tolerance);
   changed.erase(changed.begin());
   BOOST_CHECK_GT(largest_error(changed, reference(false).weights), tolerance);
+}
+
+// Layers much narrower than the vocabulary, as in the small models of Llama 3: what a product of bf16 needs
+// is then decided by the logits.
+BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
+  Case c{1, 1, control().size()};
+  if (global_batch % c.dp != 0) return;
+  RunShape shape = shape_of(c, false);
+  shape.model.vocabulary = 20000;
+  shape.compute = DType::bf16;
+  shape.global_batch = c.dp;
+  shape.sequence = 48;
+  TestRun run(shape, options());
+  run.initialize(1);
+  const StepResult result = run.step(random_batch(shape.global_batch, shape.sequence, 20000, 1), 1, 1e-3);
+  // Random weights know next to nothing of the tokens.
+  BOOST_CHECK_CLOSE(result.loss, std::log(20000.0), 10);
 }

@@ -12,8 +12,6 @@
 namespace llama3d::host {
 namespace {
 
-constexpr std::int64_t most_rows = 512, most_elements = std::int64_t{16} << 20;
-
 void widen_all(int threads, const bf16* in, float* out, std::int64_t n) {
   parallel_ranges(threads, n, elements_grain, [&](std::int64_t begin, std::int64_t end) {
     widen_row(in + begin, out + begin, end - begin);
@@ -36,7 +34,7 @@ void project(int threads, Scratch scratch, const Tensor& in, const Tensor& weigh
              {elements<float>(weight), stride, transposed}, 0.0f, elements<float>(out), columns);
     return;
   }
-  const std::int64_t chunk = matmul_chunk(rows, std::max(inner, columns));
+  const std::int64_t chunk = std::min(rows, matmul_chunk);
   float* wide_weight = scratch.take(weight.elements(), "linear");
   float* wide_in = scratch.take(chunk * inner, "linear");
   float* wide_out = scratch.take(chunk * columns, "linear");
@@ -57,7 +55,7 @@ void correlate(int threads, Scratch scratch, const Tensor& dy, const Tensor& x, 
     multiply(threads, n, k, rows, {elements<float>(dy), n, true}, {elements<float>(x), k}, beta, sum, k);
     return;
   }
-  const std::int64_t chunk = matmul_chunk(rows, std::max(n, k));
+  const std::int64_t chunk = std::min(rows, matmul_chunk);
   float* wide_dy = scratch.take(chunk * n, "linear_backward_weight");
   float* wide_x = scratch.take(chunk * k, "linear_backward_weight");
   for (std::int64_t row = 0; row < rows; row += chunk) {
@@ -70,24 +68,15 @@ void correlate(int threads, Scratch scratch, const Tensor& dy, const Tensor& x, 
 
 }  // namespace
 
-std::int64_t matmul_chunk(std::int64_t rows, std::int64_t columns) {
-  return std::clamp<std::int64_t>(most_elements / std::max<std::int64_t>(columns, 1), 1,
-                                  std::max<std::int64_t>(std::min(rows, most_rows), 1));
-}
-
 std::int64_t matmul_scratch(const WorkspaceRequest& request) {
   Scratch count;
   const bool wide = request.compute == DType::bf16;
   // The widened weight, or the fp32 sum behind a bf16 gradient; never both at once.
   if (wide || request.gradient == DType::bf16) count.take(request.largest_weight, "");
   if (wide) {
-    // Narrower rows than the widest may come in chunks of more elements.
-    const std::int64_t widest = request.largest_features;
-    const std::int64_t elements =
-        std::max(matmul_chunk(request.tokens, widest) * widest,
-                 std::min(std::min(request.tokens, most_rows) * widest, most_elements));
-    count.take(elements, "");
-    count.take(elements, "");
+    const std::int64_t chunk = std::min(request.tokens, matmul_chunk);
+    count.take(chunk * std::max(request.largest_features, request.hidden), "");
+    count.take(chunk * std::max(request.largest_features, request.vocabulary), "");
   }
   return count.used();
 }

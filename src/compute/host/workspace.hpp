@@ -26,9 +26,8 @@ class Scratch {
   std::int64_t used_ = 0;
 };
 
-/// Of `rows` of activations, `columns` elements each, those that a matrix product widens from bf16 at a time:
-/// at most 512, and about 64 MiB.
-std::int64_t matmul_chunk(std::int64_t rows, std::int64_t columns);
+/// Rows of activations that a matrix product widens from bf16 at a time.
+inline constexpr std::int64_t matmul_chunk = 512;
 
 /// Floats each group of operations needs for calls within the request, by `threads` threads.
 std::int64_t matmul_scratch(const WorkspaceRequest& request);
