@@ -13,7 +13,9 @@ CudaKernels::CudaKernels(const GpuTraits& gpu)
 CudaKernels::~CudaKernels() = default;
 
 std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const {
-  return std::max({matmul_scratch(request), attention_scratch(request), norm_scratch(request, gpu_),
+  const std::size_t forward = std::max(matmul_scratch(request), attention_cached_scratch(request, gpu_));
+  if (!request.backward) return forward;
+  return std::max({forward, attention_scratch(request), norm_scratch(request, gpu_),
                    embedding_scratch(request), loss_scratch(request), optimizer_scratch()});
 }
 

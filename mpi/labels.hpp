@@ -13,6 +13,8 @@ inline constexpr Label tp_all_gather_gradient{"tp.all_gather.gradient"};  ///< g
 inline constexpr Label tp_reduce_scatter_gradient{"tp.reduce_scatter.gradient"};  ///< partial input gradients
 inline constexpr Label tp_embedding{"tp.embedding"};                      ///< partial embeddings and their gradients
 inline constexpr Label tp_loss{"tp.loss"};                                ///< softmax statistics of vocabulary shards
+inline constexpr Label tp_logits{"tp.all_gather.logits"};                 ///< of the next tokens, every vocabulary shard's
+inline constexpr Label tp_tokens{"tp.tokens"};                            ///< the next tokens, once chosen
 inline constexpr Label tp_norm_gradients{"tp.norm_gradients"};            ///< norm weights' partial gradients
 
 // Pipeline parallel, point to point.

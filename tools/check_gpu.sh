@@ -18,13 +18,13 @@ bin=$BUILD/bin
 
 # Cases that ask for impossible memory or sizes on purpose report errors of the runtime.
 on_purpose=contracts,device
-kernels=data_movement,matmul,norm,rope,attention,swiglu,embedding,loss,optimizer,equivalence
+kernels=data_movement,matmul,norm,rope,attention,attention_cached,swiglu,embedding,loss,optimizer,equivalence
 # Minutes under the tools, and no path that shorter ones do not take.
 long='!attention/documents_of_a_training_sequence*'
 
 tests() {
   "$bin/test_compute"
-  for program in golden recompute grid model_state; do
+  for program in golden recompute grid model_state generator; do
     say "test_$program"
     mpirun --quiet -np 1 "$bin/test_$program"
   done
@@ -55,9 +55,10 @@ ranks() {
   local n program
   export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} LLAMA3D_TEST_TIMEOUT=600
   for n in $RANKS; do
-    for program in communicator traffic grid recompute golden; do
+    for program in communicator traffic grid recompute golden generator; do
       [[ $program == traffic && $n != [48] ]] && continue
       [[ ($program == golden || $program == recompute) && $n != 4 ]] && continue
+      [[ $program == generator && $n != 2 ]] && continue
       say "test_$program on $n ranks"
       LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program" \
         --log_level=test_suite

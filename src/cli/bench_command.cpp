@@ -32,7 +32,7 @@ struct BenchCommand {
     settings.model = "llama3-tiny";
     add_shape_options(line, settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings);
+    add_job_options(line, settings.comm_timeout);
     line.add("repeats", options.repeats, "timed calls of an operation; the median counts");
     line.add("warmup", options.warmup, "untimed rounds, or steps, before");
     line.add("steps", steps, "timed optimizer steps of `bench step`");

@@ -5,6 +5,7 @@ namespace llama3d {
 
 int train_command(int argc, char** argv);
 int eval_command(int argc, char** argv);
+int generate_command(int argc, char** argv);
 int plan_command(int argc, char** argv);
 int bench_command(int argc, char** argv);
 int tokenize_command(int argc, char** argv);

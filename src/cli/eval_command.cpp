@@ -26,7 +26,7 @@ struct EvalCommand {
     add_sample_options(line, settings);
     add_shape_options(line, settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings);
+    add_job_options(line, settings.comm_timeout);
   }
 };
 

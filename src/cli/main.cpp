@@ -17,10 +17,11 @@ struct Command {
   const char* summary;
 };
 
-constexpr std::array<Command, 8> commands = {{
+constexpr std::array<Command, 9> commands = {{
     {"train", llama3d::train_command, "train, under mpirun or srun with one process a GPU"},
     {"eval", llama3d::eval_command,
      "loss and perplexity of a checkpoint or Hugging Face folder on a token file"},
+    {"generate", llama3d::generate_command, "text that continues a prompt"},
     {"plan", llama3d::plan_command, "memory of every valid grid for a number of ranks"},
     {"bench", llama3d::bench_command, "time kernels, matrix products, attention or whole steps"},
     {"tokenize", llama3d::tokenize_command, "text or JSON lines to a token file"},

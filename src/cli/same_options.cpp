@@ -12,8 +12,9 @@ namespace llama3d {
 namespace {
 
 /// Files may lie elsewhere on another node.
-constexpr std::array<std::string_view, 10> of_a_node = {
-    "config", "data", "input", "tokenizer", "load", "model", "output", "resume", "output-dir", "valid-data"};
+constexpr std::array<std::string_view, 11> of_a_node = {"prompt-file", "config",     "data",      "input",
+                                                        "tokenizer",   "load",       "model",     "output",
+                                                        "resume",      "output-dir", "valid-data"};
 
 }  // namespace
 

@@ -30,7 +30,7 @@ struct TrainCommand {
     add_shape_options(line, settings);
     add_training_options(line, settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings);
+    add_job_options(line, settings.comm_timeout);
     line.add_flag("print-config", print_config,
                   "print every option, its value and where it came from, and end");
     line.add_flag("dry-run", dry_run, "check everything, print the memory plan, and end");

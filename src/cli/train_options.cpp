@@ -43,11 +43,16 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
 
-void add_job_options(CommandLine& line, TrainSettings& s) {
+void add_job_options(CommandLine& line, double& comm_timeout) {
   line.add(
-      "comm-timeout", s.comm_timeout,
+      "comm-timeout", comm_timeout,
       "seconds a rank may wait for others (a checkpoint being written, too) before the job is reported as "
       "hung and ended; 0: no limit");
+}
+
+void add_precision_option(CommandLine& line, DType& precision) {
+  line.add_word("precision", precision, parse_precision, name_of,
+                "of parameters and activations: fp32 or bf16");
 }
 
 void add_shape_options(CommandLine& line, TrainSettings& s) {
@@ -71,8 +76,7 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
   line.add("global-batch-size", s.global_batch_size,
            "sequences a step over all ranks; 0: micro-batch size x DP x stages");
   line.add("seq-length", s.seq_length, "tokens a sequence" + recorded);
-  line.add_word("precision", s.precision, parse_precision, name_of,
-                "of parameters and activations: fp32 or bf16");
+  add_precision_option(line, s.precision);
   line.add_word("master-weights", s.master_weights, parse_master_weights, name_of_master_weights,
                 "beside bf16 parameters: fp32, or none with parameters rounded stochastically");
   line.add_word("gradient-dtype", s.gradient_dtype, parse_gradient_dtype, name_of,

@@ -8,7 +8,8 @@ namespace llama3d {
 
 void add_machine_options(CommandLine& line, MachineOptions& machine);
 /// What holds the ranks of a job together.
-void add_job_options(CommandLine& line, TrainSettings& settings);
+void add_job_options(CommandLine& line, double& comm_timeout);
+void add_precision_option(CommandLine& line, DType& precision);
 /// Model, grid and batch: what decides the shape and memory of a run.
 void add_shape_options(CommandLine& line, TrainSettings& settings);
 /// How a token file's documents become samples.

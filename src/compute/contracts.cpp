@@ -65,15 +65,30 @@ void expect_documents(const DocumentRows& documents, std::int64_t rows) {
   expect_elements(documents.position, DType::int32, rows, "documents.position");
 }
 
-/// A fused query, key and value tensor, and the rows' documents.
-void expect_heads(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape) {
+/// A fused query, key and value tensor.
+void expect_fused(const Tensor& qkv, const AttentionShape& shape) {
   LLAMA3D_EXPECT(shape.key_value_heads > 0 && shape.query_heads > 0 && shape.head_dim > 0 &&
                      shape.query_heads % shape.key_value_heads == 0 && shape.head_dim % 2 == 0,
                  "{} query heads, {} key-value heads, head size {}", shape.query_heads, shape.key_value_heads,
                  shape.head_dim);
   expect_real_matrix(qkv, "qkv");
   expect_matrix(qkv, qkv.dtype(), qkv.rows(), shape.fused_columns(), "qkv");
+}
+
+void expect_heads(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape) {
+  expect_fused(qkv, shape);
   expect_documents(documents, qkv.rows());
+}
+
+void expect_cache(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                  const Tensor& cache) {
+  expect_fused(qkv, shape);
+  expect_elements(rows.slot, DType::int32, qkv.rows(), "rows.slot");
+  expect_elements(rows.position, DType::int32, qkv.rows(), "rows.position");
+  expect_dtype(cache, qkv.dtype(), "cache");
+  LLAMA3D_EXPECT(cache.shape().rank() == 3 && cache.shape()[2] == 2 * shape.key_value_heads * shape.head_dim,
+                 "cache must be slots x capacity x {}, is {}", 2 * shape.key_value_heads * shape.head_dim,
+                 cache.shape().to_string());
 }
 
 void expect_attention(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
@@ -206,6 +221,19 @@ void attention_backward(const Tensor& qkv, const DocumentRows& documents, const 
   expect_matrix(dout, qkv.dtype(), qkv.rows(), shape.output_columns(), "dout");
   expect_matrix(dqkv, qkv.dtype(), qkv.rows(), shape.fused_columns(), "dqkv");
   expect_apart(dqkv, {&qkv, &out, &lse, &dout}, "dqkv");
+}
+
+void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                  const Tensor& cache) {
+  expect_cache(qkv, rows, shape, cache);
+  expect_apart(cache, {&qkv, &rows.slot, &rows.position}, "cache");
+}
+
+void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                      const Tensor& cache, const Tensor& out) {
+  expect_cache(qkv, rows, shape, cache);
+  expect_matrix(out, qkv.dtype(), qkv.rows(), shape.output_columns(), "out");
+  expect_apart(out, {&qkv, &cache, &rows.slot, &rows.position}, "out");
 }
 
 // --- SwiGLU ------------------------------------------------------------------------------------------------

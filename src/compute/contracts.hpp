@@ -28,6 +28,9 @@ void attention_forward(const Tensor& qkv, const DocumentRows& documents, const A
                        const Tensor& out, const Tensor& lse);
 void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
                         const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv);
+void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape, const Tensor& cache);
+void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                      const Tensor& cache, const Tensor& out);
 void swiglu_forward(const Tensor& gate_up, const Tensor& h);
 void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h);
 void embedding_forward(const Tensor& ids, const Tensor& table, const Tensor& out);

@@ -42,6 +42,13 @@ struct DocumentRows {
   Tensor position;  ///< (T) int32
 };
 
+/// Whose token a row is, in a cache of keys and values: token number `position` of the sequence in `slot`. A
+/// row with a slot below 0 is padding.
+struct CacheRows {
+  Tensor slot;      ///< (T) int32
+  Tensor position;  ///< (T) int32
+};
+
 /// The sizes that decide how much scratch space an implementation needs.
 struct WorkspaceRequest {
   DType compute = DType::fp32;
@@ -52,6 +59,7 @@ struct WorkspaceRequest {
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
   std::int64_t vocabulary = 0;        ///< columns of logits, which are made a chunk of rows at a time
   AttentionShape attention;
+  bool backward = true;  ///< false: forward operations only
 };
 
 /// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's
@@ -157,6 +165,20 @@ class Kernels {
   virtual void attention_backward(const Tensor& qkv, const DocumentRows& documents,
                                   const AttentionShape& shape, const Tensor& out, const Tensor& lse,
                                   const Tensor& dout, const Tensor& dqkv, Stream& stream) = 0;
+
+  // --- attention to cached keys and values, for inference
+  // ---------------------------------------------------
+  //
+  // cache: (slots, capacity, 2 Hkv D) compute; an entry is a token's rotated key heads, then its value heads.
+
+  /// Stores the keys and values of qkv: (T, fused_columns) compute at their places. No two rows share one;
+  /// padding is left out.
+  virtual void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                            const Tensor& cache, Stream& stream) = 0;
+  /// out = softmax(scale q k^T) v over the entries [0, position] of the row's slot, its own among them, with
+  /// the queries of qkv: (T, fused_columns). out: (T, Hq D), 0 for padding; all compute.
+  virtual void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                                const Tensor& cache, const Tensor& out, Stream& stream) = 0;
 
   // --- SwiGLU (Shazeer, 2020) ------------------------------------------------------------------------------
 

@@ -30,4 +30,7 @@ std::size_t find_invalid_utf8(std::string_view text, std::size_t begin = 0);
 /// what Python's errors="replace" and web browsers do.
 std::string replace_invalid_utf8(std::string_view text);
 
+/// Bytes at the end of `text` that begin a character and do not finish it, as far as its length tells.
+std::size_t unfinished_character(std::string_view text);
+
 }  // namespace llama3d

@@ -87,7 +87,8 @@ TransformerLayer::TransformerLayer(const TensorParallel& tp, const LayerConstant
                      table.view(gradients, ParameterRole::down, layer))) {}
 
 void TransformerLayer::forward(const LayerActivations& a, const Incoming& incoming,
-                               const DocumentRows& documents, const Tensor& delta) const {
+                               const DocumentRows& documents, const Tensor& delta,
+                               const LayerCache* cache) const {
   Kernels& kernels = tp_->kernels();
   if (incoming.residual)
     kernels.add_rms_norm_forward(incoming.residual, incoming.delta, input_norm_.value,
@@ -96,18 +97,29 @@ void TransformerLayer::forward(const LayerActivations& a, const Incoming& incomi
   else
     kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed,
                              a.input_rstd, tp_->stream());
-  attention_forward(a, documents, delta);
+  attention_forward(a, documents, delta, cache);
   mlp_forward(a);
   down_.forward(a.gated, delta);
 }
 
+void TransformerLayer::attend(const LayerActivations& a, const DocumentRows& documents,
+                              const LayerCache* cache) const {
+  Kernels& kernels = tp_->kernels();
+  const AttentionShape& shape = constants_->attention;
+  if (cache) kernels.cache_append(a.qkv, cache->rows, shape, cache->entries, tp_->stream());
+  if (cache && !cache->whole)
+    kernels.attention_cached(a.qkv, cache->rows, shape, cache->entries, a.attention, tp_->stream());
+  else
+    kernels.attention_forward(a.qkv, documents, shape, a.attention, a.lse, tp_->stream());
+}
+
 void TransformerLayer::attention_forward(const LayerActivations& a, const DocumentRows& documents,
-                                         const Tensor& delta) const {
+                                         const Tensor& delta, const LayerCache* cache) const {
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   qkv_.forward(a.input_normed, a.qkv);
   kernels.rope_forward(a.qkv, documents, constants_->rope, constants_->attention, stream);
-  kernels.attention_forward(a.qkv, documents, constants_->attention, a.attention, a.lse, stream);
+  attend(a, documents, cache);
   output_.forward(a.attention, delta);
   kernels.add_rms_norm_forward(a.input, delta, middle_norm_.value, constants_->norm_epsilon, a.middle,
                                a.middle_normed, a.middle_rstd, stream);

@@ -58,9 +58,17 @@ struct LayerConstants {
   Tensor rope;  ///< (P, D) fp32
 };
 
+/// Where inference keeps a layer's keys and values.
+struct LayerCache {
+  Tensor entries;      ///< (slots, capacity, 2 Hkv D), see Kernels::cache_append
+  CacheRows rows;      ///< of the call
+  bool whole = false;  ///< the call's documents are whole: they attend to their own rows, not to the cache
+};
+
 class TransformerLayer {
  public:
-  /// Views into the parameter and gradient arenas; `constants` and `tp` must outlive the layer.
+  /// Views into the parameter and gradient arenas, the latter empty for inference; `constants` and `tp` must
+  /// outlive the layer.
   TransformerLayer(const TensorParallel& tp, const LayerConstants& constants, const StageShape& shape,
                    const ParameterTable& table, std::int64_t layer, const Tensor& parameters,
                    const Tensor& gradients);
@@ -71,9 +79,10 @@ class TransformerLayer {
     Tensor residual, delta;
   };
   /// Fills `a` and writes the down product's output, to be added to a.middle, to `delta` (T/tp, C).
-  /// incoming.delta may be `delta`.
+  /// incoming.delta may be `delta`. With a cache the rows' keys and values go there, and attention reads them
+  /// from there.
   void forward(const LayerActivations& a, const Incoming& incoming, const DocumentRows& documents,
-               const Tensor& delta) const;
+               const Tensor& delta, const LayerCache* cache = nullptr) const;
   enum class Rematerialized {
     for_backward,  ///< all but SwiGLU's output, which backward itself computes again
     everything,
@@ -94,7 +103,9 @@ class TransformerLayer {
                               const Tensor& delta) const;
 
  private:
-  void attention_forward(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta) const;
+  void attention_forward(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta,
+                         const LayerCache* cache = nullptr) const;
+  void attend(const LayerActivations& a, const DocumentRows& documents, const LayerCache* cache) const;
   void mlp_forward(const LayerActivations& a) const;
   void mlp_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
                     const Tensor& d) const;

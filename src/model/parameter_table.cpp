@@ -156,6 +156,7 @@ const Parameter* ParameterTable::find(ParameterRole role, std::int64_t layer) co
 Tensor ParameterTable::view(const Tensor& arena, ParameterRole role, std::int64_t layer) const {
   const Parameter* p = find(role, layer);
   LLAMA3D_EXPECT(p, "no parameter of role {} in layer {}", static_cast<int>(role), layer);
+  if (!arena) return {};
   const Tensor flat = arena.slice(p->offset, p->offset + p->elements());
   return p->shape.rank() == 2 ? flat.reshape({p->rows, p->columns}) : flat;
 }
@@ -165,6 +166,7 @@ Tensor ParameterTable::view_fused(const Tensor& arena, ParameterRole first, Para
   const Parameter* begin = find(first, layer);
   const Parameter* end = find(last, layer);
   LLAMA3D_EXPECT(begin && end, "no fused parameter in layer {}", layer);
+  if (!arena) return {};
   const std::int64_t elements = end->offset + end->elements() - begin->offset;
   return arena.slice(begin->offset, begin->offset + elements)
       .reshape({elements / begin->columns, begin->columns});

@@ -83,7 +83,8 @@ class ParameterTable {
 
   /// The parameter of this role (and layer), or null when the rank has none.
   const Parameter* find(ParameterRole role, std::int64_t layer = -1) const;
-  /// The view of one shard, (rows, columns) or (n), in an arena of arena_elements() of any dtype.
+  /// The view of one shard, (rows, columns) or (n), in an arena of arena_elements() of any dtype; empty in an
+  /// empty one.
   Tensor view(const Tensor& arena, ParameterRole role, std::int64_t layer = -1) const;
   /// Query, key and value shards as one (rows, C); gate and up as one.
   Tensor view_qkv(const Tensor& arena, std::int64_t layer) const;

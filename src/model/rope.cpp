@@ -1,6 +1,7 @@
 #include "model/rope.hpp"
 
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
 namespace llama3d {
@@ -35,6 +36,14 @@ std::vector<float> rope_table(const ModelConfig& config, std::int64_t positions)
     for (const float f : frequencies) table.push_back(std::sin(static_cast<float>(p) * f));
   }
   return table;
+}
+
+void upload_rope_table(const ModelConfig& config, const Tensor& table, Device& device, Stream& stream) {
+  const std::vector<float> angles = rope_table(config, table.rows());
+  const DeviceMemory staging = device.allocate_host(angles.size() * sizeof(float));
+  std::memcpy(staging.get(), angles.data(), angles.size() * sizeof(float));
+  device.upload(table, staging.get(), stream);
+  stream.synchronize();
 }
 
 }  // namespace llama3d

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "compute/device.hpp"
 #include "model/config.hpp"
 
 namespace llama3d {
@@ -10,5 +11,7 @@ namespace llama3d {
 /// cosines, then D/2 sines. Includes Llama 3.1's scaling: long wavelengths are stretched by `factor`, short
 /// ones kept, those between interpolated.
 std::vector<float> rope_table(const ModelConfig& config, std::int64_t positions);
+/// The same to a device: table is (P, D) fp32. Waits for the stream.
+void upload_rope_table(const ModelConfig& config, const Tensor& table, Device& device, Stream& stream);
 
 }  // namespace llama3d

@@ -1,7 +1,6 @@
 #include "model/stage.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "model/rope.hpp"
 
@@ -81,11 +80,7 @@ Stage::Stage(const ModelConfig& config, const StageLayout& layout, const Paramet
     head_.emplace(tp_, weight(role), p->first_row, p->existing_rows, memory.head);
     final_norm_ = weight(ParameterRole::final_norm);
   }
-  const std::vector<float> angles = rope_table(config, layout_.shape.positions);
-  const DeviceMemory staging = device.allocate_host(angles.size() * sizeof(float));
-  std::memcpy(staging.get(), angles.data(), angles.size() * sizeof(float));
-  device.upload(memory.rope, staging.get(), stream);
-  stream.synchronize();
+  upload_rope_table(config, memory.rope, device, stream);
 }
 
 std::span<const TransformerLayer> Stage::layers(int chunk) const {

@@ -10,6 +10,12 @@ Tensor slice_of(const Tensor& tensor, int part, int parts) {
   return tensor.slice(part * rows, (part + 1) * rows);
 }
 
+/// As much of a buffer as the rows of all shards like this take.
+Tensor all_rows_of(const Tensor& shard, int ranks, const Tensor& buffer) {
+  const std::int64_t rows = shard.rows() * ranks;
+  return buffer.flat().slice(0, rows * shard.columns()).reshape({rows, shard.columns()});
+}
+
 }  // namespace
 
 void RowExchange::wait(int block) {
@@ -32,7 +38,7 @@ Tensor TensorParallel::shard_block(const Tensor& shard, int block) const {
 
 RowExchange TensorParallel::start_gather(const Tensor& shard, const Tensor& full, Label label) const {
   if (size() == 1) return {shard, 1, *stream_};
-  RowExchange exchange(full.reshape({shard.rows() * size(), shard.columns()}), blocks(), *stream_);
+  RowExchange exchange(all_rows_of(shard, size(), full), blocks(), *stream_);
   for (int block = 0; block < blocks(); ++block) {
     exchange.started(block, group_->all_gather(shard_block(shard, block), block_of(exchange.full(), block),
                                                label, *stream_));
@@ -48,7 +54,7 @@ Tensor TensorParallel::gather(const Tensor& shard, const Tensor& full, Label lab
 }
 
 Tensor TensorParallel::partial(const Tensor& shard) const {
-  return size() == 1 ? shard : outputs_.reshape({shard.rows() * size(), shard.columns()});
+  return size() == 1 ? shard : all_rows_of(shard, size(), outputs_);
 }
 
 void TensorParallel::start_reduction(RowExchange& exchange, int block, const Tensor& shard,

@@ -41,8 +41,9 @@ struct TensorParallelOverlap {
 
 class TensorParallel {
  public:
-  /// `inputs`, `outputs`: (T, C) compute each, scratch for gathered inputs and for partial outputs; may be
-  /// empty when the group is one rank, where shard and full are the same tensor and nothing is exchanged.
+  /// `inputs`, `outputs`: (T, C) compute each, scratch for gathered inputs and for partial outputs of up to T
+  /// rows; may be empty when the group is one rank, where shard and full are the same tensor and nothing is
+  /// exchanged.
   TensorParallel(Kernels& kernels, Stream& stream, Communicator& group, Tensor inputs, Tensor outputs)
       : kernels_(&kernels), stream_(&stream), group_(&group), inputs_(inputs), outputs_(outputs) {}
 

@@ -1,7 +1,5 @@
 #include "train/engine.hpp"
 
-#include <exception>
-#include <limits>
 #include <string_view>
 
 #include "compute/kernels.hpp"
@@ -46,7 +44,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       stream_(runtime.device.create_stream(StreamPriority::normal)),
       host_totals_(runtime.device.allocate_host(2 * sizeof(double))) {
   const ModelStateMemory& state = memory_.state;
-  start_watchdog();
+  watchdog_ = watch_job(runtime, *communicators_);
   if (runtime.register_memory) register_memory();
   stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
                                    *communicators_->tp, memory_.stage, state.parameters, state.gradients,
@@ -63,20 +61,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
 }
 
 Engine::~Engine() {
-  // A rank that fails alone has work on its device that waits for others for ever; freeing memory would wait
-  // too.
-  constexpr double seconds = 2;
-  if (std::uncaught_exceptions() > 0 && !abort_all(communicators_->all(), seconds)) communicators_.release();
-}
-
-void Engine::start_watchdog() {
-  ControlPlane& control = runtime_->control;
-  const bool limited = runtime_->comm_timeout > 0;
-  // A device's errors come to nobody who does not ask for them.
-  if (control.size() == 1 || !(limited || runtime_->device.asynchronous())) return;
-  watchdog_ = std::make_unique<Watchdog>(
-      control, communicators_->log.activity(), communicators_->all(),
-      WatchdogOptions{.limit = limited ? runtime_->comm_timeout : std::numeric_limits<double>::infinity()});
+  give_up_when_failing(communicators_);
 }
 
 /// What tensor parallelism moves: all of it is exposed in part, so a copy less shows. The other groups'

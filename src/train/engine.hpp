@@ -6,7 +6,6 @@
 #include <span>
 
 #include "data/dataset.hpp"
-#include "mpi/watchdog.hpp"
 #include "plan/run_plan.hpp"
 #include "train/overlap_choice.hpp"
 #include "train/runtime.hpp"
@@ -89,7 +88,6 @@ class Engine {
     std::unique_ptr<SpanRecorder> spans;      ///< of computations, or none
   };
   void register_memory();
-  void start_watchdog();
   /// Of parameters, when no step is under way that would wait for them. Returns their communication.
   CommunicationInterval finish_gathers();
   static std::vector<TimelineSpan> timeline_of(const StepUnderWay& step, const CommunicationInterval& behind,

@@ -8,6 +8,7 @@
 #include "mpi/communicator.hpp"
 #include "mpi/control_plane.hpp"
 #include "mpi/process_grid.hpp"
+#include "mpi/watchdog.hpp"
 
 namespace llama3d {
 
@@ -19,5 +20,13 @@ struct Runtime {
   bool register_memory = false;  ///< tell communicators which memory they will move
   double comm_timeout = 0;       ///< seconds a communication may wait before the job is ended; 0: no limit
 };
+
+/// What looks after the job's communication while it lives; none where there is nothing to look after.
+/// Collective.
+std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communicators);
+
+/// For destructors: a rank that fails alone has work on its device that waits for others for ever; freeing
+/// memory would wait too.
+void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators);
 
 }  // namespace llama3d

@@ -96,10 +96,10 @@ void TestRun::initialize(std::uint64_t seed) {
   engine_->optimizer().gather_parameters();
 }
 
-std::vector<float> TestRun::read(const Tensor& tensor) {
-  const DeviceMemory host = device_->allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
-  device_->download(host.get(), tensor, engine_->stream());
-  engine_->stream().synchronize();
+std::vector<float> read_tensor(const Tensor& tensor, Device& device, Stream& stream) {
+  const DeviceMemory host = device.allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
+  device.download(host.get(), tensor, stream);
+  stream.synchronize();
   std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = tensor.dtype() == DType::fp32 ? static_cast<const float*>(host.get())[i]
@@ -107,15 +107,34 @@ std::vector<float> TestRun::read(const Tensor& tensor) {
   return values;
 }
 
-void TestRun::write(const Tensor& tensor, const std::vector<float>& values) {
-  const DeviceMemory host = device_->allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
+void write_tensor(const Tensor& tensor, const std::vector<float>& values, Device& device, Stream& stream) {
+  const DeviceMemory host = device.allocate_host(std::max<std::size_t>(tensor.bytes(), 1));
   for (std::size_t i = 0; i < values.size(); ++i)
     if (tensor.dtype() == DType::fp32)
       static_cast<float*>(host.get())[i] = values[i];
     else
       static_cast<bf16*>(host.get())[i] = bf16(values[i]);
-  device_->upload(tensor, host.get(), engine_->stream());
-  engine_->stream().synchronize();
+  device.upload(tensor, host.get(), stream);
+  stream.synchronize();
+}
+
+std::vector<float> values_of(const OwnedPiece& piece, const GlobalTensors& tensors) {
+  const GlobalTensor& tensor = tensors.at(piece.parameter->name);
+  std::vector<float> values;
+  for (const Rectangle& r : rectangles_of(piece))
+    for (auto row = r.row_begin; row < r.row_end; ++row) {
+      const auto from = tensor.values.begin() + row * tensor.columns + r.column_begin;
+      values.insert(values.end(), from, from + r.columns());
+    }
+  return values;
+}
+
+std::vector<float> TestRun::read(const Tensor& tensor) {
+  return read_tensor(tensor, *device_, engine_->stream());
+}
+
+void TestRun::write(const Tensor& tensor, const std::vector<float>& values) {
+  write_tensor(tensor, values, *device_, engine_->stream());
 }
 
 void TestRun::set_weights(const GlobalTensors& weights) {
@@ -123,13 +142,7 @@ void TestRun::set_weights(const GlobalTensors& weights) {
   const ModelStateMemory& state = engine_->memory().state;
   for (const OwnedPiece& piece :
        owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate())) {
-    const GlobalTensor& tensor = weights.at(piece.parameter->name);
-    std::vector<float> values;
-    for (const Rectangle& r : rectangles_of(piece))
-      for (auto row = r.row_begin; row < r.row_end; ++row) {
-        const auto from = tensor.values.begin() + row * tensor.columns + r.column_begin;
-        values.insert(values.end(), from, from + r.columns());
-      }
+    const std::vector<float> values = values_of(piece, weights);
     write(state.parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements), values);
     if (state.adamw.master)
       write(state.adamw.master.slice(piece.state_begin, piece.state_begin + piece.elements), values);

@@ -31,6 +31,12 @@ struct GlobalBatch {
 GlobalBatch random_batch(std::int64_t samples, std::int64_t sequence, std::int64_t vocabulary,
                          std::uint64_t seed);
 
+/// A tensor's elements, fp32 or bf16.
+std::vector<float> read_tensor(const Tensor& tensor, Device& device, Stream& stream);
+void write_tensor(const Tensor& tensor, const std::vector<float>& values, Device& device, Stream& stream);
+/// The piece's elements, as they lie in the rank's arena.
+std::vector<float> values_of(const OwnedPiece& piece, const GlobalTensors& tensors);
+
 /// An engine on one rank alone or on all ranks of the test.
 class TestRun {
  public:

@@ -80,6 +80,14 @@ void multiply(int threads, std::int64_t m, std::int64_t n, std::int64_t k, Opera
   const blasint out_stride = extent(c_stride);
   extent(std::max(m, n));
   const auto part = [&](std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns) {
+    // Decoding has one row: then the weights are read once as they lie, and not packed.
+    if (m == 1 && b.transposed && !a.transposed) {
+      // Some versions scale what was there, NaN and all, even by 0.
+      if (beta == 0) std::fill_n(c + column, columns, 0.0f);
+      cblas_sgemv(CblasRowMajor, CblasNoTrans, static_cast<blasint>(columns), inner, 1.0f,
+                  b.data + column * b.stride, b_stride, a.data, 1, beta, c + column, 1);
+      return;
+    }
     cblas_sgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
                 b.transposed ? CblasTrans : CblasNoTrans, static_cast<blasint>(rows),
                 static_cast<blasint>(columns), inner, 1.0f, a.data + (a.transposed ? row : row * a.stride),

@@ -21,4 +21,14 @@ void expect_positions(const DocumentRows& documents, std::int64_t table_rows) {
                    position[t], table_rows);
 }
 
+void expect_cached(const CacheRows& rows, const Tensor& cache) {
+  const auto* slot = static_cast<const std::int32_t*>(rows.slot.data());
+  const auto* position = static_cast<const std::int32_t*>(rows.position.data());
+  for (std::int64_t t = 0; t < rows.slot.elements(); ++t)
+    LLAMA3D_EXPECT(
+        slot[t] < 0 || (slot[t] < cache.shape()[0] && position[t] >= 0 && position[t] < cache.shape()[1]),
+        "row {} is token {} of slot {}, in a cache of {}", t, position[t], slot[t],
+        cache.shape().to_string());
+}
+
 }  // namespace llama3d::host

@@ -11,4 +11,7 @@ void expect_whole_documents(const DocumentRows& documents, std::int64_t rows);
 /// Every position lies in a table of so many rows.
 void expect_positions(const DocumentRows& documents, std::int64_t table_rows);
 
+/// Every row's place lies in the cache, or the row is padding.
+void expect_cached(const CacheRows& rows, const Tensor& cache);
+
 }  // namespace llama3d::host

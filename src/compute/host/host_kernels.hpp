@@ -40,6 +40,10 @@ class HostKernels final : public Kernels {
   void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
                           const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv,
                           Stream& stream) override;
+  void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                    const Tensor& cache, Stream& stream) override;
+  void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                        const Tensor& cache, const Tensor& out, Stream& stream) override;
   void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) override;
   void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h,
                        Stream& stream) override;

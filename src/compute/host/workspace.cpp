@@ -17,10 +17,11 @@ float* Scratch::take(std::int64_t n, const char* what) {
 }
 
 std::size_t HostKernels::workspace_bytes(const WorkspaceRequest& request) const {
-  const std::int64_t floats =
-      std::max({matmul_scratch(request), norm_scratch(request, threads_), embedding_scratch(request),
-                attention_forward_scratch(request, threads_), attention_backward_scratch(request, threads_),
-                std::int64_t{16}});
+  std::int64_t floats = std::max({matmul_scratch(request), attention_forward_scratch(request, threads_),
+                                  attention_cached_scratch(request, threads_), std::int64_t{16}});
+  if (request.backward)
+    floats = std::max({floats, norm_scratch(request, threads_), embedding_scratch(request),
+                       attention_backward_scratch(request, threads_)});
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 

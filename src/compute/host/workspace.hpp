@@ -34,6 +34,7 @@ std::int64_t matmul_scratch(const WorkspaceRequest& request);
 std::int64_t norm_scratch(const WorkspaceRequest& request, int threads);
 std::int64_t embedding_scratch(const WorkspaceRequest& request);
 std::int64_t attention_forward_scratch(const WorkspaceRequest& request, int threads);
+std::int64_t attention_cached_scratch(const WorkspaceRequest& request, int threads);
 std::int64_t attention_backward_scratch(const WorkspaceRequest& request, int threads);
 
 }  // namespace llama3d::host

@@ -1,0 +1,255 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "base/terminal.hpp"
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "cli/same_options.hpp"
+#include "cli/train_options.hpp"
+#include "data/chat_template.hpp"
+#include "mpi/failure.hpp"
+#include "train/predictions.hpp"
+
+namespace llama3d {
+namespace {
+
+struct GenerateCommand {
+  GenerationSettings settings;
+  MachineOptions machine;
+  std::string tokenizer, prompt, prompt_file, system, data, output;
+  bool chat = false;
+  InputFormat format = InputFormat::automatic;
+  std::int64_t max_samples = 0;
+  std::vector<std::string> stops;
+  double comm_timeout = 600;
+  CommandLine line{"generate", "Continue a prompt, answer a message, or answer a file of questions."};
+
+  GenerateCommand() {
+    DecodingOptions& d = settings.decoding;
+    line.add("load", settings.load, "checkpoint or Hugging Face folder to generate with");
+    line.add("model", settings.model,
+             "preset, config.json or Hugging Face folder; that of --load if not given");
+    line.add(
+        "tokenizer", tokenizer,
+        "bytes, or Llama 3's tokenizer.model, tokenizer.json or a folder with one; --load's if not given");
+    line.add("prompt", prompt, "text to continue; names of special tokens in it are those tokens");
+    line.add("prompt-file", prompt_file, "file with the text instead");
+    line.add_flag("chat", chat, "the prompt is a user's message, to be answered by the chat template");
+    line.add("system", system, "system message before it");
+    line.add("data", data, "JSON file of instruction records to answer instead, written to --output");
+    line.add_word("format", format, input_format_from, word_of, "of --data: auto, alpaca or sharegpt");
+    line.add("max-samples", max_samples, "records of --data to answer; 0: all");
+    line.add("output", output,
+             "file for the answers to --data: a JSON line with prompt, predict and label each");
+    line.add("batch-size", settings.batch_size, "records that a replica answers at once");
+    line.add("max-new-tokens", d.max_new_tokens, "most tokens of an answer");
+    line.add("temperature", d.sampling.temperature, "of sampling; 0: always the likeliest token");
+    line.add("top-k", d.sampling.top_k, "sample from the so many likeliest tokens only; 0: all");
+    line.add("top-p", d.sampling.top_p,
+             "sample from the likeliest tokens that together have this probability");
+    line.add("seed", d.sampling.seed, "of sampling");
+    line.add("stop", stops, "texts or special tokens to end at, beside end of text and <|eot_id|>");
+    line.add(
+        "tp-size", settings.tp_size,
+        "tensor-parallel ranks: every layer is split over so many; the ranks beyond share --data's records");
+    line.add("pp-size", settings.pp_size, "1: generation has no pipeline stages");
+    add_precision_option(line, settings.precision);
+    add_machine_options(line, machine);
+    add_job_options(line, comm_timeout);
+  }
+};
+
+[[noreturn]] void refuse(const char* text) {
+  throw ConfigurationError(text);
+}
+
+/// What the options ask for together.
+void check_options(const GenerateCommand& c, int ranks) {
+  check_settings(c.settings);
+  const auto given = [&](const char* option) { return c.line.given(option); };
+  if (given("prompt") + given("prompt-file") + given("data") != 1)
+    refuse("generate takes one of --prompt TEXT, --prompt-file FILE and --data FILE.json");
+  if (given("system") && !c.chat)
+    refuse("--system: a system message is for --chat; put it into the prompt instead");
+  if (given("data")) {
+    if (c.chat) refuse("--chat: --data's records are conversations already; leave it out");
+    if (c.output.empty()) refuse("--output: no file for the answers to --data given");
+    if (c.max_samples < 0)
+      throw ConfigurationError(fmt::format("--max-samples {}: must be 0 (all) or more", c.max_samples));
+    return;
+  }
+  for (const char* option : {"output", "format", "max-samples", "batch-size"})
+    if (given(option))
+      throw ConfigurationError(fmt::format("--{}: is for --data; a single prompt has no use for it", option));
+  if (c.settings.tp_size != ranks)
+    throw ConfigurationError(
+        fmt::format("--tp-size {}: {} rank{} started, and one prompt is for one group of them; start as many "
+                    "as --tp-size",
+                    c.settings.tp_size, ranks, ranks == 1 ? " was" : "s were"));
+}
+
+std::string read_prompt_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file)
+    throw DataError(fmt::format("--prompt-file {}: no file that can be read; give a text file", path));
+  return text;
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const GenerateCommand& command) {
+  if (!command.tokenizer.empty()) return make_tokenizer(command.tokenizer);
+  std::error_code ignored;
+  for (const char* name : {"tokenizer.json", "tokenizer.model"})
+    if (std::filesystem::exists(std::filesystem::path(command.settings.load) / name, ignored))
+      return make_tokenizer(command.settings.load);
+  throw ConfigurationError(fmt::format(
+      "--tokenizer: not given, and there is none in {}; give bytes, a tokenizer.model, a tokenizer.json or a "
+      "folder with one",
+      command.settings.load));
+}
+
+std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokenizer& tokenizer) {
+  const std::string text = c.prompt_file.empty() ? c.prompt : read_prompt_file(c.prompt_file);
+  if (c.chat) {
+    Conversation conversation;
+    if (!c.system.empty()) conversation.push_back({Role::system, c.system});
+    conversation.push_back({Role::user, text});
+    return render_chat(conversation, tokenizer, true).tokens;
+  }
+  std::vector<std::uint32_t> tokens;
+  tokenizer.encode(text, tokens, {.special_tokens = true, .invalid_utf8 = InvalidUtf8::error});
+  if (tokens.empty() || tokens.front() != tokenizer.begin_of_text())
+    tokens.insert(tokens.begin(), tokenizer.begin_of_text());
+  return tokens;
+}
+
+void expect_fitting(const Tokenizer& tokenizer, const GenerationSettings& settings) {
+  const ModelConfig model = model_of(settings);
+  if (tokenizer.vocabulary_size() > model.vocabulary)
+    throw ConfigurationError(
+        fmt::format("--tokenizer {}: has {} tokens, the model {}; give the one the model was trained with",
+                    tokenizer.name(), tokenizer.vocabulary_size(), model.vocabulary));
+}
+
+void print_report(const GenerationReport& r) {
+  const auto rate = [](std::int64_t tokens, double seconds) {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+  };
+  fmt::print(stderr,
+             "prompt: {} tokens, {:.1f} tokens/s; generated: {} tokens, {:.1f} tokens/s after the first\n",
+             r.prompt_tokens, rate(r.prompt_tokens, r.prompt_seconds), r.new_tokens,
+             rate(r.decoded_tokens, r.decode_seconds));
+}
+
+/// What the answers are made with.
+struct Texts {
+  std::unique_ptr<Tokenizer> tokenizer;
+  StopRules rules;
+  std::vector<std::uint32_t> prompt;
+  PromptRecords records;
+};
+
+Texts read_texts(GenerateCommand& c) {
+  Texts texts{open_tokenizer(c), {}, {}, {}};
+  expect_fitting(*texts.tokenizer, c.settings);
+  c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
+  texts.rules = StopRules::of(*texts.tokenizer, c.stops);
+  if (c.data.empty())
+    texts.prompt = prompt_tokens(c, *texts.tokenizer);
+  else
+    texts.records = read_prompt_records(c.data, c.format, c.max_samples);
+  return texts;
+}
+
+/// Continues the prompt on the terminal.
+void stream(const GenerateCommand& command, const Texts& texts, Runtime& runtime) {
+  GeneratedText text(*texts.tokenizer, texts.rules);
+  const auto show = [](const std::string& piece) {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  };
+  const auto append = [&](const GenerationRequest&, std::uint32_t token) {
+    const bool ended = text.append(token);
+    show(text.take());
+    return ended;
+  };
+  const auto finish = [&](const GenerationRequest&) { show(text.take_rest() + "\n"); };
+  const GenerationReport report = generate(command.settings, {texts.prompt}, runtime, {append, finish});
+  if (runtime.control.rank() == 0) print_report(report);
+}
+
+/// A line that changes on a terminal, one now and then elsewhere.
+class PredictionDisplay {
+ public:
+  void operator()(const PredictionProgress& p) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool due = now - last_ >= (terminal_ ? std::chrono::milliseconds(200) : std::chrono::seconds(30));
+    if (!due) return;
+    last_ = now;
+    const double seconds = std::chrono::duration<double>(now - begin_).count();
+    fmt::print(stderr, "{}{}/{} records, {:.1f} tokens/s{}", terminal_ ? "\r\033[K" : "", p.done, p.total,
+               static_cast<double>(p.new_tokens) / seconds, terminal_ ? "" : "\n");
+    shown_ = true;
+  }
+  void clear() const {
+    if (terminal_ && shown_) fmt::print(stderr, "\r\033[K");
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), last_ = begin_;
+  bool terminal_ = stderr_is_terminal(), shown_ = false;
+};
+
+/// Answers the records, to a file.
+void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime) {
+  const bool leader = runtime.control.rank() == 0;
+  const PromptRecords& all = texts.records;
+  if (leader && all.bad > 0) {
+    fmt::print(stderr, "warning: {} bad record{} left out, first:\n", all.bad, all.bad == 1 ? "" : "s");
+    for (const std::string& bad : all.first_bad) fmt::print(stderr, "  {}\n", bad);
+  }
+  PredictionDisplay display;
+  const GenerationReport report = predict(command.settings, all.records, *texts.tokenizer, texts.rules,
+                                          command.output, runtime, std::ref(display));
+  if (!leader) return;
+  display.clear();
+  print_report(report);
+  fmt::print("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n", command.output,
+             all.records.size());
+}
+
+int run(MpiSession& session, int argc, char** argv) {
+  ControlPlane& control = session.control();
+  GenerateCommand command;
+  auto outcome = CommandLine::Outcome::run;
+  fail_together(control, [&] {
+    outcome = command.line.parse(argc, argv);
+    if (outcome != CommandLine::Outcome::help) check_options(command, control.size());
+  });
+  if (outcome == CommandLine::Outcome::help) {
+    if (control.rank() == 0) fmt::print("{}", command.line.help());
+    return 0;
+  }
+  expect_same_options(command.line, control);
+  Texts texts;
+  fail_together(control, [&] { texts = read_texts(command); });
+  const auto device = make_job_device(command.machine, control);
+  Runtime runtime = make_runtime(session, *device, command.machine, command.comm_timeout);
+  if (command.data.empty())
+    stream(command, texts, runtime);
+  else
+    answer(command, texts, runtime);
+  return 0;
+}
+
+}  // namespace
+
+int generate_command(int argc, char** argv) {
+  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+}
+
+}  // namespace llama3d

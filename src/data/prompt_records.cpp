@@ -1,0 +1,53 @@
+#include "data/prompt_records.hpp"
+
+#include <utility>
+
+#include "base/error.hpp"
+#include "data/detect_format.hpp"
+#include "data/json_input.hpp"
+#include "data/utf8.hpp"
+
+namespace llama3d {
+namespace {
+
+constexpr std::size_t bad_records_shown = 5;
+constexpr std::size_t largest_record = std::size_t{256} << 20;
+
+PromptRecord prompt_record(const std::string& text, InputFormat format) {
+  if (find_invalid_utf8(text) != std::string::npos) throw BadRecord("no valid UTF-8");
+  Conversation conversation = parse_conversation(text, format);
+  if (conversation.empty() || conversation.back().role != Role::assistant)
+    throw BadRecord("no answer at its end");
+  PromptRecord record{{}, std::move(conversation.back().content)};
+  conversation.pop_back();
+  record.prompt = std::move(conversation);
+  return record;
+}
+
+}  // namespace
+
+PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat format, std::int64_t most) {
+  if (format == InputFormat::automatic) format = detect_format(path, "text", largest_record);
+  if (!holds_conversations(format))
+    throw DataError(fmt::format("{} holds {}, no conversations; give Alpaca or ShareGPT records",
+                                path.string(), word_of(format)));
+  const auto input = open_json_records(path, largest_record);
+  PromptRecords result;
+  for (RawText raw; (most <= 0 || std::ssize(result.records) < most) && input->next(raw); raw = {}) {
+    try {
+      result.records.push_back(prompt_record(raw.text, format));
+    } catch (const BadRecord& bad) {
+      ++result.bad;
+      if (result.first_bad.size() < bad_records_shown)
+        result.first_bad.push_back(fmt::format("{}:{}: {}", path.string(), raw.line, bad.what()));
+    }
+  }
+  if (result.records.empty())
+    throw DataError(result.first_bad.empty()
+                        ? fmt::format("{} holds no records; give Alpaca or ShareGPT records", path.string())
+                        : fmt::format("{} (and so for all {} records of the file); check --format {}",
+                                      result.first_bad.front(), result.bad, word_of(format)));
+  return result;
+}
+
+}  // namespace llama3d

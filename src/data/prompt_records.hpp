@@ -1,0 +1,28 @@
+#pragma once
+// Instruction records as questions to answer: what a model is asked to predict.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/conversation.hpp"
+
+namespace llama3d {
+
+struct PromptRecord {
+  Conversation prompt;  ///< all but the last answer
+  std::string label;    ///< that
+};
+
+struct PromptRecords {
+  std::vector<PromptRecord> records;
+  std::int64_t bad = 0;                ///< records left out
+  std::vector<std::string> first_bad;  ///< file, line and reason of some
+};
+
+/// The first `most` good records (0: all) of a JSON file, in order. Throws DataError for a file that can't be
+/// read, one without conversations, and one of which no record can be used.
+PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat format, std::int64_t most);
+
+}  // namespace llama3d

@@ -1,0 +1,98 @@
+#include "train/sampler.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.hpp"
+#include "base/philox.hpp"
+
+namespace llama3d {
+namespace {
+
+/// In [0, 1), of 53 bits.
+double uniform(std::uint64_t seed, std::uint64_t sequence, std::uint64_t position) {
+  const PhiloxBlock block = philox4x32(philox_key(seed, "sampling"), position, sequence);
+  const std::uint64_t bits = std::uint64_t{block[0]} << 32 | block[1];
+  return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
+}  // namespace
+
+void check_sampling(const SamplingOptions& o) {
+  const auto refuse = [](const char* option, auto value, const char* right) {
+    throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
+  };
+  if (!(o.temperature >= 0)) refuse("temperature", o.temperature, "0 (the likeliest token) or more");
+  if (o.top_k < 0) refuse("top-k", o.top_k, "0 (all tokens) or more");
+  if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top-p", o.top_p, "above 0 and at most 1");
+}
+
+void TokenSampler::keep_top_k() {
+  if (options_.top_k <= 0 || options_.top_k >= std::ssize(candidates_)) return;
+  const auto end = candidates_.begin() + options_.top_k;
+  std::nth_element(candidates_.begin(), end - 1, candidates_.end(), [](const auto& a, const auto& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  });
+  candidates_.erase(end, candidates_.end());
+  std::sort(candidates_.begin(), candidates_.end(),
+            [](const auto& a, const auto& b) { return a.token < b.token; });
+}
+
+double TokenSampler::keep_top_p(double total) {
+  if (options_.top_p >= 1) return total;
+  // Likeliest first, sorted no further than needed.
+  std::vector<std::size_t> order(candidates_.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const auto likelier = [&](std::size_t a, std::size_t b) {
+    return weights_[a] != weights_[b] ? weights_[a] > weights_[b] : a < b;
+  };
+  double kept = 0;
+  std::size_t count = 0;
+  for (std::size_t sorted = 0; kept < options_.top_p * total && count < order.size(); ++count) {
+    if (count == sorted) {
+      sorted = std::min(order.size(), std::max<std::size_t>(64, 4 * sorted));
+      const auto begin = order.begin() + static_cast<std::ptrdiff_t>(count);
+      std::partial_sort(begin, order.begin() + static_cast<std::ptrdiff_t>(sorted), order.end(), likelier);
+    }
+    kept += weights_[order[count]];
+  }
+  for (std::size_t i = count; i < order.size(); ++i) weights_[order[i]] = 0;
+  return kept;
+}
+
+std::uint32_t TokenSampler::choose(std::span<const float> logits, std::uint64_t sequence,
+                                   std::uint64_t position) {
+  std::size_t likeliest = logits.size();
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    if (!std::isnan(logits[i]) && (likeliest == logits.size() || logits[i] > logits[likeliest]))
+      likeliest = i;
+  if (likeliest == logits.size() || !std::isfinite(logits[likeliest]))
+    throw NumericsError(fmt::format(
+        "sequence {}, position {}: the model's logits are no finite numbers; the weights are damaged or "
+        "need another --precision",
+        sequence, position));
+  if (options_.temperature <= 0) return static_cast<std::uint32_t>(likeliest);
+
+  const float largest = logits[likeliest];
+  candidates_.clear();
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    if (!std::isnan(logits[i])) candidates_.push_back({logits[i], static_cast<std::uint32_t>(i)});
+  keep_top_k();
+  weights_.clear();
+  double total = 0;
+  for (const Candidate& c : candidates_) {
+    weights_.push_back(std::exp((double{c.logit} - largest) / options_.temperature));
+    total += weights_.back();
+  }
+  double left = uniform(options_.seed, sequence, position) * keep_top_p(total);
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < candidates_.size(); ++i) {
+    if (weights_[i] == 0) continue;
+    last = i;
+    left -= weights_[i];
+    if (left < 0) break;
+  }
+  return candidates_[last].token;
+}
+
+}  // namespace llama3d
