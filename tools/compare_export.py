@@ -13,18 +13,17 @@ and h5py.
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import re
-import subprocess
 import tempfile
 
 import h5py
 import torch
 import transformers
 
+from program import Program
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-ROOT_IN_CONTAINER = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 SEQUENCE = 128
 TOLERANCE = 1e-5
 LLAMA_3_1_ROPE = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -36,21 +35,7 @@ CASES = {
 }
 
 
-class Program:
-    """llama3d, in a folder that goes away."""
-
-    def __init__(self, path: pathlib.Path, folder: pathlib.Path):
-        self.path, self.folder = path, folder
-
-    def run(self, *words: object, ranks: int = 1) -> str:
-        command = [self.path, *words] if ranks == 1 else ["mpirun", "--quiet", "--oversubscribe", "-np", ranks,
-                                                            self.path, *words]
-        done = subprocess.run([str(word) for word in command], cwd=self.folder, text=True, capture_output=True,
-                              env=os.environ | ROOT_IN_CONTAINER)
-        if done.returncode != 0:
-            raise SystemExit(done.stderr)
-        return done.stdout
-
+class Llama3d(Program):
     def loss(self, weights: str, precision: str = "fp32") -> float:
         out = self.run("eval", "--load", weights, "--data", "tokens.h5", "--samples", 8, "--seq-length", SEQUENCE,
                        "--device", "cpu", "--no-separate-documents", "--precision", precision)
@@ -84,7 +69,7 @@ def expect(condition: bool, text: str) -> None:
         raise SystemExit(1)
 
 
-def check_round_trip(program: Program, ids: torch.Tensor, name: str, options: dict) -> None:
+def check_round_trip(program: Llama3d, ids: torch.Tensor, name: str, options: dict) -> None:
     options = dict(options)
     dtype = options.pop("dtype")
     torch.manual_seed(1)
@@ -103,7 +88,7 @@ def check_round_trip(program: Program, ids: torch.Tensor, name: str, options: di
         expect(difference < TOLERANCE, f"{weights}: loss {ours:.6f} here, {theirs:.6f} there ({difference:.1e})")
 
 
-def check_trained(program: Program, ids: torch.Tensor) -> None:
+def check_trained(program: Llama3d, ids: torch.Tensor) -> None:
     program.run("train", "--model", "llama3-tiny", "--data", "tokens.h5", "--seq-length", SEQUENCE, "--steps", 20,
                 "--micro-batch-size", 4, "--global-batch-size", 8, "--learning-rate", 3e-3, "--tp-size", 2, "--pp-size",
                 2, "--device", "cpu", "--output-dir", "run", ranks=4)
@@ -122,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        program = Program(arguments.llama3d.resolve(), pathlib.Path(folder))
+        program = Llama3d(arguments.llama3d.resolve(), pathlib.Path(folder))
         program.run("tokenize", "--tokenizer", "bytes", "--input", REPOSITORY / "jobs/data/pride_and_prejudice.txt",
                     "--output", "tokens.h5")
         ids = batch(program.folder / "tokens.h5")
