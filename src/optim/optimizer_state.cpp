@@ -81,4 +81,12 @@ ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTab
   return memory;
 }
 
+ModelStateMemory ModelStateMemory::take_weights(Arena& parameters, Arena& workspace,
+                                                const ParameterTable& table, DType compute) {
+  ModelStateMemory memory;
+  memory.parameters = parameters.take(compute, {table.arena_elements()});
+  memory.totals = workspace.take(DType::fp64, {3});
+  return memory;
+}
+
 }  // namespace llama3d

@@ -72,6 +72,9 @@ struct ModelStateMemory {
   };
   static ModelStateMemory take(const Arenas& arenas, const ParameterTable& table, const GridShape& grid,
                                DType compute, const StateOptions& options);
+  /// What forward passes need of it: parameters and totals.
+  static ModelStateMemory take_weights(Arena& parameters, Arena& workspace, const ParameterTable& table,
+                                       DType compute);
   /// Where a stage adds loss and targets: (2) fp64.
   Tensor loss_totals() const { return totals.slice(1, 3); }
 };

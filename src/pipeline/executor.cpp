@@ -32,7 +32,10 @@ PipelineBufferCounts PipelineBufferCounts::of(const RankSchedule& schedule) {
   };
   PipelineBufferCounts counts;
   counts.slots = schedule.peak_live_activations;
-  counts.inputs = peak_alive(schedule, {receive_activation, forward}, {backward, backward_weight});
+  // Without a backward pass, an input lives as long as its forward pass.
+  const bool trains = has(backward) || has(backward_weight);
+  counts.inputs = peak_alive(schedule, {receive_activation, forward},
+                             trains ? std::set{backward, backward_weight} : std::set{forward});
   counts.outputs = has(send_activation) ? kBuffersPerChannel : 0;
   counts.gradients = peak_alive(schedule, {receive_gradient}, {backward, backward_input});
   if (counts.gradients > 0 && has(send_gradient)) counts.gradients += kBuffersPerChannel - 1;

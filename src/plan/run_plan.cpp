@@ -24,11 +24,14 @@ constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::par
 /// Takes every tensor of a rank, from measuring arenas or real ones.
 void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
   const RunShape& s = plan.shape;
-  m.state = ModelStateMemory::take({m.parameters, m.gradients, m.optimizer, m.host}, plan.table, s.grid,
-                                   s.compute, s.states);
+  m.state = s.training ? ModelStateMemory::take({m.parameters, m.gradients, m.optimizer, m.host}, plan.table,
+                                                s.grid, s.compute, s.states)
+                       : ModelStateMemory::take_weights(m.parameters, m.workspace, plan.table, s.compute);
   m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
   m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
-  const auto bytes = static_cast<std::int64_t>(kernels.workspace_bytes(plan.layout.shape.workspace()));
+  WorkspaceRequest request = plan.layout.shape.workspace();
+  request.backward = s.training;
+  const auto bytes = static_cast<std::int64_t>(kernels.workspace_bytes(request));
   m.kernel_workspace = m.workspace.take(DType::fp32, {(bytes + 3) / 4});
 }
 
@@ -57,9 +60,9 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
   layout.shape = StageShape::make(shape.model, grid.shape().tp, shape.micro_batch, shape.sequence);
   layout.shape.compute = shape.compute;
   layout.shape.gradient = shape.states.gradient;
-  layout.shape.recompute = shape.recompute;
+  layout.shape.recompute = shape.training ? shape.recompute : Recompute::full;
   layout.shape.logits_bytes = kernels.logits_bytes();
-  layout.shape.split_backward = shape.schedule == ScheduleKind::zero_bubble;
+  layout.shape.split_backward = shape.training && shape.schedule == ScheduleKind::zero_bubble;
   layout.first_stage = grid.first_stage();
   layout.last_stage = grid.last_stage();
   layout.slots = slots;
@@ -187,7 +190,8 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   auto partition = partition_of(shape, pipeline);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
-  RankSchedule schedule = make_schedule(shape.schedule, pipeline).ranks[stage];
+  RankSchedule schedule = shape.training ? make_schedule(shape.schedule, pipeline).ranks[stage]
+                                         : make_forward_schedule(pipeline, grid.coordinate().pp);
   const StageLayout layout =
       layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)

@@ -24,7 +24,8 @@ struct RunShape {
   std::int64_t global_batch = 1;     ///< sequences
   std::int64_t sequence = 1;         ///< tokens
   DType compute = DType::fp32;
-  StateOptions states;
+  bool training = true;  ///< false: forward passes only, without gradients and optimizer
+  StateOptions states;   ///< of training
   Recompute recompute = Recompute::none;
   TensorParallelOverlap overlap;  ///< blocks 0: to be measured
 

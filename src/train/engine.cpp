@@ -53,8 +53,9 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   executor_ = std::make_unique<PipelineExecutor>(plan_.pipeline, plan_.grid.coordinate().pp, *stage_,
                                                  *communicators_->pp_forward, *communicators_->pp_backward,
                                                  *stream_, memory_.boundaries);
-  optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state,
-                                                      runtime.device, *stream_, *communicators_);
+  if (plan_.shape.training)
+    optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state,
+                                                        runtime.device, *stream_, *communicators_);
   for (StepEvents& events : events_)
     for (auto* event : {&events.begin, &events.gradients, &events.end})
       *event = runtime.device.create_event();
@@ -73,6 +74,7 @@ void Engine::register_memory() {
 
 void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,
                         bool with_timeline) {
+  LLAMA3D_EXPECT(optimizer_, "a step of a run that does not train");
   LLAMA3D_EXPECT(std::ssize(micro_batches) == plan_.pipeline.micro_batches,
                  "{} micro-batches in a step of {}", micro_batches.size(), plan_.pipeline.micro_batches);
   LLAMA3D_EXPECT(under_way_.size() < 2, "step {} queued on top of two others", step);

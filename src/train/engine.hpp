@@ -67,6 +67,7 @@ class Engine {
 
   const RankPlan& plan() const { return plan_; }
   const OverlapChoice& overlap() const { return overlap_; }
+  /// Of a run that trains.
   DistributedOptimizer& optimizer() { return *optimizer_; }
   Stage& stage() { return *stage_; }
   PipelineExecutor& executor() { return *executor_; }

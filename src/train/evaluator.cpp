@@ -10,17 +10,8 @@
 namespace llama3d {
 namespace {
 
-/// The engine has room for training. What a forward pass leaves alone may be as small as it gets: bf16
-/// parameters are the same bits whether rounded from a file or from master weights.
-void save_memory(TrainSettings& settings) {
-  settings.master_weights = false;
-  settings.gradient_dtype = settings.optimizer_dtype = DType::bf16;
-  settings.recompute = Recompute::full;
-}
-
 /// Fills in the model, which is returned, and what the settings leave to the weights.
 ModelConfig complete(TrainSettings& settings, const WeightSource& source) {
-  save_memory(settings);
   settings.valid_data = settings.data;
   if (settings.seq_length == 0) settings.seq_length = source.sequence();
   if (settings.seq_length == 0)
@@ -44,7 +35,8 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
           "--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
     source = open_weights(settings.load);
     const ModelConfig model = complete(settings, *source);
-    const RunShape shape = run_shape(settings, model, runtime.control.size());
+    RunShape shape = run_shape(settings, model, runtime.control.size());
+    shape.training = false;
     Kernels& kernels = runtime.device.kernels();
     check_fits(shape, kernels, DeviceRoom::of(runtime.device, runtime.control.node_size()));
     plan.emplace(make_rank_plan(shape, runtime.control.rank(), kernels));
@@ -52,10 +44,10 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   });
   auto communicators = runtime.make_communicators(plan->grid);
   Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
-  ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
+  // Every replica reads all of its shard.
+  ModelState state(engine.plan().table, owned_slices(engine.plan().table, 1, 0), engine.plan().grid,
                    engine.memory().state, runtime.device, engine.stream());
   load_weights(*source, engine.plan().shape.model, state, runtime.control);
-  engine.optimizer().gather_parameters();
   std::vector<BatchRows> rows;
   fail_together(runtime.control, [&] { rows = batches->read_validation(); });
   return engine.evaluate(rows);

@@ -43,7 +43,8 @@ OverlapChoice choose_overlap(const RankPlan& plan, const Tensor& parameters, Sta
   OverlapChoice choice{plan.shape.overlap, {}};
   int& blocks = choice.overlap.blocks;
   // A host moves data only while it does nothing else.
-  const bool measure = blocks == 0 && choice.overlap.enabled && shape.tp > 1 && device.asynchronous();
+  const bool measure =
+      plan.shape.training && blocks == 0 && choice.overlap.enabled && shape.tp > 1 && device.asynchronous();
   if (blocks == 0) blocks = 1;
   if (measure) {
     device.kernels().fill_normal(parameters.reshape({1, parameters.elements()}), 1, 0, 0,

@@ -112,3 +112,22 @@ BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixtu
   BOOST_CHECK_MESSAGE(contains(full, "--offload-optimizer keeps ") && contains(full, "of 1.00 MiB there are"),
                       full);
 }
+
+BOOST_AUTO_TEST_CASE(an_evaluation_takes_no_gradients_and_no_optimizer) {
+  const auto device = make_host_device(1);
+  RunShape shape = large_run();
+  shape.grid = {2, 2, 2};
+  const RankPlan training = make_rank_plan(shape, 0, device->kernels());
+  shape.training = false;
+  const RankPlan evaluation = make_rank_plan(shape, 0, device->kernels());
+  const auto bytes = [](const RankPlan& plan, const std::string& category) {
+    for (const auto& entry : plan.memory.entries)
+      if (entry.category == category) return entry.bytes;
+    return std::size_t{0};
+  };
+  BOOST_CHECK_GT(bytes(training, "gradients"), 0u);
+  BOOST_CHECK_EQUAL(bytes(evaluation, "gradients"), 0u);
+  BOOST_CHECK_EQUAL(bytes(evaluation, "optimizer"), 0u);
+  BOOST_CHECK_EQUAL(bytes(evaluation, "parameters"), bytes(training, "parameters"));
+  BOOST_CHECK_LT(2 * bytes(evaluation, "activations"), bytes(training, "activations"));
+}
