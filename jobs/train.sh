@@ -9,10 +9,11 @@ set -euo pipefail
 # --- the run ---------------------------------------------------------------------------------------------------
 : "${CONFIG:=}"                         # TOML file; the defaults below are then its own, what is set still wins
 if [[ -z $CONFIG ]]; then
-  : "${MODEL:=llama3-tiny}"             # preset, config.json or Hugging Face folder
+  : "${LOAD:=}"                         # checkpoint or Hugging Face folder whose weights to start from; empty: random
+  if [[ -z $LOAD ]]; then : "${MODEL:=llama3-tiny}"; fi  # preset, config.json or folder; with LOAD: that of the weights
   : "${DATA:=runs/data/train.h5}"       # from `llama3d tokenize`
   : "${VALID_DATA:=}"                   # token file, or empty
-  : "${OUTPUT_DIR:=runs/$(basename "$MODEL" .json)}"
+  : "${OUTPUT_DIR:=runs/$(basename "${MODEL:-$LOAD}" .json)}"
   : "${STEPS:=1000}"
   : "${MICRO_BATCH_SIZE:=4}"            # samples of one forward pass
   : "${GLOBAL_BATCH_SIZE:=32}"          # samples of one step, over all ranks
@@ -67,6 +68,7 @@ options=(--resume auto)
 option() { if [[ -n $2 ]]; then options+=("$1" "$2"); fi; }
 option --config "$CONFIG"
 option --model "${MODEL:-}"
+option --load "${LOAD:-}"
 option --data "${DATA:-}"
 option --valid-data "${VALID_DATA:-}"
 option --output-dir "${OUTPUT_DIR:-}"

@@ -1,9 +1,18 @@
 #include "train/batches.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+
+#include "data/identity.hpp"
+#include "mpi/failure.hpp"
 
 namespace llama3d {
 namespace {
+
+/// Micro-batches of a rank that are in memory at once in a validation; many, so that a pipeline is full most
+/// of the time.
+constexpr std::int64_t part_micro_batches = 64;
 
 Dataset open(const std::string& path, const TrainSettings& settings, const RankPlan& plan, Split split,
              bool shuffle) {
@@ -41,12 +50,12 @@ std::vector<BatchRows> ReplicaBatches::step(const Dataset& dataset, std::int64_t
   return batches;
 }
 
-std::vector<BatchRows> ReplicaBatches::sweep(const Dataset& dataset, std::int64_t count) const {
-  const std::int64_t each = micro_batch_ * dp_size_;
+std::vector<BatchRows> ReplicaBatches::sweep(const Dataset& dataset, std::int64_t begin,
+                                             std::int64_t end) const {
   std::vector<BatchRows> batches;
-  for (std::int64_t begin = 0; begin < count; begin += each) {
+  for (; begin < end; begin += samples_at_once()) {
     const std::int64_t first = begin + dp_rank_ * micro_batch_;
-    batches.push_back(dataset.read(first, std::clamp<std::int64_t>(count - first, 0, micro_batch_), rows_));
+    batches.push_back(dataset.read(first, std::clamp<std::int64_t>(end - first, 0, micro_batch_), rows_));
   }
   return batches;
 }
@@ -54,12 +63,16 @@ std::vector<BatchRows> ReplicaBatches::sweep(const Dataset& dataset, std::int64_
 TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& plan)
     : replica_(plan),
       train_(open_train(settings, plan)),
+      packing_(settings.packing),
+      identity_(identity_of(train_.file())),
       valid_samples_(settings.valid_samples),
       global_batch_(plan.shape.global_batch) {
-  if (!settings.valid_data.empty())
+  if (!settings.valid_data.empty()) {
     valid_.emplace(open(settings.valid_data, settings, plan, Split::all, false));
-  else if (settings.valid_fraction > 0)
+    identity_ += identity_of(valid_->file());
+  } else if (settings.valid_fraction > 0) {
     valid_.emplace(open(settings.data, settings, plan, Split::valid, false));
+  }
   read(0);  // samples that can't be used are better seen now than after the first step was set up
 }
 
@@ -69,10 +82,30 @@ std::string TrainingBatches::describe() const {
   return text;
 }
 
-std::vector<BatchRows> TrainingBatches::read_validation() const {
-  const std::int64_t count =
-      valid_samples_ > 0 ? std::min(valid_samples_, valid_->samples()) : valid_->samples();
-  return replica_.sweep(*valid_, count);
+std::int64_t TrainingBatches::validation_samples() const {
+  return valid_samples_ > 0 ? std::min(valid_samples_, valid_->samples()) : valid_->samples();
+}
+
+std::int64_t TrainingBatches::validation_parts() const {
+  const std::int64_t each = part_micro_batches * replica_.samples_at_once();
+  return (validation_samples() + each - 1) / each;
+}
+
+std::vector<BatchRows> TrainingBatches::read_validation(std::int64_t part) const {
+  const std::int64_t each = part_micro_batches * replica_.samples_at_once();
+  return replica_.sweep(*valid_, part * each, std::min((part + 1) * each, validation_samples()));
+}
+
+void expect_same_data(const TrainingBatches& batches, const TrainSettings& settings, ControlPlane& control) {
+  const std::string first = control.broadcast(batches.identity(), 0);
+  fail_together(control, [&] {
+    if (batches.identity() != first)
+      throw DataError(
+          fmt::format("--data {}: is not the file that rank 0 has (another copy on this node?); give every "
+                      "rank the same{}",
+                      settings.data,
+                      settings.valid_data.empty() ? "" : ", --valid-data " + settings.valid_data + " too"));
+  });
 }
 
 }  // namespace llama3d

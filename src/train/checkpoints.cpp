@@ -69,7 +69,9 @@ void refuse_other_weights(const std::filesystem::path& folder) {
 /// What a resumed run may change, but hardly wants to.
 void warn_of_other_samples(const json& theirs, const json& ours,
                            const std::function<void(const std::string&)>& note) {
-  for (const char* name : {"seed", "sequence"})
+  if (theirs.contains("data") && theirs["data"] != ours["data"])
+    note("warning: the token files are others than before: the samples that follow are too");
+  for (const char* name : {"seed", "sequence", "packing", "separate_documents", "valid_fraction"})
     if (theirs.contains(name) && theirs[name] != ours[name])
       note(fmt::format(
           "warning: {} was {} and is {} now: the samples that follow are others than they would be", name,

@@ -1,5 +1,9 @@
 #include "train/evaluator.hpp"
 
+#include <fmt/format.h>
+
+#include <cmath>
+
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
@@ -42,15 +46,35 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
     plan.emplace(make_rank_plan(shape, runtime.control.rank(), kernels));
     batches.emplace(settings, *plan);
   });
+  expect_same_data(*batches, settings, runtime.control);
   auto communicators = runtime.make_communicators(plan->grid);
   Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
   // Every replica reads all of its shard.
   ModelState state(engine.plan().table, owned_slices(engine.plan().table, 1, 0), engine.plan().grid,
                    engine.memory().state, runtime.device, engine.stream());
   load_weights(*source, engine.plan().shape.model, state, runtime.control);
-  std::vector<BatchRows> rows;
-  fail_together(runtime.control, [&] { rows = batches->read_validation(); });
-  return engine.evaluate(rows);
+  const Evaluation evaluation = evaluate_validation(engine, *batches, runtime.control);
+  fail_together(runtime.control, [&] {
+    if (evaluation.targets == 0)
+      throw DataError(
+          fmt::format("--data {}: no token of the samples is a target (its loss mask leaves none); see "
+                      "tokenize --loss-on",
+                      settings.data));
+  });
+  return evaluation;
+}
+
+Evaluation evaluate_validation(Engine& engine, const TrainingBatches& batches, ControlPlane& control) {
+  double sum = 0, targets = 0;
+  for (std::int64_t part = 0; part < batches.validation_parts(); ++part) {
+    std::vector<BatchRows> rows;
+    fail_together(control, [&] { rows = batches.read_validation(part); });
+    const Evaluation evaluation = engine.evaluate(rows);
+    if (evaluation.targets == 0) continue;
+    sum += evaluation.loss * evaluation.targets;
+    targets += evaluation.targets;
+  }
+  return {targets > 0 ? sum / targets : std::nan(""), targets};
 }
 
 }  // namespace llama3d

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "train/batches.hpp"
 #include "train/engine.hpp"
 #include "train/settings.hpp"
 
@@ -7,9 +8,12 @@ namespace llama3d {
 
 /// Loss of the weights in settings.load, a checkpoint or a Hugging Face folder, over settings.data: the first
 /// settings.valid_samples sequences, 0 for all. An empty settings.model and a settings.seq_length of 0 stand
-/// for what the weights were made with; master weights, dtypes of gradients and moments, and recomputation
-/// are chosen for the least memory, since a loss does not depend on them. Collective; CollectiveErrors as in
-/// train().
+/// for what the weights were made with. DataError where no sample has a target. Collective; CollectiveErrors
+/// as in train().
 Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime);
+
+/// Loss over the validation samples, a bounded number of them in memory at once. Collective;
+/// CollectiveErrors.
+Evaluation evaluate_validation(Engine& engine, const TrainingBatches& batches, ControlPlane& control);
 
 }  // namespace llama3d

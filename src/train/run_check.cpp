@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "compute/kernels.hpp"
-#include "train/batches.hpp"
 #include "train/run_record.hpp"
 #include "train/weight_source.hpp"
 
@@ -40,10 +39,11 @@ void make_output_directory(const fs::path& directory) {
   if (error) refuse_output_directory(directory, error.message());
 }
 
-Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
+Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
+                             const TrainingBatches& batches, ControlPlane& control,
                              std::function<void(const std::string&)> note) {
   return {fs::path(settings.output_dir) / "checkpoints", settings.keep_checkpoints,
-          checkpoint_attributes(settings, shape), control, std::move(note)};
+          checkpoint_attributes(settings, shape, batches), control, std::move(note)};
 }
 
 void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints) {
@@ -58,7 +58,8 @@ RunCheck check_run(const TrainSettings& settings, int world_size, const Device& 
   const RunShape shape = run_shape(settings, world_size);
   MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
-  check_files(settings, shape.model, make_checkpoints(settings, shape, *make_local_control_plane(), {}));
+  check_files(settings, shape.model,
+              make_checkpoints(settings, shape, batches, *make_local_control_plane(), {}));
   return {std::move(most), batches.describe()};
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "train/batches.hpp"
 #include "train/checkpoints.hpp"
 #include "train/run_shape.hpp"
 
@@ -24,7 +25,8 @@ void check_files(const TrainSettings& settings, const ModelConfig& model, const 
 /// Makes the folder of a run's output. Throws ConfigurationError.
 void make_output_directory(const std::filesystem::path& directory);
 /// The checkpoints of a run, in its output folder.
-Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape, ControlPlane& control,
+Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
+                             const TrainingBatches& batches, ControlPlane& control,
                              std::function<void(const std::string&)> note);
 
 }  // namespace llama3d

@@ -64,12 +64,15 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("peak_source", runtime.device.peak_source());
 }
 
-std::string checkpoint_attributes(const TrainSettings& s, const RunShape& shape) {
+std::string checkpoint_attributes(const TrainSettings& s, const RunShape& shape,
+                                  const TrainingBatches& batches) {
   const nlohmann::json attributes = {
       {"llama3d_version", version()},         {"git_revision", git_revision()},
       {"grid", shape.grid.to_string()},       {"seed", s.seed},
       {"sequence", shape.sequence},           {"global_batch_size", shape.global_batch},
-      {"model_config", to_json(shape.model)}, {"configuration", s.configuration}};
+      {"model_config", to_json(shape.model)}, {"configuration", s.configuration},
+      {"data", batches.identity()},           {"packing", batches.packing()},
+      {"valid_fraction", s.valid_fraction},   {"separate_documents", s.separate_documents}};
   return attributes.dump();
 }
 

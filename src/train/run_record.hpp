@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "train/batches.hpp"
 #include "train/engine.hpp"
 #include "train/metrics_recorder.hpp"
 #include "train/settings.hpp"
@@ -15,7 +16,8 @@ std::string describe_run(const TrainSettings& settings, const RunShape& shape, c
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& settings, const RunShape& shape,
                            TensorParallelOverlap overlap, Runtime& runtime);
 /// What a checkpoint records besides its position: a JSON object.
-std::string checkpoint_attributes(const TrainSettings& settings, const RunShape& shape);
+std::string checkpoint_attributes(const TrainSettings& settings, const RunShape& shape,
+                                  const TrainingBatches& batches);
 /// "TP 2 x PP 2 x DP 2, 1f1b"
 std::string method(const RunShape& shape);
 

@@ -12,6 +12,7 @@
 #include "train/batches.hpp"
 #include "train/checkpoints.hpp"
 #include "train/engine.hpp"
+#include "train/evaluator.hpp"
 #include "train/metrics_recorder.hpp"
 #include "train/progress.hpp"
 #include "train/run_check.hpp"
@@ -47,6 +48,7 @@ class Trainer {
   /// Takes the reports of steps until no more than `left` are under way.
   void finish_steps(std::size_t left);
   void stop_profiling();
+  void count_empty_steps(std::int64_t step, const StepResult& result);
   void count_skips(std::int64_t step, const StepResult& result);
   void validate();
   void save();
@@ -80,7 +82,7 @@ class Trainer {
   TrainResult result_;
   std::vector<double> step_seconds_;
   std::int64_t step_tokens_ = 0;  ///< of the same steps
-  std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0;
+  std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0, consecutive_empty_steps_ = 0;
 };
 
 Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
@@ -94,6 +96,7 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
   // Before memory is planned: communicators take some of the device's.
   auto communicators = runtime.make_communicators(ProcessGrid(shape_.grid, runtime.control.rank()));
   fail_together(runtime.control, [&] { check_and_plan(plan); });
+  expect_same_data(*batches_, settings_, runtime.control);
   engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime,
                                      std::move(communicators));
   if (leader_ && shape_.grid.tp > 1)
@@ -116,9 +119,10 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   const auto most = check_fits(shape_, kernels, DeviceRoom::of(runtime_.device, control.node_size()));
   plan.emplace(make_rank_plan(shape_, control.rank(), kernels));
   batches_.emplace(settings_, *plan);
-  checkpoints_.emplace(make_checkpoints(settings_, shape_, control, [this](const std::string& text) {
-    if (leader_) note(text);
-  }));
+  checkpoints_.emplace(
+      make_checkpoints(settings_, shape_, *batches_, control, [this](const std::string& text) {
+        if (leader_) note(text);
+      }));
   if (!leader_) return;
   check_files(settings_, shape_.model, *checkpoints_);
   note(describe_run(settings_, shape_, runtime_.device));
@@ -151,12 +155,15 @@ void Trainer::start() {
     loaded = checkpoints_->load(settings_.resume, *state_);
     if (leader_) note(fmt::format("resuming {} at step {}", settings_.resume, loaded->step));
   }
-  if (loaded)
+  if (loaded) {
     position_ = *loaded;
-  else if (!settings_.load.empty())
+    if (leader_ && !settings_.load.empty())
+      note(fmt::format("--load {} is not used: the run goes on with its own weights", settings_.load));
+  } else if (!settings_.load.empty()) {
     load_weights();
-  else
+  } else {
     state_->initialize(settings_.seed, shape_.model.initializer_range);
+  }
   engine_->optimizer().gather_parameters();
 }
 
@@ -255,8 +262,10 @@ void Trainer::finish_steps(std::size_t left) {
 }
 
 void Trainer::count_skips(std::int64_t step, const StepResult& result) {
-  consecutive_skips_ = result.skipped ? consecutive_skips_ + 1 : 0;
-  if (!result.skipped) return;
+  count_empty_steps(step, result);
+  const bool failed = result.skipped && result.targets > 0;
+  consecutive_skips_ = failed ? consecutive_skips_ + 1 : 0;
+  if (!failed) return;
   const auto text = fmt::format("loss {} or gradient norm {} is not finite: step {} skipped ({} in a row)",
                                 result.loss, result.gradient_norm, step, consecutive_skips_);
   if (leader_) note("warning: " + text);
@@ -267,6 +276,23 @@ void Trainer::count_skips(std::int64_t step, const StepResult& result) {
         fmt::format("{} steps in a row with a loss or gradient that is not finite (last loss {}, gradient "
                     "norm {}); lower --learning-rate, or look at the data around step {}",
                     consecutive_skips_, result.loss, result.gradient_norm, step));
+  });
+}
+
+/// Nothing to learn is a matter of the data, not of the numerics.
+void Trainer::count_empty_steps(std::int64_t step, const StepResult& result) {
+  consecutive_empty_steps_ = result.targets == 0 ? consecutive_empty_steps_ + 1 : 0;
+  if (result.targets > 0) return;
+  const auto text = fmt::format("no token of step {} is a target: nothing learnt", step);
+  if (leader_) note("warning: " + text);
+  metrics_->event(step, "skip", text);
+  if (consecutive_empty_steps_ < settings_.max_skipped_steps) return;
+  fail_together(runtime_.control, [&] {
+    throw DataError(
+        fmt::format("--data {}: {} steps in a row had no token to learn (its loss mask leaves none); see "
+                    "tokenize --loss-on and "
+                    "--cutoff, or raise --global-batch-size",
+                    settings_.data, consecutive_empty_steps_));
   });
 }
 
@@ -303,10 +329,13 @@ void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
 void Trainer::validate() {
   if (!batches_->has_validation() || last_validation_ == position_.step) return;
   finish_steps(0);
-  std::vector<BatchRows> rows;
-  fail_together(runtime_.control, [&] { rows = batches_->read_validation(); });
-  const Evaluation evaluation = engine_->evaluate(rows);
+  const Evaluation evaluation = evaluate_validation(*engine_, *batches_, runtime_.control);
   last_validation_ = position_.step;
+  if (evaluation.targets == 0) {
+    if (leader_)
+      note(fmt::format("warning: step {}: no token of the validation data is a target", position_.step));
+    return;
+  }
   result_.valid_loss = evaluation.loss;
   metrics_->valid({position_.step, evaluation.loss, std::exp(evaluation.loss)});
   if (leader_)
