@@ -13,10 +13,11 @@ CudaKernels::CudaKernels(const GpuTraits& gpu)
 CudaKernels::~CudaKernels() = default;
 
 std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const {
-  const std::size_t forward = std::max(matmul_scratch(request), attention_cached_scratch(request, gpu_));
+  const std::size_t forward =
+      std::max({matmul_scratch(request), attention_cached_scratch(request, gpu_), loss_scratch(request)});
   if (!request.backward) return forward;
   return std::max({forward, attention_scratch(request), norm_scratch(request, gpu_),
-                   embedding_scratch(request), loss_scratch(request), optimizer_scratch()});
+                   embedding_scratch(request), optimizer_scratch()});
 }
 
 void CudaKernels::set_workspace(const Tensor& workspace) {

@@ -83,7 +83,7 @@ def main() -> int:
         program.run("generate", "--load", checkpoint, "--tokenizer", "bytes", "--data", "records.json", "--output",
                     "answers.jsonl", "--max-new-tokens", arguments.longest + 1, "--device", "cpu")
         program.run("export", "--input", checkpoint, "--output", "exported")
-        rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")]
         theirs = answers_of_transformers(folder / "exported", [row["prompt"] for row in rows], arguments.longest + 1)
     right = sum(row["predict"] == row["label"].strip() for row in rows)
     same = sum(row["predict"] == answer for row, answer in zip(rows, theirs))

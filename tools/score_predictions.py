@@ -26,7 +26,7 @@ def fail(text: str) -> None:
 def read_pairs(path: pathlib.Path) -> list[tuple[str, str]]:
     """The prediction and the label of every line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{path}: can't be read ({error}); give the file that llama3d generate --output wrote")
     pairs = []

@@ -227,7 +227,8 @@ std::string CommandLine::resolved() const {
 std::string CommandLine::resolved_json() const {
   ordered_json all = ordered_json::object();
   for (const Entry& entry : entries_) all[entry.name] = value_of(entry);
-  return all.dump();
+  // Bytes that are no UTF-8 are for whoever takes the option to refuse.
+  return all.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 }  // namespace llama3d

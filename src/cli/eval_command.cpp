@@ -37,6 +37,9 @@ int run(MpiSession& session, int argc, char** argv) {
   fail_together(control, [&] {
     outcome = command.line.parse(argc, argv);
     if (outcome == CommandLine::Outcome::help) return;
+    if (command.settings.valid_samples < 0)
+      throw ConfigurationError(
+          fmt::format("--samples {}: must be 0 (all) or more", command.settings.valid_samples));
     check_settings(command.settings);
   });
   const bool leader = control.rank() == 0;

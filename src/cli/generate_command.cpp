@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 
@@ -78,6 +80,7 @@ void check_options(const GenerateCommand& c, int ranks) {
   if (given("data")) {
     if (c.chat) refuse("--chat: --data's records are conversations already; leave it out");
     if (c.output.empty()) refuse("--output: no file for the answers to --data given");
+    ProcessGrid::derive(ranks, c.settings.tp_size, 1, 0);  // throws what is wrong with it
     if (c.max_samples < 0)
       throw ConfigurationError(fmt::format("--max-samples {}: must be 0 (all) or more", c.max_samples));
     return;
@@ -93,9 +96,12 @@ void check_options(const GenerateCommand& c, int ranks) {
 }
 
 std::string read_prompt_file(const std::string& path) {
+  std::error_code ignored;
   std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file)
+  const bool folder = std::filesystem::is_directory(path, ignored);
+  std::string text;
+  if (file && !folder) text.assign(std::istreambuf_iterator<char>(file), {});
+  if (!file || folder)
     throw DataError(fmt::format("--prompt-file {}: no file that can be read; give a text file", path));
   return text;
 }
@@ -153,15 +159,37 @@ struct Texts {
   PromptRecords records;
 };
 
+/// Those whose question takes all of the model's positions count as bad.
+void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, const GenerateCommand& c) {
+  const std::int64_t positions = model_of(c.settings).max_positions;
+  std::int64_t number = 0;
+  std::string first;
+  std::erase_if(all.records, [&](const PromptRecord& record) {
+    ++number;
+    const std::int64_t length = std::ssize(render_chat(record.prompt, tokenizer, true).tokens);
+    if (length < positions) return false;
+    ++all.bad;
+    const std::string text = fmt::format(
+        "{}: record {} takes {} tokens and leaves no room for an answer (the model has positions for {})",
+        c.data, number, length, positions);
+    if (first.empty()) first = text;
+    all.first_bad.push_back(text);
+    return true;
+  });
+  if (number > 0 && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
+}
+
 Texts read_texts(GenerateCommand& c) {
   Texts texts{open_tokenizer(c), {}, {}, {}};
   expect_fitting(*texts.tokenizer, c.settings);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
+  for (const std::uint32_t token : end_tokens(c.settings)) texts.rules.tokens.insert(token);
   if (c.data.empty())
     texts.prompt = prompt_tokens(c, *texts.tokenizer);
   else
     texts.records = read_prompt_records(c.data, c.format, c.max_samples);
+  leave_out_long_records(texts.records, *texts.tokenizer, c);
   return texts;
 }
 
@@ -169,8 +197,9 @@ Texts read_texts(GenerateCommand& c) {
 void stream(const GenerateCommand& command, const Texts& texts, Runtime& runtime) {
   GeneratedText text(*texts.tokenizer, texts.rules);
   const auto show = [](const std::string& piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
+    if (std::fwrite(piece.data(), 1, piece.size(), stdout) != piece.size() || std::fflush(stdout) != 0)
+      throw Error(ExitStatus::failure,
+                  fmt::format("standard output can't be written ({})", std::strerror(errno)));
   };
   const auto append = [&](const GenerationRequest&, std::uint32_t token) {
     const bool ended = text.append(token);

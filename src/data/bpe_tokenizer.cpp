@@ -71,4 +71,16 @@ std::string BpeTokenizer::decode(std::span<const std::uint32_t> tokens) const {
   return text;
 }
 
+std::string BpeTokenizer::transcript(std::span<const std::uint32_t> tokens) const {
+  std::string text;
+  for (const std::uint32_t token : tokens) {
+    const std::string_view name = special_.name_of(token);
+    if (name.empty())
+      text += pairs_.text(token);
+    else
+      text += name;
+  }
+  return text;
+}
+
 }  // namespace llama3d

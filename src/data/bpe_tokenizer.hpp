@@ -25,6 +25,7 @@ class BpeTokenizer final : public Tokenizer {
               const EncodeOptions& options) const override;
   std::size_t last_cut(std::string_view text) const override;
   std::string decode(std::span<const std::uint32_t> tokens) const override;
+  std::string transcript(std::span<const std::uint32_t> tokens) const override;
 
  private:
   void encode_valid(std::string_view text, std::vector<std::uint32_t>& tokens, bool special_tokens) const;

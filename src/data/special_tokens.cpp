@@ -29,4 +29,11 @@ std::optional<SpecialTokens::Place> SpecialTokens::first_in(std::string_view tex
   return std::nullopt;
 }
 
+std::string_view SpecialTokens::name_of(std::uint32_t id) const {
+  std::string_view name;
+  for (const SpecialToken& token : tokens_)
+    if (token.id == id) name = token.name;  // the longest come first
+  return name;
+}
+
 }  // namespace llama3d

@@ -21,6 +21,8 @@ class SpecialTokens {
   explicit SpecialTokens(std::vector<SpecialToken> tokens);
 
   std::optional<std::uint32_t> find(std::string_view name) const;
+  /// The shortest name of the token; empty when it is none of these.
+  std::string_view name_of(std::uint32_t id) const;
 
   struct Place {
     std::size_t begin, length;

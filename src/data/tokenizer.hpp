@@ -50,6 +50,8 @@ class Tokenizer {
   virtual std::size_t last_cut(std::string_view text) const = 0;
   /// The text of the tokens; special tokens vanish.
   virtual std::string decode(std::span<const std::uint32_t> tokens) const = 0;
+  /// The same, but special tokens stand there by their names, where they have one.
+  virtual std::string transcript(std::span<const std::uint32_t> tokens) const { return decode(tokens); }
 };
 
 /// `tokenize --tokenizer`: "bytes", a tokenizer.model or tokenizer.json of Llama 3, or a folder that holds

@@ -60,6 +60,11 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
           fmt::format("--data {}: no token of the samples is a target (its loss mask leaves none); see "
                       "tokenize --loss-on",
                       settings.data));
+    if (!std::isfinite(evaluation.loss))
+      throw NumericsError(
+          fmt::format("--load {}: the loss is not finite; the weights are damaged or diverged, or "
+                      "--precision is too low for them",
+                      settings.load));
   });
   return evaluation;
 }

@@ -1,8 +1,10 @@
 #include "train/generation.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/sha256.hpp"
 #include "train/model_state.hpp"
 #include "train/weight_source.hpp"
 
@@ -31,9 +33,26 @@ InferenceShape shape_of(const GenerationSettings& settings, const ModelConfig& m
   shape.compute = settings.precision;
   shape.sequences =
       std::clamp<std::int64_t>((std::ssize(prompts) + replicas - 1) / replicas, 1, settings.batch_size);
-  shape.capacity = std::min(longest + settings.decoding.max_new_tokens, model.max_positions);
+  shape.capacity = longest + std::min(settings.decoding.max_new_tokens, model.max_positions - longest);
   shape.rows = std::max({longest, shape.sequences, std::min(total, prompt_rows)});
   return shape;
+}
+
+/// Every rank computes on its own copy of the prompts, so all must have the same.
+void expect_same_prompts(const std::vector<std::vector<std::uint32_t>>& prompts, ControlPlane& control) {
+  std::string bytes;
+  for (const auto& prompt : prompts) {
+    bytes += fmt::format("{} ", prompt.size());
+    bytes.append(reinterpret_cast<const char*>(prompt.data()), prompt.size() * sizeof(prompt[0]));
+  }
+  const std::string own = sha256(bytes), first = control.broadcast(own, 0);
+  fail_together(control, [&] {
+    if (own != first)
+      throw DataError(
+          "the prompts are not those of rank 0 (files that differ between nodes, or standard input, which "
+          "only rank 0 "
+          "has?); give every rank the same");
+  });
 }
 
 }  // namespace
@@ -53,6 +72,19 @@ void check_settings(const GenerationSettings& s) {
   check_sampling(s.decoding.sampling);
 }
 
+std::vector<std::uint32_t> end_tokens(const GenerationSettings& settings) {
+  const WeightOrigin origin = open_weights(settings.load)->origin();
+  std::vector<std::uint32_t> tokens;
+  for (const std::string* text : {&origin.token_ids, &origin.generation_config}) {
+    const auto object = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object() || !object.contains("eos_token_id")) continue;
+    const auto& ids = object["eos_token_id"];
+    for (const auto& id : ids.is_array() ? ids : nlohmann::json::array({ids}))
+      if (id.is_number_unsigned()) tokens.push_back(id.get<std::uint32_t>());
+  }
+  return tokens;
+}
+
 ModelConfig model_of(const GenerationSettings& settings) {
   return settings.model.empty() ? open_weights(settings.load)->model() : load_model_config(settings.model);
 }
@@ -60,6 +92,7 @@ ModelConfig model_of(const GenerationSettings& settings) {
 GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
                           Runtime& runtime, const TokenConsumer& consumer) {
   ControlPlane& control = runtime.control;
+  expect_same_prompts(prompts, control);
   std::optional<ProcessGrid> grid;
   std::optional<InferencePlan> plan;
   std::unique_ptr<WeightSource> weights;

@@ -23,8 +23,12 @@ void check_settings(const GenerationSettings& settings);
 /// The model that will generate. Throws as what it reads from does. Not collective.
 ModelConfig model_of(const GenerationSettings& settings);
 
+/// What the folder of the weights, or the one they came from, names as ends of a text.
+std::vector<std::uint32_t> end_tokens(const GenerationSettings& settings);
+
 /// Continues `prompts`, replica r those with number r, r + DP, .... The consumer is called on the first rank
-/// of every replica. Collective; CollectiveErrors as in train().
+/// of every replica. Collective; CollectiveErrors as in train(), and DataError
+/// where a rank has other prompts than rank 0.
 GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
                           Runtime& runtime, const TokenConsumer& consumer);
 

@@ -81,7 +81,7 @@ GenerationReport predict(const GenerationSettings& settings, const std::vector<P
     for (std::size_t i = 0; i < records.size(); ++i) {
       // Keys as LLaMA-Factory orders them.
       nlohmann::ordered_json line;
-      line["prompt"] = replace_invalid_utf8(tokenizer.decode(prompts[i]));
+      line["prompt"] = replace_invalid_utf8(tokenizer.transcript(prompts[i]));
       line["predict"] = answers[i];
       line["label"] = records[i].label;
       file->append(line.dump() + "\n");

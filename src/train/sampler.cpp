@@ -25,6 +25,11 @@ void check_sampling(const SamplingOptions& o) {
   if (!(o.temperature >= 0)) refuse("temperature", o.temperature, "0 (the likeliest token) or more");
   if (o.top_k < 0) refuse("top-k", o.top_k, "0 (all tokens) or more");
   if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top-p", o.top_p, "above 0 and at most 1");
+  if (o.temperature == 0 && (o.top_k != 0 || o.top_p != 1))
+    throw ConfigurationError(
+        "--top-k and --top-p: have no effect at --temperature 0, which always takes the likeliest token; "
+        "give a "
+        "temperature, or leave them out");
 }
 
 void TokenSampler::keep_top_k() {

@@ -5,7 +5,7 @@ import os
 import pathlib
 import subprocess
 
-from jobs import DEADLINE_S, PROGRAM, JobTest, environment, main
+from jobs import DEADLINE_S, PROGRAM, JobTest, Started, environment, main, mpirun
 
 ON_CPU = ["--device", "cpu", "--threads", 1]
 QUESTIONS = [
@@ -144,7 +144,47 @@ class Generate(JobTest):
         self.refused(3, *self.words("--data", "text.txt", "--output", "o"), says=["text.txt"])
         self.refused(
             3, *self.words("--data", "questions.json", "--output", "no/such/folder.jsonl"), says=["no/such/folder"])
+        self.refused(2, *ask, "--top-p", 0.5, says=["--top-p", "--temperature"])
+        self.refused(3, *self.words("--prompt-file", "."), says=["--prompt-file ."])
+        one = self.words("--data", "questions.json", "--output", "o")
+        self.refused(2, *one, "--tp-size", 2, says=["--tp-size 2"])
         self.assertEqual(list(pathlib.Path(self.folder).glob("*.partial")), [])
+
+    def test_ranks_that_ask_different_questions(self):
+        (self.folder / "others.json").write_text(json.dumps(QUESTIONS[:2]))
+        words = [self.words("--data", name, "--output", "apart.jsonl") for name in ("questions.json", "others.json")]
+        command = [*mpirun(1), PROGRAM, *words[0], ":", "-np", "1", PROGRAM, *words[1]]
+        result = Started(command, self.folder, {}).wait()
+        self.assertEqual(result.status, 3, result)
+        self.assertIn("the prompts are not those of rank 0", result.error_lines()[0])
+        self.assertFalse((self.folder / "apart.jsonl").exists())
+
+    def test_a_record_too_long_for_the_model(self):
+        records = [QUESTIONS[0], {"instruction": "x" * 300, "output": "y"}, QUESTIONS[3]]
+        (self.folder / "long.json").write_text(json.dumps(records))
+        result = self.command(*self.words("--data", "long.json", "--output", "long.jsonl", "--max-new-tokens", 2**62))
+        self.assertEqual(result.status, 0, result)
+        self.assertIn("record 2 takes", result.err)
+        lines = [json.loads(line) for line in (self.folder / "long.jsonl").read_text().splitlines()]
+        self.assertEqual([line["predict"] for line in lines], ["Yes.", "No."])
+        (self.folder / "long.json").write_text(json.dumps(records[1:2]))
+        self.refused(3, *self.words("--data", "long.json", "--output", "o"), says=["record 1 takes", "so for all"])
+
+    def test_the_weights_say_where_a_text_ends(self):
+        made = self.command("export", "--input", self.weights, "--output", "model")
+        self.assertEqual(made.status, 0, made)
+        config = json.loads((self.folder / "model/config.json").read_text())
+        (self.folder / "model/config.json").write_text(json.dumps(config | {"eos_token_id": [257, ord(",")]}))
+        words = ["generate", "--load", "model", "--tokenizer", "bytes", *ON_CPU, "--chat", "--system", "Be brief.",
+                 "--prompt", "Count to three."]  # fmt: skip
+        self.assertEqual(self.command(*words).out, "One\n")
+
+    def test_output_that_is_lost(self):
+        with open("/dev/full", "w") as full:
+            command = list(map(str, [PROGRAM, *self.words("--prompt", "x")]))
+            done = subprocess.run(command, cwd=self.folder, env=environment(), stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn(b"standard output", done.stderr)
 
     def test_another_tokenizers_model(self):
         self.write_model("small_vocabulary.json", vocab_size=200)

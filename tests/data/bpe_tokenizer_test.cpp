@@ -162,6 +162,14 @@ BOOST_AUTO_TEST_CASE(invalid_utf8_is_refused_or_replaced) {
 }
 
 // Four times the text in about four times the time: quadratic would be sixteen.
+BOOST_AUTO_TEST_CASE(a_transcript_names_special_tokens) {
+  const auto tokenizer = make_tokenizer(samples + "/tokenizer.model");
+  const std::string text = "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>";
+  const Ids ids = encoded(*tokenizer, text, {.special_tokens = true});
+  BOOST_TEST(tokenizer->transcript(ids) == text);
+  BOOST_TEST(tokenizer->decode(ids) == "user\n\nHi");
+}
+
 BOOST_AUTO_TEST_CASE(long_runs_take_linear_time) {
   const auto tokenizer = make_tokenizer(samples + "/tokenizer.model");
   for (const char* unit :
