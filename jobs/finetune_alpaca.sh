@@ -30,10 +30,10 @@ if [[ -e $WEIGHTS/tokenizer.json || -e $WEIGHTS/tokenizer.model ]]; then : "${TO
 : "${OUTPUT_DIR:=runs/$(basename "${MODEL:-$WEIGHTS}" .json)-$(basename "$DATA" .json)}"
 : "${DEVICE:=auto}"                             # cpu, cuda, auto
 : "${PRECISION:=}"                              # fp32, bf16; empty: bf16 on GPUs
-: "${LLAMA3D:=llama3d}"
+: "${LLAMA3D:=$(command -v llama3d || echo "$jobs/../build/release/bin/llama3d")}"
 
 if [[ -z $TOKENIZER ]]; then
-  echo "finetune_alpaca.sh: no TOKENIZER (and WEIGHTS holds none); name Llama 3's tokenizer.model" >&2
+  echo "finetune_alpaca.sh: no TOKENIZER (and WEIGHTS holds none); name Llama 3's tokenizer.model, a tokenizer.json, or bytes" >&2
   exit 2
 fi
 if [[ -z $PRECISION ]]; then

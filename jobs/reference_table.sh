@@ -21,7 +21,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${DEVICE:=cuda}"
 : "${DATA:=}"                    # token file; empty: the sample text, made here
 : "${OUTPUT_DIR:=runs/reference}"
-: "${LLAMA3D:=llama3d}"
+: "${LLAMA3D:=$(command -v llama3d || echo "$here/../build/release/bin/llama3d")}"
 : "${PYTHON:=/usr/bin/python3}"  # with h5py and matplotlib
 
 if [[ -z $DATA ]]; then

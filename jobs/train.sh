@@ -11,7 +11,7 @@ set -euo pipefail
 if [[ -z $CONFIG ]]; then
   : "${LOAD:=}"                         # checkpoint or Hugging Face folder whose weights to start from; empty: random
   if [[ -z $LOAD ]]; then : "${MODEL:=llama3-tiny}"; fi  # preset, config.json or folder; with LOAD: that of the weights
-  : "${DATA:=runs/data/train.h5}"       # from `llama3d tokenize`
+  : "${DATA:=runs/book.h5}"             # from `llama3d tokenize`
   : "${VALID_DATA:=}"                   # token file, or empty
   : "${OUTPUT_DIR:=runs/$(basename "${MODEL:-$LOAD}" .json)}"
   : "${STEPS:=1000}"
@@ -29,7 +29,7 @@ fi
 : "${RANKS:=1}"                         # processes, one a GPU
 
 # --- the site --------------------------------------------------------------------------------------------------
-: "${LLAMA3D:=llama3d}"               # the program; build/release/bin/llama3d in a build folder
+: "${LLAMA3D:=}"                      # the program; empty: that on PATH, or of this folder's build
 : "${HOSTFILE:=}"                     # lines "name slots=8"; empty: this machine
 : "${RANKS_PER_NODE:=8}"              # with HOSTFILE
 : "${THREADS:=1}"                     # processor cores of a rank
@@ -50,8 +50,11 @@ for name in NCCL_SOCKET_IFNAME NCCL_IB_HCA NCCL_DEBUG OMPI_MCA_btl_tcp_if_includ
   if [[ -n ${!name} ]]; then export "${name?}"; fi
 done
 export OMP_NUM_THREADS=$THREADS
+if [[ -z $LLAMA3D ]]; then
+  LLAMA3D=$(command -v llama3d || echo "$(dirname "${BASH_SOURCE[0]}")/../build/release/bin/llama3d")
+fi
 
-launch=(mpirun -np "$RANKS")
+launch=(mpirun --quiet -np "$RANKS")
 if [[ -n $HOSTFILE ]]; then
   launch+=(--hostfile "$HOSTFILE" --map-by "ppr:$RANKS_PER_NODE:node:PE=$THREADS" --bind-to core)
   # Ranks of other nodes get a login's environment, Open MPI's own variables and what is named here: options of the

@@ -12,8 +12,13 @@ import pathlib
 import sys
 
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # a running job is never disturbed by its reader
-import h5py  # noqa: E402
-import numpy  # noqa: E402
+try:
+    import h5py
+    import numpy
+except ModuleNotFoundError as missing:
+    sys.stderr.write(f"timeline.py: no Python module {missing.name}; tools/install_packages.sh installs it for "
+                     "/usr/bin/python3\n")
+    sys.exit(3)
 
 COMPUTE = "compute"
 COLORS = {"forward": "#4878a8", "backward": "#8cb468", "backward_input": "#8cb468", "backward_weight": "#c8d8a0",

@@ -56,7 +56,9 @@ void check_files(const TrainSettings& settings, const ModelConfig& model, const 
 RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
                    const Kernels& kernels) {
   const RunShape shape = run_shape(settings, world_size);
-  MemoryPlan most = check_fits(shape, kernels, DeviceRoom::of(device));
+  // On CPUs, ranks that are not there yet are taken to be this node's.
+  const DeviceRoom room = DeviceRoom::of(device, device.kind() == "cpu" ? world_size : 1);
+  MemoryPlan most = check_fits(shape, kernels, room);
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
   check_files(settings, shape.model,
               make_checkpoints(settings, shape, batches, *make_local_control_plane(), {}));

@@ -43,7 +43,7 @@ void check_settings(const TrainSettings& s) {
   require(s.steps >= 1, "steps", number(s.steps), "at least 1");
   require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
   require(s.min_learning_rate >= 0 && s.min_learning_rate <= s.learning_rate, "min-learning-rate",
-          s.min_learning_rate, "from 0 to --learning-rate");
+          s.min_learning_rate, "from 0 to --learning-rate (give both)");
   require(s.warmup_steps >= 0, "warmup-steps", number(s.warmup_steps), "0 or more");
   require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
           "from 0 to 1");
