@@ -24,7 +24,8 @@ struct TokenFileInfo {
   std::string tokenizer_hash = {};  ///< SHA-256 of the tokenizer's file; empty: unknown, or it has none
 };
 
-/// Writes `path`.partial and renames it at finish(): a file with its final name is complete.
+/// Writes beside `path` and renames it at finish(): a file with its final name is complete. Of two writers of
+/// one path the last to finish has the name.
 class TokenFileWriter {
  public:
   /// Throws DataError when the file can't be created.

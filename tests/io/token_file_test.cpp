@@ -97,9 +97,37 @@ BOOST_AUTO_TEST_CASE(the_name_appears_only_when_finished) {
     TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", false});
     writer.append_document(std::vector<std::uint32_t>{1, 2, 3});
     BOOST_TEST(!std::filesystem::exists(folder / "a.h5"));
-    BOOST_TEST(std::filesystem::exists(folder / "a.h5.partial"));
+    BOOST_TEST(!std::filesystem::is_empty(folder.path()));
   }
   BOOST_TEST(std::filesystem::is_empty(folder.path()));
+}
+
+BOOST_AUTO_TEST_CASE(two_writers_of_one_path_leave_a_whole_file) {
+  const test::TemporaryFolder folder;
+  const std::vector<std::uint32_t> first(100'000, 1), second(150'000, 2);
+  {
+    TokenFileWriter one(folder / "a.h5", {"bytes", 259, "a test", false});
+    one.append_document(first);
+    TokenFileWriter other(folder / "a.h5", {"bytes", 259, "a test", false});
+    TokenFileWriter unfinished(folder / "a.h5", {"bytes", 259, "a test", false});
+    other.append_document(second);
+    one.append_document(first);
+    for (auto* writer : {&other, &one}) writer->finish();
+  }
+  const TokenFileReader reader(folder / "a.h5");
+  std::vector<std::uint32_t> tokens(200'000);
+  BOOST_REQUIRE(reader.tokens() == 200'000);
+  reader.read(0, tokens);
+  BOOST_CHECK(tokens == std::vector<std::uint32_t>(200'000, 1));
+  const std::filesystem::directory_iterator all(folder.path());
+  BOOST_TEST(std::distance(begin(all), end(all)) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_is_no_output) {
+  const test::TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "a.h5");
+  BOOST_CHECK_EXCEPTION(TokenFileWriter(folder / "a.h5", {"bytes", 259, "a test", false}), DataError,
+                        says({"a.h5", "folder"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_token_outside_the_vocabulary_is_refused) {
