@@ -117,6 +117,13 @@ void check_turns(const Conversation& conversation, std::size_t begin) {
   if (turns % 2 != 0) throw BadRecord("the last message is no answer");
 }
 
+/// What would have to be rendered in a way that is not known here.
+void refuse_filled(const json& object, const char* name, const std::string& owner) {
+  const auto found = object.find(name);
+  if (found != object.end() && !found->empty() && *found != "" && *found != "[]")
+    throw BadRecord(fmt::format("{} has \"{}\", which are not supported", owner, name));
+}
+
 Conversation from_sharegpt(json record) {
   const bool openai = !record.contains("conversations");
   const char* list_name = openai ? "messages" : "conversations";
@@ -124,13 +131,13 @@ Conversation from_sharegpt(json record) {
   if (list == record.end()) throw BadRecord("neither \"conversations\" nor \"messages\"");
   if (!list->is_array())
     throw BadRecord(fmt::format("\"{}\" is a JSON {}, not an array", list_name, list->type_name()));
-  const auto tools = record.find("tools");
-  if (tools != record.end() && !tools->empty() && *tools != "" && *tools != "[]")
-    throw BadRecord("it has \"tools\", which are not supported");
+  refuse_filled(record, "tools", "it");
   Conversation conversation;
   for (json& message : *list) {
     if (!message.is_object())
       throw BadRecord(fmt::format("a message is a JSON {}, not an object", message.type_name()));
+    for (const char* name : {"tool_calls", "function_call"})
+      refuse_filled(message, name, fmt::format("message {}", conversation.size() + 1));
     const bool role_key = message.contains("role");
     const Role role = role_of(text_in(message, role_key ? "role" : "from"));
     conversation.push_back({role, std::move(text_in(message, role_key ? "content" : "value"))});

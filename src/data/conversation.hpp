@@ -44,7 +44,8 @@ struct BadRecord : std::runtime_error {
 ///     `history` go before it, `system` before all.
 ///   sharegpt: after a system message, or the record's "system", questions (human, user, observation, tool,
 ///     ipython) and answers (gpt, assistant, function_call) take turns, answers last. Any other order is a
-///     bad record, and so is one with "tools", which would have to be written into the prompt.
+///     bad record, and so is one with "tools", which would have to be written into the prompt, or a message
+///     with "tool_calls" or a "function_call".
 Conversation parse_conversation(std::string_view record, InputFormat format);
 
 /// The text of a JSON record with a text field. Throws BadRecord.

@@ -63,7 +63,8 @@ BOOST_AUTO_TEST_CASE(sharegpt_records) {
              "system: Be.|user: a|assistant: b|user: c|assistant: f 1|tool: 2|assistant: two|");
   const std::string openai =
       R"({"messages": [{"role": "system", "content": "Own."}, {"role": "user", "content": "a"},
-          {"role": "assistant", "content": "b"}], "system": "Other.", "tools": "[]"})";
+          {"role": "assistant", "content": "b", "tool_calls": [], "function_call": null}],
+          "system": "Other.", "tools": "[]"})";
   BOOST_TEST(sharegpt(openai) == "system: Own.|user: a|assistant: b|");
 }
 
@@ -94,6 +95,12 @@ BOOST_AUTO_TEST_CASE(bad_records_say_why) {
   bad(sharegpt, R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null}]})",
       "JSON null");
   bad(sharegpt, R"({"tools": "[{}]", "messages": []})", "tools");
+  for (const std::string calls : {R"("tool_calls": [{"function": {}}])", R"("function_call": {"name": "f"})"})
+    for (const std::string content : {"null", "\"\"", "\"Let me look.\""})
+      bad(sharegpt,
+          R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": )" + content +
+              ", " + calls + "}]}",
+          "message 2 has \"" + calls.substr(1, calls.find(':') - 2) + "\"");
 }
 
 BOOST_AUTO_TEST_CASE(arrays_and_lines_give_the_same_records) {
