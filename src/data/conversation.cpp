@@ -21,15 +21,10 @@ constexpr std::array formats = {
 };
 
 constexpr std::array roles = {
-    std::pair{"human", Role::user},
-    std::pair{"user", Role::user},
-    std::pair{"gpt", Role::assistant},
-    std::pair{"assistant", Role::assistant},
-    std::pair{"function_call", Role::assistant},
-    std::pair{"observation", Role::tool},
-    std::pair{"tool", Role::tool},
-    std::pair{"ipython", Role::tool},
-    std::pair{"system", Role::system},
+    std::pair{"human", Role::user},       std::pair{"user", Role::user},
+    std::pair{"gpt", Role::assistant},    std::pair{"assistant", Role::assistant},
+    std::pair{"observation", Role::tool}, std::pair{"tool", Role::tool},
+    std::pair{"ipython", Role::tool},     std::pair{"system", Role::system},
 };
 
 json parse_object(std::string_view record) {
@@ -95,10 +90,13 @@ Conversation from_alpaca(json record) {
 
 Role role_of(const std::string& word) {
   const auto found = std::find_if(roles.begin(), roles.end(), [&](const auto& r) { return r.first == word; });
+  if (word == "function_call")
+    throw BadRecord(
+        "a turn of role \"function_call\", which is not supported (it would have to be rewritten)");
   if (found == roles.end())
     throw BadRecord(
         fmt::format("role \"{}\" is unknown; it must be system, human or user, gpt or assistant, "
-                    "function_call, observation or tool",
+                    "observation, tool or ipython",
                     word));
   return found->second;
 }

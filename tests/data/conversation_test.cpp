@@ -56,7 +56,7 @@ BOOST_AUTO_TEST_CASE(alpaca_records) {
 BOOST_AUTO_TEST_CASE(sharegpt_records) {
   const std::string tools =
       R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"},
-          {"from": "human", "value": "c"}, {"from": "function_call", "value": "f 1"},
+          {"from": "human", "value": "c"}, {"from": "gpt", "value": "f 1"},
           {"from": "observation", "value": "2"}, {"from": "gpt", "value": "two"}], "system": "Be."
 })";
   BOOST_TEST(sharegpt(tools) ==
@@ -95,6 +95,9 @@ BOOST_AUTO_TEST_CASE(bad_records_say_why) {
   bad(sharegpt, R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null}]})",
       "JSON null");
   bad(sharegpt, R"({"tools": "[{}]", "messages": []})", "tools");
+  bad(sharegpt,
+      R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]})",
+      "function_call");
   for (const std::string calls : {R"("tool_calls": [{"function": {}}])", R"("function_call": {"name": "f"})"})
     for (const std::string content : {"null", "\"\"", "\"Let me look.\""})
       bad(sharegpt,
