@@ -145,6 +145,7 @@ Conversation from_sharegpt(json record) {
     conversation.insert(conversation.begin(), {Role::system, std::move(system)});
   const bool any_system = !conversation.empty() && conversation.front().role == Role::system;
   check_turns(conversation, any_system ? 1 : 0);
+  if (any_system && conversation.front().content.empty()) conversation.erase(conversation.begin());
   return conversation;
 }
 

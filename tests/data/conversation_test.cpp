@@ -66,6 +66,11 @@ BOOST_AUTO_TEST_CASE(sharegpt_records) {
           {"role": "assistant", "content": "b", "tool_calls": [], "function_call": null}],
           "system": "Other.", "tools": "[]"})";
   BOOST_TEST(sharegpt(openai) == "system: Own.|user: a|assistant: b|");
+  // An empty system message is none, and the record's own is for conversations without one.
+  const std::string empty =
+      R"({"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "a"},
+          {"role": "assistant", "content": "b"}], "system": "Other."})";
+  BOOST_TEST(sharegpt(empty) == "user: a|assistant: b|");
 }
 
 BOOST_AUTO_TEST_CASE(bad_records_say_why) {
