@@ -74,8 +74,9 @@ void add_history(json& record, Conversation& conversation) {
 
 Conversation from_alpaca(json record) {
   Conversation conversation;
-  std::string query = std::move(text_in(record, "instruction"));
   const std::string input = optional_text_in(record, "input");
+  std::string query =
+      input.empty() ? std::move(text_in(record, "instruction")) : optional_text_in(record, "instruction");
   std::string output = std::move(text_in(record, "output"));
   if (std::string system = optional_text_in(record, "system"); !system.empty())
     conversation.push_back({Role::system, std::move(system)});

@@ -46,7 +46,8 @@ BOOST_AUTO_TEST_CASE(alpaca_records) {
   BOOST_TEST(alpaca(R"({"instruction": "Sing.", "input": "", "output": ""})") == "user: Sing.|assistant: |");
   BOOST_TEST(alpaca(R"({"instruction": "Sing.", "input": null, "output": "La", "history": null})") ==
              "user: Sing.|assistant: La|");
-  BOOST_TEST(alpaca(R"({"instruction": "", "input": "1", "output": "2"})") == "user: 1|assistant: 2|");
+  for (const std::string instruction : {R"("instruction": "", )", R"("instruction": null, )", ""})
+    BOOST_TEST(alpaca("{" + instruction + R"("input": "1", "output": "2"})") == "user: 1|assistant: 2|");
   BOOST_TEST(
       alpaca(
           R"({"system": "Be.", "history": [["a", "b"], ["c", "d"]], "instruction": "e", "output": "f"})") ==
@@ -82,6 +83,8 @@ BOOST_AUTO_TEST_CASE(bad_records_say_why) {
   bad(alpaca, "{\"instruction\": \"a", "no valid JSON");
   bad(alpaca, "[1]", "JSON array");
   bad(alpaca, R"({"output": "b"})", "no \"instruction\"");
+  bad(alpaca, R"({"instruction": null, "input": "", "output": "b"})", "\"instruction\" is a JSON null");
+  bad(alpaca, R"({"instruction": 3, "input": "a", "output": "b"})", "\"instruction\" is a JSON number");
   bad(alpaca, R"({"instruction": "a"})", "no \"output\"");
   bad(alpaca, R"({"instruction": "a", "output": 3})", "\"output\" is a JSON number");
   bad(alpaca, R"({"instruction": "a", "output": "b", "history": "x"})", "\"history\"");
