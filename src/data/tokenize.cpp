@@ -191,6 +191,9 @@ void check_options(const TokenizeOptions& options) {
   if (options.cutoff < 0 || options.cutoff == 1)
     throw ConfigurationError(
         fmt::format("--cutoff {}: must be at least 2 tokens, or 0 for no limit", options.cutoff));
+  if (options.threads < 0)
+    throw ConfigurationError(
+        fmt::format("--threads {}: must be at least 1, or 0 for one a core", options.threads));
   for (const auto& path : options.inputs) {
     std::error_code error;
     if (std::filesystem::equivalent(path, options.output, error))
