@@ -110,6 +110,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
   State& s = *state_;
   s.path = path;
   s.info = info;
+  s.info.largest_token = -1;
   LLAMA3D_EXPECT(info.vocabulary_size > 0 && info.vocabulary_size <= 0xffffffffLL, "vocabulary of {} tokens",
                  info.vocabulary_size);
   s.guarded([&] {
@@ -148,6 +149,7 @@ void TokenFileWriter::append_piece(std::span<const std::uint32_t> tokens,
                       "belongs to it",
                       token, s.documents, s.path.string(), s.info.vocabulary_size));
     }
+    s.info.largest_token = std::max<std::int64_t>(s.info.largest_token, token);
   }
   s.guarded([&] {
     const auto reserve = [&] { s.reserve(); };
@@ -185,6 +187,7 @@ void TokenFileWriter::finish() {
     s.token_column->flush(reserve);
     if (s.mask_column) s.mask_column->flush(reserve);
     s.close_columns();
+    if (s.info.largest_token >= 0) write_attribute(s.file.get(), "largest_token", s.info.largest_token);
     check_hdf5(H5Fflush(s.file.get(), H5F_SCOPE_GLOBAL), "flush the file");
     close_file(s.file);
     s.space.finish(size_of_file(s.partial->path()));
