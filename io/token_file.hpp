@@ -25,6 +25,8 @@ struct TokenFileInfo {
   /// Largest id among the tokens; negative: unknown. The writer finds it by itself.
   std::int64_t largest_token = -1;
 
+  bool has_documents = true;  ///< the file says where they begin; else it is one
+
   /// Ids are below this; 0: unknown.
   std::int64_t id_bound() const { return largest_token >= 0 ? largest_token + 1 : vocabulary_size; }
 };

@@ -82,6 +82,7 @@ class LlmqTokens final : public TokenSource {
     mask_ = FlatIntegers(path, mask_at, mask_bytes, 1, false);
     info.tokenizer = "unknown";
     info.created_by = "llm.q";
+    info.has_documents = false;
     documents = {0, static_cast<std::uint64_t>(tokens)};
   }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <set>
@@ -182,7 +183,15 @@ BOOST_AUTO_TEST_CASE(automatic_goes_by_the_mask) {
   const CountingFile plain({5, 5}), masked({5, 5}, true), one({10}, true);
   BOOST_CHECK(resolved(Packing::automatic, plain.reader()) == Packing::stream);
   BOOST_CHECK(resolved(Packing::automatic, masked.reader()) == Packing::documents);
-  BOOST_CHECK(resolved(Packing::automatic, one.reader()) == Packing::stream);
+  BOOST_CHECK(resolved(Packing::automatic, one.reader()) == Packing::documents);
+  const TemporaryFolder folder;
+  std::string llmq(1024 + 4 + 1, '\0');  // a mask, and no word of documents
+  llmq.replace(0, 8, "BIN.TOK\n");
+  const std::int32_t header[] = {2, 4, 1, 259, 1};
+  std::memcpy(llmq.data() + 8, header, sizeof header);
+  const TokenFileReader unknown(folder.write("a.bin", llmq));
+  BOOST_TEST(unknown.info().has_loss_mask);
+  BOOST_CHECK(resolved(Packing::automatic, unknown) == Packing::stream);
   BOOST_CHECK(resolved(Packing::stream, masked.reader()) == Packing::stream);
   for (const char* word : {"auto", "stream", "documents"}) BOOST_TEST(word_of(packing_from(word)) == word);
   BOOST_CHECK_EXCEPTION(packing_from("neat"), ConfigurationError, says({"--packing neat"}));
