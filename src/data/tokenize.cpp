@@ -43,7 +43,7 @@ std::unique_ptr<DocumentInput> open_input(const InputFile& file, const TokenizeO
 }
 
 std::string format_place(const InputFile& file, const EncodedPiece& piece) {
-  return fmt::format("{}:{}: {}", file.path.string(), piece.line, piece.bad);
+  return fmt::format("{}: {}", place_of(file.path, piece.line, piece.record), piece.bad);
 }
 
 /// Good and bad records of a file.

@@ -118,7 +118,7 @@ class Generate(JobTest):
         result = self.command(*self.words("--data", "mixed.json", "--output", "mixed.jsonl"))
         self.assertEqual(result.status, 0, result)
         self.assertIn("1 bad record left out", result.err)
-        self.assertIn("mixed.json:7:", result.err)
+        self.assertIn("mixed.json:7, record 2:", result.err)
         self.assertEqual(len((self.folder / "mixed.jsonl").read_text().splitlines()), 2)
 
     def test_what_is_refused(self):

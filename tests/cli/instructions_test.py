@@ -115,12 +115,12 @@ class Instructions(JobTest):
         result = self.command(*words)
         self.assertEqual(result.status, 0, result)
         self.assertIn("1 conversations, 2 bad records", result.out)
-        self.assertIn("some_bad.json:6: no \"output\"", result.err)
+        self.assertIn("some_bad.json:6, record 2: no \"output\"", result.err)
         self.assertIn("2 bad records were left out", result.err)
         (self.folder / "bad.h5").unlink()
         for more, data, place in (
-            (["--strict"], records, "some_bad.json:6:"),
-            ([], records[1:], "some_bad.json:2:"),
+            (["--strict"], records, "some_bad.json:6, record 2:"),
+            ([], records[1:], "some_bad.json:2, record 1:"),
             ([], [[]], "no known format"),
             (["--format", "sharegpt"], records, "neither"),
             ([], "[1, ", "some_bad.json:1:"),
