@@ -71,6 +71,8 @@ int tokenize_command(int argc, char** argv) {
       if (progress.due()) progress.show(text_of(p));
     });
     progress.clear();
+    if (!s.tokenizer_doubt.empty())
+      fmt::print(stderr, "llama3d: warning: tokenizer {}: {}\n", options.tokenizer, s.tokenizer_doubt);
     show_records(s);
     fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n", output,
                s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)), s.unigram_entropy);

@@ -105,6 +105,7 @@ class Pipeline {
     summary_.tokens = writer_.tokens();
     if (!loss_mask_) summary_.learned_tokens = summary_.tokens;
     summary_.vocabulary_size = tokenizer_->vocabulary_size();
+    summary_.tokenizer_doubt = tokenizer_->doubt();
     summary_.unigram_entropy = entropy(counts_, summary_.tokens);
     writer_.finish();
     return summary_;

@@ -10,6 +10,7 @@ import numpy
 from jobs import PROGRAM, JobTest, Started, main
 
 JOBS = pathlib.Path(__file__).resolve().parents[2] / "jobs"
+TOKENIZERS = JOBS.parent / "tests/data/tokenizer"
 SCRIPT, RECORDS = JOBS / "finetune_alpaca.sh", JOBS / "data" / "instructions.json"
 SEQUENCE = 256
 
@@ -107,6 +108,13 @@ class Instructions(JobTest):
         result = self.job(1, *self.training("wrong", data="llmc.bin"))
         self.assertEqual(result.status, 3, result)
         self.assertIn("truncated", result.error_lines()[0])
+
+    def test_a_tokenizer_of_another_size_is_doubtful(self):
+        for name, doubtful in (("tokenizer.model", True), ("pairs.json", False)):
+            words = ["--tokenizer", TOKENIZERS / name, "--input", RECORDS, "--output", "bpe.h5"]
+            result = self.command("tokenize", *words)
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual("1201 ranks" in result.err, doubtful, result)
 
     def test_bad_records(self):
         records = [{"instruction": "a", "output": "b"}, {"instruction": "a"}, {"instruction": 3, "output": "b"}]
