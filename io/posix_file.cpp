@@ -31,6 +31,7 @@ FileDescriptor open_descriptor(const std::filesystem::path& path, OpenMode mode)
   int flags = O_RDONLY;
   if (mode == OpenMode::read_write) flags = O_RDWR;
   if (mode == OpenMode::create) flags = O_RDWR | O_CREAT | O_TRUNC;
+  if (mode == OpenMode::create_new) flags = O_RDWR | O_CREAT | O_EXCL;
   FileDescriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC, 0666));
   if (!descriptor) throw_errno("cannot open");
   return descriptor;

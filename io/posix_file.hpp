@@ -23,7 +23,12 @@ struct FileDescriptorTraits {
 };
 using FileDescriptor = UniqueHandle<FileDescriptorTraits>;
 
-enum class OpenMode { read, read_write, create };
+enum class OpenMode {
+  read,
+  read_write,
+  create,      ///< emptied where it is there
+  create_new,  ///< refused where it is there
+};
 
 /// All functions throw IoError with the reason the system gives.
 FileDescriptor open_descriptor(const std::filesystem::path& path, OpenMode mode);

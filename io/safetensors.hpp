@@ -58,7 +58,7 @@ struct SafetensorsEntry {
 };
 
 /// Writes one file whose tensors are known beforehand, a tensor or a part at a time in any order, holding
-/// none of them. Writes `path`.partial and renames it at finish(). Throws DataError.
+/// none of them. Writes beside `path` and renames it at finish(). Throws DataError.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<SafetensorsEntry>& entries);

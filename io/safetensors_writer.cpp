@@ -2,8 +2,10 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.hpp"
+#include "io/partial_file.hpp"
 #include "io/posix_file.hpp"
 #include "io/safetensors.hpp"
 
@@ -29,18 +31,16 @@ struct SafetensorsWriter::State {
     std::int64_t begin, bytes, element;
     std::int64_t written = 0;  ///< bytes
   };
-  fs::path path, partial;
-  FileDescriptor descriptor;
+  fs::path path;
+  std::optional<PartialFile> partial;
   std::map<std::string, Place> places;
   std::int64_t data_begin = 0, data_bytes = 0;
-  bool finished = false;
 };
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, const std::vector<SafetensorsEntry>& entries)
     : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.path = path;
-  s.partial = path.string() + ".partial";
   Json header = {{"__metadata__", {{"format", "pt"}}}};  // what Hugging Face's loaders look for
   for (const SafetensorsEntry& entry : entries) {
     LLAMA3D_EXPECT(entry.dtype == DType::fp32 || entry.dtype == DType::bf16, "{} is {}", entry.name,
@@ -60,19 +60,15 @@ SafetensorsWriter::SafetensorsWriter(const fs::path& path, const std::vector<Saf
   const std::uint64_t size = text.size();
   s.data_begin = static_cast<std::int64_t>(8 + size);
   try {
-    s.descriptor = open_descriptor(s.partial, OpenMode::create);
-    write_at(s.descriptor.get(), &size, 8, 0);
-    write_at(s.descriptor.get(), text.data(), text.size(), 8);
+    s.partial.emplace(path);
+    write_at(s.partial->descriptor(), &size, 8, 0);
+    write_at(s.partial->descriptor(), text.data(), text.size(), 8);
   } catch (const IoError& error) {
     fail(path, error.what());
   }
 }
 
-SafetensorsWriter::~SafetensorsWriter() {
-  if (!state_ || state_->finished) return;
-  std::error_code ignored;
-  fs::remove(state_->partial, ignored);
-}
+SafetensorsWriter::~SafetensorsWriter() = default;
 
 void SafetensorsWriter::write(const std::string& name, const void* data) {
   const auto found = state_->places.find(name);
@@ -90,7 +86,8 @@ void SafetensorsWriter::write(const std::string& name, const void* data, std::in
   LLAMA3D_EXPECT(first >= 0 && count >= 0 && begin + bytes <= place.bytes, "elements {} to {} of {}", first,
                  first + count, name);
   try {
-    write_at(s.descriptor.get(), data, static_cast<std::size_t>(bytes), s.data_begin + place.begin + begin);
+    write_at(s.partial->descriptor(), data, static_cast<std::size_t>(bytes),
+             s.data_begin + place.begin + begin);
   } catch (const IoError& error) {
     fail(s.path, error.what());
   }
@@ -103,14 +100,10 @@ void SafetensorsWriter::finish() {
     LLAMA3D_EXPECT(place.written == place.bytes, "{} was not written to {}", name, s.path.string());
   }
   try {
-    sync(s.descriptor.get());
-    s.descriptor.reset();
-    io::rename(s.partial, s.path);
-    sync_directory(s.path.parent_path());
+    s.partial->commit();
   } catch (const IoError& error) {
     fail(s.path, error.what());
   }
-  s.finished = true;
 }
 
 std::int64_t SafetensorsWriter::data_bytes() const {
@@ -123,10 +116,9 @@ void write_safetensors_index(const fs::path& folder, const std::map<std::string,
   const std::string text =
       Json{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", shard_of}}.dump(2) + "\n";
   try {
-    const fs::path partial = path.string() + ".partial";
-    write_file(partial, text.data(), text.size());
-    io::rename(partial, path);
-    sync_directory(folder);
+    PartialFile partial(path);
+    write_at(partial.descriptor(), text.data(), text.size(), 0);
+    partial.commit();
   } catch (const IoError& error) {
     fail(path, error.what());
   }

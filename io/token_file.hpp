@@ -4,7 +4,7 @@
 //   /documents (d + 1) uint64   where each document begins, and n
 //   /loss_mask (n) uint8        optional: 1 where the token is a target
 //   attributes: format "llama3d tokens", version, tokenizer, tokenizer_sha256 (where it has a file),
-//     vocabulary_size, created_by
+//     vocabulary_size, largest_token (optional: where the file has tokens), created_by
 // Those of Megatron-LM, llm.c and llm.q are read as they are; see token_source.hpp.
 
 #include <cstdint>
@@ -22,9 +22,17 @@ struct TokenFileInfo {
   std::string created_by;            ///< program, version and command line
   bool has_loss_mask = false;
   std::string tokenizer_hash = {};  ///< SHA-256 of the tokenizer's file; empty: unknown, or it has none
+  /// Largest id among the tokens; negative: unknown. The writer finds it by itself.
+  std::int64_t largest_token = -1;
+
+  bool has_documents = true;  ///< the file says where they begin; else it is one
+
+  /// Ids are below this; 0: unknown.
+  std::int64_t id_bound() const { return largest_token >= 0 ? largest_token + 1 : vocabulary_size; }
 };
 
-/// Writes `path`.partial and renames it at finish(): a file with its final name is complete.
+/// Writes beside `path` and renames it at finish(): a file with its final name is complete. Of two writers of
+/// one path the last to finish has the name.
 class TokenFileWriter {
  public:
   /// Throws DataError when the file can't be created.

@@ -54,6 +54,12 @@ void Hdf5Tokens::open(const std::filesystem::path& path) {
   info.vocabulary_size = read_integer_attribute(file_.get(), "vocabulary_size");
   if (info.vocabulary_size <= 0)
     throw Hdf5Error(fmt::format("its vocabulary size is {}", info.vocabulary_size));
+  if (has_attribute(file_.get(), "largest_token")) {
+    info.largest_token = read_integer_attribute(file_.get(), "largest_token");
+    if (info.largest_token < 0 || info.largest_token >= info.vocabulary_size)
+      throw Hdf5Error(fmt::format("its largest token is {}, its vocabulary size {}", info.largest_token,
+                                  info.vocabulary_size));
+  }
   for (const char* name : {"tokens", "documents"}) {
     if (!has_link(file_.get(), name)) throw Hdf5Error(fmt::format("/{} is missing", name));
   }

@@ -74,10 +74,7 @@ class LlmqTokens final : public TokenSource {
     expect_version(version, {1, 2});
     if (bytes != 4) throw IoError(fmt::format("its tokens are of {} bytes, not of 4", bytes));
     tokens = header[4];
-    info.vocabulary_size = version >= 2 ? header[5] : 0;
     info.has_loss_mask = version >= 2 && header[6] != 0;
-    if (info.vocabulary_size < 0)
-      throw IoError(fmt::format("its vocabulary size is {}", info.vocabulary_size));
     tokens_ = FlatIntegers(path, header_bytes, tokens, bytes, true);
     const std::int64_t mask_at = header_bytes + tokens * bytes;
     const std::int64_t mask_bytes = info.has_loss_mask ? (tokens + 7) / 8 : 0;
@@ -85,6 +82,7 @@ class LlmqTokens final : public TokenSource {
     mask_ = FlatIntegers(path, mask_at, mask_bytes, 1, false);
     info.tokenizer = "unknown";
     info.created_by = "llm.q";
+    info.has_documents = false;
     documents = {0, static_cast<std::uint64_t>(tokens)};
   }
 

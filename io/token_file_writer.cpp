@@ -1,10 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <system_error>
+#include <optional>
 
 #include "base/error.hpp"
 #include "io/hdf5.hpp"
+#include "io/partial_file.hpp"
 #include "io/token_file.hpp"
 #include "io/token_format.hpp"
 
@@ -65,11 +66,12 @@ constexpr std::int64_t reserve_step = std::int64_t{16} << 20;
 }  // namespace
 
 struct TokenFileWriter::State {
-  std::filesystem::path path, partial;
+  std::filesystem::path path;
   TokenFileInfo info;
   std::int64_t tokens = 0, documents = 0;
   bool failed = false, finished = false;
-  bool in_document = false;  ///< begun by a piece, not ended
+  bool in_document = false;            ///< begun by a piece, not ended
+  std::optional<PartialFile> partial;  // before what is closed first
   Hdf5File file;
   SpaceReserve space;
   std::unique_ptr<Column<std::uint32_t>> token_column;
@@ -107,13 +109,14 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
     : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.path = path;
-  s.partial = path.string() + ".partial";
   s.info = info;
+  s.info.largest_token = -1;
   LLAMA3D_EXPECT(info.vocabulary_size > 0 && info.vocabulary_size <= 0xffffffffLL, "vocabulary of {} tokens",
                  info.vocabulary_size);
   s.guarded([&] {
-    s.file = create_file(s.partial);
-    s.space = SpaceReserve(s.partial);
+    s.partial.emplace(path);
+    s.file = create_file(s.partial->path());
+    s.space = SpaceReserve(s.partial->path());
     s.reserve();
     s.token_column =
         std::make_unique<Column<std::uint32_t>>(s.file.get(), "tokens", H5T_STD_U32LE, unwritten_token);
@@ -132,13 +135,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
   });
 }
 
-TokenFileWriter::~TokenFileWriter() {
-  if (!state_ || state_->finished) return;
-  state_->close_columns();
-  state_->file.reset();
-  std::error_code ignored;
-  std::filesystem::remove(state_->partial, ignored);
-}
+TokenFileWriter::~TokenFileWriter() = default;
 
 void TokenFileWriter::append_piece(std::span<const std::uint32_t> tokens,
                                    std::span<const std::uint8_t> loss_mask) {
@@ -152,6 +149,7 @@ void TokenFileWriter::append_piece(std::span<const std::uint32_t> tokens,
                       "belongs to it",
                       token, s.documents, s.path.string(), s.info.vocabulary_size));
     }
+    s.info.largest_token = std::max<std::int64_t>(s.info.largest_token, token);
   }
   s.guarded([&] {
     const auto reserve = [&] { s.reserve(); };
@@ -189,13 +187,13 @@ void TokenFileWriter::finish() {
     s.token_column->flush(reserve);
     if (s.mask_column) s.mask_column->flush(reserve);
     s.close_columns();
+    if (s.info.largest_token >= 0) write_attribute(s.file.get(), "largest_token", s.info.largest_token);
     check_hdf5(H5Fflush(s.file.get(), H5F_SCOPE_GLOBAL), "flush the file");
     close_file(s.file);
-    s.space.finish(size_of_file(s.partial));
-    TokenFileReader written(s.partial);
+    s.space.finish(size_of_file(s.partial->path()));
+    TokenFileReader written(s.partial->path());
     if (written.tokens() != s.tokens) throw IoError("reading it back finds fewer tokens");
-    io::rename(s.partial, s.path);
-    sync_directory(s.path.parent_path());
+    s.partial->commit();
   });
   s.finished = true;
 }

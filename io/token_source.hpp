@@ -39,7 +39,9 @@ bool is_megatron_file(const std::filesystem::path& path);
 /// (128000), before each document: there documents begin here too, and a file without that token is one
 /// document. llm.q: "BIN.TOK\n", then int32: version 1 or 2, 4 bytes a token, number of tokens, vocabulary
 /// size, whether there is a loss mask (both from version 2 on); tokens (int32) from byte 1024 on, then the
-/// mask, a bit a token, lowest first. It does not say where documents begin: the file is one document.
+/// mask, a bit a token, lowest first. Its script writes a vocabulary size that leaves out the tokens added to
+/// it (Llama 3: 128000, the id of begin of text), so it counts as unknown. It does not say where documents
+/// begin: the file is one document.
 std::unique_ptr<TokenSource> open_llm_tokens(const std::filesystem::path& path);
 bool is_llm_file(const std::filesystem::path& path);
 

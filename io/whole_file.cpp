@@ -1,11 +1,9 @@
 #include "io/whole_file.hpp"
 
-#include <unistd.h>
-
-#include <system_error>
+#include <utility>
 
 #include "base/error.hpp"
-#include "io/posix_file.hpp"
+#include "io/partial_file.hpp"
 
 namespace llama3d {
 namespace {
@@ -21,41 +19,22 @@ void with_file(const std::filesystem::path& path, Step&& step) {
   }
 }
 
-std::filesystem::path folder_of(const std::filesystem::path& path) {
-  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-}
-
 }  // namespace
 
-WholeFileWriter::WholeFileWriter(std::filesystem::path path)
-    : path_(std::move(path)), partial_(path_.string() + ".partial") {
-  with_file(path_, [&] {
-    std::error_code error;
-    if (std::filesystem::is_directory(path_, error)) throw io::IoError("it is a folder");
-    descriptor_ = io::open_descriptor(partial_, io::OpenMode::create).detach();
-  });
+WholeFileWriter::WholeFileWriter(std::filesystem::path path) : path_(std::move(path)) {
+  with_file(path_, [&] { partial_ = std::make_unique<io::PartialFile>(path_); });
 }
 
-WholeFileWriter::~WholeFileWriter() {
-  if (descriptor_ < 0) return;
-  close(descriptor_);
-  std::error_code ignored;
-  std::filesystem::remove(partial_, ignored);
-}
+WholeFileWriter::~WholeFileWriter() = default;
 
 void WholeFileWriter::append(std::string_view text) {
-  with_file(path_, [&] { io::write_at(descriptor_, text.data(), text.size(), size_); });
+  with_file(path_, [&] { io::write_at(partial_->descriptor(), text.data(), text.size(), size_); });
   size_ += static_cast<std::int64_t>(text.size());
 }
 
 void WholeFileWriter::finish() {
-  with_file(path_, [&] {
-    io::sync(descriptor_);
-    io::rename(partial_, path_);
-    io::sync_directory(folder_of(path_));
-  });
-  close(descriptor_);
-  descriptor_ = -1;
+  with_file(path_, [&] { partial_->commit(); });
+  partial_.reset();
 }
 
 }  // namespace llama3d

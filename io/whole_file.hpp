@@ -3,11 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string_view>
 
 namespace llama3d {
+namespace io {
+class PartialFile;
+}
 
-/// Writes `path`.partial and renames it at finish(); without that nothing is left. Throws DataError naming
+/// Writes beside `path` and renames it at finish(); without that nothing is left. Throws DataError naming
 /// file and reason.
 class WholeFileWriter {
  public:
@@ -21,8 +25,8 @@ class WholeFileWriter {
   void finish();
 
  private:
-  std::filesystem::path path_, partial_;
-  int descriptor_ = -1;
+  std::filesystem::path path_;
+  std::unique_ptr<io::PartialFile> partial_;
   std::int64_t size_ = 0;
 };
 

@@ -1,15 +1,14 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 
-#include "base/terminal.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/progress_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "data/chat_template.hpp"
@@ -211,28 +210,6 @@ void stream(const GenerateCommand& command, const Texts& texts, Runtime& runtime
   if (runtime.control.rank() == 0) print_report(report);
 }
 
-/// A line that changes on a terminal, one now and then elsewhere.
-class PredictionDisplay {
- public:
-  void operator()(const PredictionProgress& p) {
-    const auto now = std::chrono::steady_clock::now();
-    const bool due = now - last_ >= (terminal_ ? std::chrono::milliseconds(200) : std::chrono::seconds(30));
-    if (!due) return;
-    last_ = now;
-    const double seconds = std::chrono::duration<double>(now - begin_).count();
-    fmt::print(stderr, "{}{}/{} records, {:.1f} tokens/s{}", terminal_ ? "\r\033[K" : "", p.done, p.total,
-               static_cast<double>(p.new_tokens) / seconds, terminal_ ? "" : "\n");
-    shown_ = true;
-  }
-  void clear() const {
-    if (terminal_ && shown_) fmt::print(stderr, "\r\033[K");
-  }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now(), last_ = begin_;
-  bool terminal_ = stderr_is_terminal(), shown_ = false;
-};
-
 /// Answers the records, to a file.
 void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime) {
   const bool leader = runtime.control.rank() == 0;
@@ -241,11 +218,16 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
     fmt::print(stderr, "warning: {} bad record{} left out, first:\n", all.bad, all.bad == 1 ? "" : "s");
     for (const std::string& bad : all.first_bad) fmt::print(stderr, "  {}\n", bad);
   }
-  PredictionDisplay display;
-  const GenerationReport report = predict(command.settings, all.records, *texts.tokenizer, texts.rules,
-                                          command.output, runtime, std::ref(display));
+  ProgressLine line;
+  const auto show = [&line](const PredictionProgress& p) {
+    if (line.due())
+      line.show(fmt::format("{}/{} records, {:.1f} tokens/s", p.done, p.total,
+                            static_cast<double>(p.new_tokens) / line.seconds()));
+  };
+  const GenerationReport report =
+      predict(command.settings, all.records, *texts.tokenizer, texts.rules, command.output, runtime, show);
   if (!leader) return;
-  display.clear();
+  line.clear();
   print_report(report);
   fmt::print("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n", command.output,
              all.records.size());

@@ -1,20 +1,21 @@
 #include <fmt/format.h>
 
 #include "base/bytes.hpp"
-#include "base/terminal.hpp"
 #include "base/version.hpp"
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
+#include "cli/progress_line.hpp"
 #include "data/tokenize.hpp"
 
 namespace llama3d {
 namespace {
 
-void show(const TokenizeProgress& p) {
-  const int percent = p.bytes_total > 0 ? static_cast<int>(100 * p.bytes_read / p.bytes_total) : 0;
-  fmt::print(stderr, "\r\033[K{:3d}%  {} read, {} documents, {} tokens", percent,
-             format_bytes(static_cast<std::size_t>(p.bytes_read)), p.documents, p.tokens);
+std::string text_of(const TokenizeProgress& p) {
+  const std::string share =
+      p.bytes_total > 0 ? fmt::format("{:3d}%  ", 100 * p.bytes_read / p.bytes_total) : std::string();
+  return fmt::format("{}{} read, {} documents, {} tokens", share,
+                     format_bytes(static_cast<std::size_t>(p.bytes_read)), p.documents, p.tokens);
 }
 
 void show_records(const TokenizeSummary& s) {
@@ -65,10 +66,13 @@ int tokenize_command(int argc, char** argv) {
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());
-    const bool terminal = stderr_is_terminal();
-    const TokenizeSummary s =
-        tokenize_files(options, terminal ? show : std::function<void(const TokenizeProgress&)>());
-    if (terminal) fmt::print(stderr, "\r\033[K");
+    ProgressLine progress;
+    const TokenizeSummary s = tokenize_files(options, [&](const TokenizeProgress& p) {
+      if (progress.due()) progress.show(text_of(p));
+    });
+    progress.clear();
+    if (!s.tokenizer_doubt.empty())
+      fmt::print(stderr, "llama3d: warning: tokenizer {}: {}\n", options.tokenizer, s.tokenizer_doubt);
     show_records(s);
     fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n", output,
                s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)), s.unigram_entropy);

@@ -22,6 +22,7 @@ std::int64_t size_of(const TokenizerDefinition& definition) {
 BpeTokenizer::BpeTokenizer(TokenizerDefinition definition)
     : name_(std::move(definition.name)),
       file_hash_(std::move(definition.file_hash)),
+      doubt_(std::move(definition.doubt)),
       vocabulary_size_(size_of(definition)),
       special_(std::move(definition.special_tokens)),
       pairs_(std::move(definition.vocabulary)) {

@@ -13,6 +13,7 @@ class BpeTokenizer final : public Tokenizer {
   explicit BpeTokenizer(TokenizerDefinition definition);
   std::string name() const override { return name_; }
   std::string file_hash() const override { return file_hash_; }
+  std::string doubt() const override { return doubt_; }
   /// One more than the largest id.
   std::int64_t vocabulary_size() const override { return vocabulary_size_; }
   std::uint32_t begin_of_text() const override { return begin_of_text_; }
@@ -30,7 +31,7 @@ class BpeTokenizer final : public Tokenizer {
  private:
   void encode_valid(std::string_view text, std::vector<std::uint32_t>& tokens, bool special_tokens) const;
 
-  std::string name_, file_hash_;
+  std::string name_, file_hash_, doubt_;
   std::int64_t vocabulary_size_ = 0;
   SpecialTokens special_;
   std::uint32_t begin_of_text_ = 0, end_of_text_ = 0, padding_ = 0;

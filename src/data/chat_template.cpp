@@ -86,7 +86,7 @@ class Template {
     if (!has_tokens())
       return tokenizer_.encode(fmt::format("{}<|{}|>\n", first ? "" : "\n", name_of(role)), tokens);
     tokens.push_back(*start_header_);
-    tokenizer_.encode(name_of(role), tokens);
+    tokenizer_.encode(role == Role::tool ? "ipython" : name_of(role), tokens);
     tokens.push_back(*end_header_);
     tokenizer_.encode("\n\n", tokens);
   }

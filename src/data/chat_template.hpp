@@ -25,9 +25,11 @@ std::string_view word_of(LossOn choice);
 /// What Hugging Face's apply_chat_template makes of Meta's template for Llama 3:
 ///   <|begin_of_text|>, then for each message <|start_header_id|>ROLE<|end_header_id|>, two line feeds, the
 ///   content without the white space around it (as Python's strip), <|eot_id|>; with `generation_prompt` the
-///   header of an answer at the end.
+///   header of an answer at the end. The ROLE of a tool's result is ipython, as in Llama 3.1's template and
+///   in
+/// LLaMA-Factory's for Llama 3.
 /// Llama 3.1's template differs: it puts a system message with "Cutting Knowledge Date" and today's date
-/// before all, and calls the tool's role ipython. It is not rendered: training data would depend on the day.
+/// before all. It is not rendered: training data would depend on the day.
 ///
 /// A tokenizer without these tokens, as the bytes, gets plain text: begin of text, then for each message a
 /// line

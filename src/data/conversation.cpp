@@ -21,15 +21,10 @@ constexpr std::array formats = {
 };
 
 constexpr std::array roles = {
-    std::pair{"human", Role::user},
-    std::pair{"user", Role::user},
-    std::pair{"gpt", Role::assistant},
-    std::pair{"assistant", Role::assistant},
-    std::pair{"function_call", Role::assistant},
-    std::pair{"observation", Role::tool},
-    std::pair{"tool", Role::tool},
-    std::pair{"ipython", Role::tool},
-    std::pair{"system", Role::system},
+    std::pair{"human", Role::user},       std::pair{"user", Role::user},
+    std::pair{"gpt", Role::assistant},    std::pair{"assistant", Role::assistant},
+    std::pair{"observation", Role::tool}, std::pair{"tool", Role::tool},
+    std::pair{"ipython", Role::tool},     std::pair{"system", Role::system},
 };
 
 json parse_object(std::string_view record) {
@@ -79,8 +74,9 @@ void add_history(json& record, Conversation& conversation) {
 
 Conversation from_alpaca(json record) {
   Conversation conversation;
-  std::string query = std::move(text_in(record, "instruction"));
   const std::string input = optional_text_in(record, "input");
+  std::string query =
+      input.empty() ? std::move(text_in(record, "instruction")) : optional_text_in(record, "instruction");
   std::string output = std::move(text_in(record, "output"));
   if (std::string system = optional_text_in(record, "system"); !system.empty())
     conversation.push_back({Role::system, std::move(system)});
@@ -95,10 +91,13 @@ Conversation from_alpaca(json record) {
 
 Role role_of(const std::string& word) {
   const auto found = std::find_if(roles.begin(), roles.end(), [&](const auto& r) { return r.first == word; });
+  if (word == "function_call")
+    throw BadRecord(
+        "a turn of role \"function_call\", which is not supported (it would have to be rewritten)");
   if (found == roles.end())
     throw BadRecord(
         fmt::format("role \"{}\" is unknown; it must be system, human or user, gpt or assistant, "
-                    "function_call, observation or tool",
+                    "observation, tool or ipython",
                     word));
   return found->second;
 }
@@ -117,6 +116,13 @@ void check_turns(const Conversation& conversation, std::size_t begin) {
   if (turns % 2 != 0) throw BadRecord("the last message is no answer");
 }
 
+/// What would have to be rendered in a way that is not known here.
+void refuse_filled(const json& object, const char* name, const std::string& owner) {
+  const auto found = object.find(name);
+  if (found != object.end() && !found->empty() && *found != "" && *found != "[]")
+    throw BadRecord(fmt::format("{} has \"{}\", which are not supported", owner, name));
+}
+
 Conversation from_sharegpt(json record) {
   const bool openai = !record.contains("conversations");
   const char* list_name = openai ? "messages" : "conversations";
@@ -124,13 +130,13 @@ Conversation from_sharegpt(json record) {
   if (list == record.end()) throw BadRecord("neither \"conversations\" nor \"messages\"");
   if (!list->is_array())
     throw BadRecord(fmt::format("\"{}\" is a JSON {}, not an array", list_name, list->type_name()));
-  const auto tools = record.find("tools");
-  if (tools != record.end() && !tools->empty() && *tools != "" && *tools != "[]")
-    throw BadRecord("it has \"tools\", which are not supported");
+  refuse_filled(record, "tools", "it");
   Conversation conversation;
   for (json& message : *list) {
     if (!message.is_object())
       throw BadRecord(fmt::format("a message is a JSON {}, not an object", message.type_name()));
+    for (const char* name : {"tool_calls", "function_call"})
+      refuse_filled(message, name, fmt::format("message {}", conversation.size() + 1));
     const bool role_key = message.contains("role");
     const Role role = role_of(text_in(message, role_key ? "role" : "from"));
     conversation.push_back({role, std::move(text_in(message, role_key ? "content" : "value"))});
@@ -140,6 +146,7 @@ Conversation from_sharegpt(json record) {
     conversation.insert(conversation.begin(), {Role::system, std::move(system)});
   const bool any_system = !conversation.empty() && conversation.front().role == Role::system;
   check_turns(conversation, any_system ? 1 : 0);
+  if (any_system && conversation.front().content.empty()) conversation.erase(conversation.begin());
   return conversation;
 }
 

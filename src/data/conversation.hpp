@@ -40,11 +40,14 @@ struct BadRecord : std::runtime_error {
 };
 
 /// The conversation of a JSON record. Throws BadRecord.
-///   alpaca: the query is instruction and input, a line feed between them where both have text; the pairs of
-///     `history` go before it, `system` before all.
-///   sharegpt: after a system message, or the record's "system", questions (human, user, observation, tool,
-///     ipython) and answers (gpt, assistant, function_call) take turns, answers last. Any other order is a
-///     bad record, and so is one with "tools", which would have to be written into the prompt.
+///   alpaca: the query is instruction and input, a line feed between them where both have text (one with an
+///     input needs no instruction); the pairs of `history` go before it, `system` before all.
+///   sharegpt: after a system message, or else the record's "system" (an empty one is none), questions
+///   (human,
+///     user, observation, tool, ipython) and answers (gpt, assistant) take turns, answers last. Any other
+///     order is a bad record, and so is one with "tools", which would have to be written into the prompt, or
+///     a message with "tool_calls" or a "function_call". So is a turn of the role function_call: its content
+///     is JSON that LLaMA-Factory writes anew in the words of the model's template.
 Conversation parse_conversation(std::string_view record, InputFormat format);
 
 /// The text of a JSON record with a text field. Throws BadRecord.

@@ -29,12 +29,12 @@ void fill_document(BatchRows& batch, std::int64_t begin, std::int64_t end) {
 }
 
 void check_vocabulary(const TokenFileReader& file, std::int64_t vocabulary) {
-  if (file.info().vocabulary_size > vocabulary)
+  if (file.info().id_bound() > vocabulary)
     throw DataError(fmt::format(
         "{} has token ids up to {} (tokenizer {}), but the model's vocabulary is {}; choose a model with "
         "a vocabulary of at least {}, or tokenize again with the model's tokenizer",
-        file.path().string(), file.info().vocabulary_size - 1, file.info().tokenizer, vocabulary,
-        file.info().vocabulary_size));
+        file.path().string(), file.info().id_bound() - 1, file.info().tokenizer, vocabulary,
+        file.info().id_bound()));
 }
 
 }  // namespace
@@ -104,7 +104,8 @@ void Dataset::read_run(std::span<const Stretch> run, std::int64_t row, BatchRows
 }
 
 void Dataset::check_tokens(std::int64_t begin, std::span<const std::uint32_t> tokens) const {
-  if (file_->info().vocabulary_size > 0) return;  // checked against that
+  const std::int64_t known = file_->info().vocabulary_size;
+  if (known > 0 && known <= vocabulary_) return;  // checked against that
   const auto bad = std::find_if(tokens.begin(), tokens.end(), [&](auto id) { return id >= vocabulary_; });
   if (bad != tokens.end())
     throw DataError(fmt::format(

@@ -17,6 +17,11 @@ bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
 }
 
+std::string place_of(const std::filesystem::path& path, std::int64_t line, std::int64_t record) {
+  const std::string place = fmt::format("{}:{}", path.string(), line);
+  return record > 0 ? fmt::format("{}, record {}", place, record) : place;
+}
+
 void check_piece_size(const BufferedFile& file, std::int64_t line, std::size_t bytes, std::size_t most,
                       std::string_view what) {
   if (bytes > most)

@@ -16,6 +16,7 @@ struct RawText {
   std::int64_t line = 0;    ///< of the file, from 1, where it begins
   std::int64_t offset = 0;  ///< in the file, in bytes
   bool begins_document = true, ends_document = true;
+  std::int64_t record = 0;  ///< of an array, from 1, whose elements may share a line; 0: the line says it
 };
 
 class DocumentInput {
@@ -63,6 +64,9 @@ class BufferedFile {
 };
 
 bool is_blank(std::string_view text);
+
+/// For messages: "FILE:LINE", or "FILE:LINE, record 7".
+std::string place_of(const std::filesystem::path& path, std::int64_t line, std::int64_t record);
 
 /// Throws DataError when `bytes` are more than `most`. `what` stands there: "the line".
 void check_piece_size(const BufferedFile& file, std::int64_t line, std::size_t bytes, std::size_t most,

@@ -101,6 +101,7 @@ bool JsonArrayInput::next(RawText& record) {
 void JsonArrayInput::take_element(RawText& record) {
   record = {};
   record.line = line_;
+  record.record = ++records_;
   record.offset = file_.offset();
   ElementEnd end;
   for (;;) {

@@ -38,6 +38,7 @@ class JsonArrayInput final : public DocumentInput {
   BufferedFile file_;
   std::size_t largest_;
   std::int64_t line_ = 1;  ///< of the next byte
+  std::int64_t records_ = 0;
   bool begun_ = false, finished_ = false;
 };
 

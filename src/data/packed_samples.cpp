@@ -54,7 +54,7 @@ class Shelf {
 }  // namespace
 
 PackedSamples::PackedSamples(const TokenFileReader& file, const SampleOptions& options)
-    : offsets_(file.documents()), options_(options) {
+    : offsets_(file.documents()), options_(options), conversations_(file.info().has_loss_mask) {
   const auto documents = static_cast<std::int64_t>(offsets_.size()) - 1;
   const Range range = split_range(documents, options);
   if (documents > 0 && leaves_none_to_train_on(range, options))
@@ -139,7 +139,11 @@ double PackedSamples::efficiency() const {
 std::string PackedSamples::describe() const {
   std::string text = fmt::format("{} documents packed into {} samples of {} tokens, {:.1f}% filled",
                                  documents_.size(), samples(), options_.sequence, 100 * efficiency());
-  if (truncated_ > 0) text += fmt::format("; {} longer documents are cut", truncated_);
+  if (truncated_ > 0)
+    text += fmt::format("; {} longer document{} cut: {}", truncated_, truncated_ == 1 ? " is" : "s are",
+                        conversations_ ? fmt::format("tokenize with --cutoff {} to keep part of every answer",
+                                                     options_.sequence)
+                                       : "--packing stream loses nothing");
   return text;
 }
 

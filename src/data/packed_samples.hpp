@@ -31,6 +31,7 @@ class PackedSamples final : public SampleList {
 
   std::span<const std::uint64_t> offsets_;
   SampleOptions options_;
+  bool conversations_;                   ///< what `tokenize --cutoff` is for
   std::vector<std::int64_t> documents_;  ///< of all samples, one after the other
   std::vector<std::int64_t> begins_;     ///< of each sample in documents_, and their end
   std::int64_t tokens_ = 0, truncated_ = 0;

@@ -39,7 +39,7 @@ PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat
     } catch (const BadRecord& bad) {
       ++result.bad;
       if (result.first_bad.size() < bad_records_shown)
-        result.first_bad.push_back(fmt::format("{}:{}: {}", path.string(), raw.line, bad.what()));
+        result.first_bad.push_back(fmt::format("{}: {}", place_of(path, raw.line, raw.record), bad.what()));
     }
   }
   if (result.records.empty())

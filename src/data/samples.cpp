@@ -26,7 +26,7 @@ std::string_view word_of(Packing packing) {
 
 Packing resolved(Packing packing, const TokenFileReader& file) {
   if (packing != Packing::automatic) return packing;
-  const bool instructions = file.info().has_loss_mask && file.documents().size() > 2;
+  const bool instructions = file.info().has_loss_mask && file.info().has_documents;
   return instructions ? Packing::documents : Packing::stream;
 }
 

@@ -13,7 +13,7 @@
 namespace llama3d {
 
 enum class Packing {
-  automatic,  ///< documents where the file has a loss mask and more than one document, else stream
+  automatic,  ///< documents where the file has a loss mask and says where they begin, else stream
   stream,     ///< samples are cut from the documents, one after the other, wherever they end
   documents,  ///< samples are filled with whole documents
 };

@@ -13,7 +13,7 @@
 namespace llama3d {
 namespace {
 
-constexpr std::size_t special_count = 256;
+constexpr std::size_t llama3_ranks = 128'000, special_count = 256;
 /// Ids that Llama 3 reserves and later versions use, by the names they have there.
 constexpr std::pair<const char*, std::uint32_t> later_names[] = {
     {"<|finetune_right_pad_id|>", 4}, {"<|step_id|>", 5}, {"<|eom_id|>", 8}, {"<|python_tag|>", 10}};
@@ -107,6 +107,9 @@ TokenizerDefinition parse_tiktoken(std::string_view text) {
   for (std::size_t id = 0; id < tokens.size(); ++id)
     if (const std::uint32_t first = index.find(tokens[id]); first != id)
       throw std::runtime_error(fmt::format("ranks {} and {} are the same token", first, id));
+  if (tokens.size() != llama3_ranks)
+    definition.doubt =
+        fmt::format("it has {} ranks, where Llama 3's has {}: cut short?", tokens.size(), llama3_ranks);
   definition.vocabulary.merges = merges_by_id(tokens);
   definition.special_tokens = special_tokens_after(static_cast<std::uint32_t>(tokens.size()));
   return definition;

@@ -43,7 +43,7 @@ std::unique_ptr<DocumentInput> open_input(const InputFile& file, const TokenizeO
 }
 
 std::string format_place(const InputFile& file, const EncodedPiece& piece) {
-  return fmt::format("{}:{}: {}", file.path.string(), piece.line, piece.bad);
+  return fmt::format("{}: {}", place_of(file.path, piece.line, piece.record), piece.bad);
 }
 
 /// Good and bad records of a file.
@@ -105,6 +105,7 @@ class Pipeline {
     summary_.tokens = writer_.tokens();
     if (!loss_mask_) summary_.learned_tokens = summary_.tokens;
     summary_.vocabulary_size = tokenizer_->vocabulary_size();
+    summary_.tokenizer_doubt = tokenizer_->doubt();
     summary_.unigram_entropy = entropy(counts_, summary_.tokens);
     writer_.finish();
     return summary_;
@@ -191,6 +192,9 @@ void check_options(const TokenizeOptions& options) {
   if (options.cutoff < 0 || options.cutoff == 1)
     throw ConfigurationError(
         fmt::format("--cutoff {}: must be at least 2 tokens, or 0 for no limit", options.cutoff));
+  if (options.threads < 0)
+    throw ConfigurationError(
+        fmt::format("--threads {}: must be at least 1, or 0 for one a core", options.threads));
   for (const auto& path : options.inputs) {
     std::error_code error;
     if (std::filesystem::equivalent(path, options.output, error))

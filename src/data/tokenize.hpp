@@ -55,6 +55,7 @@ struct TokenizeSummary {
   std::int64_t tokens = 0;
   std::int64_t learned_tokens = 0;  ///< that are targets
   std::int64_t vocabulary_size = 0;
+  std::string tokenizer_doubt;  ///< Tokenizer::doubt()
   /// -sum p ln p over the frequencies of all tokens written, in nats a token: the loss of a model that knows
   /// how often each token occurs and nothing else. A trained model's loss must be below it.
   double unigram_entropy = 0;

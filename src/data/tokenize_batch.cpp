@@ -36,7 +36,11 @@ class BatchEncoder {
     const auto& [path, format] = files_[piece.file];
     RawText& raw = piece.raw;
     if (format != InputFormat::text || tokenizer_.needs_utf8()) check_utf8(path, raw, options_.invalid_utf8);
-    EncodedPiece result{.file = piece.file, .end = 0, .ends_document = raw.ends_document, .line = raw.line};
+    EncodedPiece result{.file = piece.file,
+                        .end = 0,
+                        .ends_document = raw.ends_document,
+                        .line = raw.line,
+                        .record = raw.record};
     try {
       if (holds_conversations(format))
         add_conversation(parse_conversation(raw.text, format), result);

@@ -29,8 +29,8 @@ struct EncodedPiece {
   std::size_t end;  ///< in the tokens of its batch
   bool ends_document;
   bool truncated = false;
-  std::int64_t line = 0;
-  std::string bad = {};  ///< of a record that can't be used
+  std::int64_t line = 0, record = 0;  ///< as RawText's
+  std::string bad = {};               ///< of a record that can't be used
 };
 
 struct EncodedBatch {

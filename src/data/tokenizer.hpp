@@ -33,6 +33,8 @@ class Tokenizer {
   virtual std::string name() const = 0;
   /// SHA-256 of the tokenizer's file, as sha256sum prints it; empty for one without a file.
   virtual std::string file_hash() const = 0;
+  /// Why it may not be the tokenizer that was meant, for a warning; empty: nothing.
+  virtual std::string doubt() const { return {}; }
   virtual std::int64_t vocabulary_size() const = 0;
   virtual std::uint32_t begin_of_text() const = 0;
   virtual std::uint32_t end_of_text() const = 0;

@@ -16,6 +16,7 @@ struct TokenizerDefinition {
   std::vector<SpecialToken> special_tokens;  ///< begin and end of text among them
   std::string name;                          ///< of the file
   std::string file_hash;                     ///< SHA-256
+  std::string doubt;                         ///< why it may not be what was meant; empty: nothing
 };
 
 /// Reads a file of either kind, told apart by content, or the tokenizer.json or tokenizer.model of a folder.
@@ -23,7 +24,8 @@ struct TokenizerDefinition {
 TokenizerDefinition read_tokenizer_file(const std::filesystem::path& path);
 
 /// A line a token, base64 and rank; the special tokens are those of Llama 3 and 3.1, which the file does not
-/// name. Throws std::runtime_error, as does the next, with what is wrong.
+/// name. A file cut at the end of a line can't be told from a smaller vocabulary: any other number of ranks
+/// than Llama 3's leaves a doubt. Throws std::runtime_error, as does the next, with what is wrong.
 TokenizerDefinition parse_tiktoken(std::string_view text);
 
 /// A byte-level BPE with Llama 3's pre-tokenizer.

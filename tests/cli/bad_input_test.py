@@ -225,6 +225,8 @@ class BadInput(JobTest):
             "invalid_utf8": (CONFIGURATION, ["--invalid-utf8 drop", "error or replace"],
                              ["!", "tokenize", "--invalid-utf8", "drop", "--input", "text.txt",
                               "--output", "made.h5"]),
+            "threads": (CONFIGURATION, ["--threads -3", "at least 1"],
+                        ["!", "tokenize", "--threads", -3, "--input", "text.txt", "--output", "made.h5"]),
             "tokenize": (DATA, ["nothere.txt"], ["!", "tokenize", "--tokenizer", "bytes", "--input", "nothere.txt",
                                                  "--output", "made.h5"]),
         })  # fmt: skip

@@ -10,6 +10,7 @@ import numpy
 from jobs import PROGRAM, JobTest, Started, main
 
 JOBS = pathlib.Path(__file__).resolve().parents[2] / "jobs"
+TOKENIZERS = JOBS.parent / "tests/data/tokenizer"
 SCRIPT, RECORDS = JOBS / "finetune_alpaca.sh", JOBS / "data" / "instructions.json"
 SEQUENCE = 256
 
@@ -108,6 +109,13 @@ class Instructions(JobTest):
         self.assertEqual(result.status, 3, result)
         self.assertIn("truncated", result.error_lines()[0])
 
+    def test_a_tokenizer_of_another_size_is_doubtful(self):
+        for name, doubtful in (("tokenizer.model", True), ("pairs.json", False)):
+            words = ["--tokenizer", TOKENIZERS / name, "--input", RECORDS, "--output", "bpe.h5"]
+            result = self.command("tokenize", *words)
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual("1201 ranks" in result.err, doubtful, result)
+
     def test_bad_records(self):
         records = [{"instruction": "a", "output": "b"}, {"instruction": "a"}, {"instruction": 3, "output": "b"}]
         (self.folder / "some_bad.json").write_text(json.dumps(records, indent=0))
@@ -115,12 +123,12 @@ class Instructions(JobTest):
         result = self.command(*words)
         self.assertEqual(result.status, 0, result)
         self.assertIn("1 conversations, 2 bad records", result.out)
-        self.assertIn("some_bad.json:6: no \"output\"", result.err)
+        self.assertIn("some_bad.json:6, record 2: no \"output\"", result.err)
         self.assertIn("2 bad records were left out", result.err)
         (self.folder / "bad.h5").unlink()
         for more, data, place in (
-            (["--strict"], records, "some_bad.json:6:"),
-            ([], records[1:], "some_bad.json:2:"),
+            (["--strict"], records, "some_bad.json:6, record 2:"),
+            ([], records[1:], "some_bad.json:2, record 1:"),
             ([], [[]], "no known format"),
             (["--format", "sharegpt"], records, "neither"),
             ([], "[1, ", "some_bad.json:1:"),

@@ -195,6 +195,36 @@ BOOST_AUTO_TEST_CASE(a_folder_or_a_file_of_any_name_works) {
   BOOST_TEST(tokenizer->file_hash() == sha256(content(samples + "/pairs.json")));
 }
 
+BOOST_AUTO_TEST_CASE(another_number_of_ranks_than_llama_3s_is_doubtful) {
+  BOOST_TEST(make_tokenizer(samples + "/tokenizer.model")->doubt() ==
+             "it has 1201 ranks, where Llama 3's has 128000: cut short?");
+  BOOST_TEST(make_tokenizer(samples + "/pairs.json")->doubt().empty());
+  // The bytes, all pairs of them, and some with a third.
+  const auto token = [](unsigned rank) {
+    std::vector<unsigned> bytes = {rank};
+    if (rank >= 256) bytes = {(rank - 256) / 256 % 256, rank % 256};
+    if (rank >= 256 + 65536) bytes.push_back(0);
+    return bytes;
+  };
+  const auto base64 = [](const std::vector<unsigned>& bytes) {
+    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    unsigned bits = 0;
+    for (std::size_t i = 0; i < 3; ++i) bits = bits << 8 | (i < bytes.size() ? bytes[i] : 0);
+    std::string text;
+    for (const int shift : {18, 12, 6, 0}) text += digits[bits >> shift & 63];
+    for (std::size_t i = bytes.size(); i < 3; ++i) text[i + 1] = '=';
+    return text;
+  };
+  std::string whole;
+  for (unsigned rank = 0; rank < 128'000; ++rank)
+    whole += base64(token(rank)) + ' ' + std::to_string(rank) + '\n';
+  const TemporaryFolder folder;
+  BOOST_TEST(make_tokenizer(folder.write("whole.model", whole))->doubt().empty());
+  whole.resize(whole.rfind('\n', whole.size() - 2) + 1);
+  BOOST_TEST(make_tokenizer(folder.write("cut.model", whole))->doubt() ==
+             "it has 127999 ranks, where Llama 3's has 128000: cut short?");
+}
+
 BOOST_AUTO_TEST_CASE(damaged_and_foreign_files_are_refused) {
   const TemporaryFolder folder;
   const auto refused = [&](std::string_view text, std::initializer_list<std::string> words) {

@@ -18,7 +18,8 @@ Conversation conversation_of(const nlohmann::json& messages) {
   Conversation conversation;
   for (const auto& message : messages)
     for (const Role role : {Role::system, Role::user, Role::assistant, Role::tool})
-      if (message.at("role") == name_of(role)) conversation.push_back({role, message.at("content")});
+      if (message.at("role") == (role == Role::tool ? "ipython" : name_of(role)))
+        conversation.push_back({role, message.at("content")});
   BOOST_REQUIRE(conversation.size() == messages.size());
   return conversation;
 }
@@ -32,6 +33,7 @@ BOOST_AUTO_TEST_CASE(tokens_and_mask_are_those_of_transformers) {
   std::ifstream file(CHAT_SAMPLES "/golden.json");
   const auto cases = nlohmann::json::parse(file).at("cases");
   BOOST_TEST(cases.size() > 40u);
+  BOOST_TEST(cases.dump().find("\"ipython\"") != std::string::npos);
   for (const auto& golden : cases) {
     const Conversation conversation = conversation_of(golden.at("messages"));
     BOOST_TEST_CONTEXT(golden.at("messages").dump()) {
@@ -70,11 +72,11 @@ BOOST_AUTO_TEST_CASE(without_special_tokens_it_is_plain_text) {
   const Conversation conversation = {{Role::system, "Be brief."},
                                      {Role::user, " Why? \n"},
                                      {Role::assistant, "\tSo."},
-                                     {Role::user, "Ah"},
+                                     {Role::tool, "Ah"},
                                      {Role::assistant, "Yes"}};
   const RenderedChat chat = render_chat(conversation, *bytes, false);
   BOOST_TEST(bytes->decode(chat.tokens) ==
-             "<|system|>\nBe brief.\n<|user|>\nWhy?\n<|assistant|>\nSo.\n<|user|>\nAh\n<|assistant|>\nYes");
+             "<|system|>\nBe brief.\n<|user|>\nWhy?\n<|assistant|>\nSo.\n<|tool|>\nAh\n<|assistant|>\nYes");
   BOOST_TEST(chat.tokens.front() == bytes->begin_of_text());
   BOOST_TEST(chat.tokens.back() == bytes->end_of_text());
   Tokens learned;

@@ -46,7 +46,8 @@ BOOST_AUTO_TEST_CASE(alpaca_records) {
   BOOST_TEST(alpaca(R"({"instruction": "Sing.", "input": "", "output": ""})") == "user: Sing.|assistant: |");
   BOOST_TEST(alpaca(R"({"instruction": "Sing.", "input": null, "output": "La", "history": null})") ==
              "user: Sing.|assistant: La|");
-  BOOST_TEST(alpaca(R"({"instruction": "", "input": "1", "output": "2"})") == "user: 1|assistant: 2|");
+  for (const std::string instruction : {R"("instruction": "", )", R"("instruction": null, )", ""})
+    BOOST_TEST(alpaca("{" + instruction + R"("input": "1", "output": "2"})") == "user: 1|assistant: 2|");
   BOOST_TEST(
       alpaca(
           R"({"system": "Be.", "history": [["a", "b"], ["c", "d"]], "instruction": "e", "output": "f"})") ==
@@ -56,15 +57,21 @@ BOOST_AUTO_TEST_CASE(alpaca_records) {
 BOOST_AUTO_TEST_CASE(sharegpt_records) {
   const std::string tools =
       R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"},
-          {"from": "human", "value": "c"}, {"from": "function_call", "value": "f 1"},
+          {"from": "human", "value": "c"}, {"from": "gpt", "value": "f 1"},
           {"from": "observation", "value": "2"}, {"from": "gpt", "value": "two"}], "system": "Be."
 })";
   BOOST_TEST(sharegpt(tools) ==
              "system: Be.|user: a|assistant: b|user: c|assistant: f 1|tool: 2|assistant: two|");
   const std::string openai =
       R"({"messages": [{"role": "system", "content": "Own."}, {"role": "user", "content": "a"},
-          {"role": "assistant", "content": "b"}], "system": "Other.", "tools": "[]"})";
+          {"role": "assistant", "content": "b", "tool_calls": [], "function_call": null}],
+          "system": "Other.", "tools": "[]"})";
   BOOST_TEST(sharegpt(openai) == "system: Own.|user: a|assistant: b|");
+  // An empty system message is none, and the record's own is for conversations without one.
+  const std::string empty =
+      R"({"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "a"},
+          {"role": "assistant", "content": "b"}], "system": "Other."})";
+  BOOST_TEST(sharegpt(empty) == "user: a|assistant: b|");
 }
 
 BOOST_AUTO_TEST_CASE(bad_records_say_why) {
@@ -76,6 +83,8 @@ BOOST_AUTO_TEST_CASE(bad_records_say_why) {
   bad(alpaca, "{\"instruction\": \"a", "no valid JSON");
   bad(alpaca, "[1]", "JSON array");
   bad(alpaca, R"({"output": "b"})", "no \"instruction\"");
+  bad(alpaca, R"({"instruction": null, "input": "", "output": "b"})", "\"instruction\" is a JSON null");
+  bad(alpaca, R"({"instruction": 3, "input": "a", "output": "b"})", "\"instruction\" is a JSON number");
   bad(alpaca, R"({"instruction": "a"})", "no \"output\"");
   bad(alpaca, R"({"instruction": "a", "output": 3})", "\"output\" is a JSON number");
   bad(alpaca, R"({"instruction": "a", "output": "b", "history": "x"})", "\"history\"");
@@ -94,6 +103,15 @@ BOOST_AUTO_TEST_CASE(bad_records_say_why) {
   bad(sharegpt, R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null}]})",
       "JSON null");
   bad(sharegpt, R"({"tools": "[{}]", "messages": []})", "tools");
+  bad(sharegpt,
+      R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}]})",
+      "function_call");
+  for (const std::string calls : {R"("tool_calls": [{"function": {}}])", R"("function_call": {"name": "f"})"})
+    for (const std::string content : {"null", "\"\"", "\"Let me look.\""})
+      bad(sharegpt,
+          R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": )" + content +
+              ", " + calls + "}]}",
+          "message 2 has \"" + calls.substr(1, calls.find(':') - 2) + "\"");
 }
 
 BOOST_AUTO_TEST_CASE(arrays_and_lines_give_the_same_records) {

@@ -229,9 +229,9 @@ BOOST_AUTO_TEST_CASE(impossible_wishes_are_refused) {
   const auto open = [&](std::int64_t model_vocabulary) {
     return Dataset(TokenFileReader(file.folder / "tokens.h5"), in_order(8), model_vocabulary);
   };
-  BOOST_CHECK_NO_THROW(open(1000));
-  BOOST_CHECK_EXCEPTION(open(999), DataError,
-                        says({"tokens.h5", "up to 999", "counting", "vocabulary is 999"}));
+  // What the file holds counts, not what its tokenizer knows beside.
+  BOOST_CHECK_NO_THROW(open(9));
+  BOOST_CHECK_EXCEPTION(open(8), DataError, says({"tokens.h5", "up to 8", "counting", "vocabulary is 8"}));
   const CountingFile empty({0});
   BOOST_CHECK_EXCEPTION(empty.dataset(in_order(1)), DataError, says({"0 tokens"}));
 }

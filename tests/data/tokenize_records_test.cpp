@@ -30,6 +30,17 @@ BOOST_AUTO_TEST_CASE(bad_records_are_left_out_and_counted) {
   BOOST_TEST(left_nothing());
 }
 
+BOOST_AUTO_TEST_CASE(records_on_one_line_have_numbers) {
+  options.inputs = {folder.write("a.json", R"([{"text": "a"}, {"text": 3}, {"text": "b"}, 4])")};
+  options.format = InputFormat::jsonl;
+  BOOST_TEST(tokenized() == (Texts{"a", "b"}), equal);
+  const std::string file = options.inputs[0].string();
+  BOOST_TEST(
+      summary.first_bad_records == (Texts{file + ":1, record 2: \"text\" is a JSON number, not a string",
+                                          file + ":1, record 4: a JSON number, not an object"}),
+      equal);
+}
+
 BOOST_AUTO_TEST_CASE(conversations_have_a_loss_mask) {
   const std::string alpaca = R"([{"instruction": "Hi", "input": "", "output": "Ho"}, {"instruction": 1},
                                  {"instruction": "A long question", "output": "no"}])";

@@ -215,6 +215,8 @@ BOOST_AUTO_TEST_CASE(nothing_to_do_is_an_error) {
   options.tokenizer = "bytes";
   options.output = options.inputs[0];
   BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"blank.txt", "also an input"}));
+  options.threads = -3;
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--threads -3"}));
   options.output.clear();
   BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--output"}));
 }

@@ -139,6 +139,13 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_that_does_not_fit_leaves_the_earlier_one) {
   BOOST_TEST(CheckpointReader(folder / "step_00000002").verify() == 20 * megabyte);
 }
 
+BOOST_AUTO_TEST_CASE(a_token_file_that_cannot_begin_leaves_nothing) {
+  const test::TemporaryFolder folder;
+  const FileSizeLimit limit(megabyte);
+  BOOST_CHECK_THROW(TokenFileWriter(folder / "a.h5", {"bytes", 259, "a test", false}), DataError);
+  BOOST_TEST(fs::is_empty(folder.path()));
+}
+
 BOOST_AUTO_TEST_CASE(a_token_file_that_does_not_fit_is_no_file) {
   const test::TemporaryFolder folder;
   const std::vector<std::uint32_t> document(100000, 7);

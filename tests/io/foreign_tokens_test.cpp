@@ -195,16 +195,20 @@ BOOST_AUTO_TEST_CASE(llm_q_files) {
   BOOST_TEST(!plain.info().has_loss_mask);
   folder.write("masked.bin", header({2, 4, 11, 261, 1}) + data + "\x0d\x05");
   const TokenFileReader masked(folder / "masked.bin");
-  BOOST_TEST(masked.info().vocabulary_size == 261);
+  BOOST_TEST(masked.info().vocabulary_size == 0);
   std::vector<std::uint8_t> mask(11);
   masked.read_loss_mask(0, mask);
   BOOST_TEST(mask == (std::vector<std::uint8_t>{1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1}), equal);
   mask.resize(2);
   masked.read_loss_mask(7, mask);
   BOOST_TEST(mask == (std::vector<std::uint8_t>{0, 1}), equal);
-  folder.write("small.bin", header({2, 4, 11, 260, 0}) + data);
-  const TokenFileReader small(folder / "small.bin");
-  BOOST_CHECK_EXCEPTION(all_tokens(small), DataError, says({"token 10 is 260", "vocabulary has 260"}));
+  // As tokenize_data.py writes it for Llama 3: the vocabulary without the added tokens.
+  const Tokens llama3 = {128000, 1, 128009};
+  folder.write("llama3.bin", header({2, 4, 3, 128000, 0}) + bytes_of<std::int32_t>(llama3));
+  BOOST_TEST(all_tokens(TokenFileReader(folder / "llama3.bin")) == llama3, equal);
+  folder.write("signed.bin", header({2, 4, 1, 128000, 0}) + one<std::int32_t>(-1));
+  BOOST_CHECK_EXCEPTION(all_tokens(TokenFileReader(folder / "signed.bin")), DataError,
+                        says({"token 0 is -1"}));
 }
 
 BOOST_AUTO_TEST_CASE(damaged_llm_files_are_refused) {

@@ -1,5 +1,6 @@
 #include "io/token_file.hpp"
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <random>
 
@@ -59,6 +60,8 @@ BOOST_AUTO_TEST_CASE(roundtrip_over_several_chunks) {
   BOOST_TEST(reader.info().vocabulary_size == 259);
   BOOST_TEST(reader.info().created_by == "a test");
   BOOST_TEST(reader.info().has_loss_mask);
+  BOOST_TEST(reader.info().largest_token ==
+             static_cast<std::int64_t>(*std::max_element(sample.tokens.begin(), sample.tokens.end())));
   BOOST_TEST(reader.tokens() == std::ssize(sample.tokens));
   BOOST_TEST(reader.documents() == sample.documents, boost::test_tools::per_element());
   std::vector<std::uint32_t> tokens(sample.tokens.size());
@@ -88,7 +91,20 @@ BOOST_AUTO_TEST_CASE(an_empty_file_is_a_file) {
   write_sample(folder / "a.h5", 0, 0, false);
   const TokenFileReader reader(folder / "a.h5");
   BOOST_TEST(reader.tokens() == 0);
+  BOOST_TEST(reader.info().id_bound() == 259);
   BOOST_TEST(reader.documents().size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(the_largest_token_may_be_missing_but_not_wrong) {
+  const test::TemporaryFolder folder;
+  TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", false});
+  for (const std::uint32_t token : {3u, 77u, 5u}) writer.append_document({&token, 1});
+  writer.finish();
+  BOOST_TEST(TokenFileReader(folder / "a.h5").info().id_bound() == 78);
+  io::write_attribute(io::open_file(folder / "a.h5", true).get(), "largest_token", std::int64_t{259});
+  expect_refused(folder / "a.h5", {"largest token is 259"});
+  BOOST_REQUIRE(H5Adelete(io::open_file(folder / "a.h5", true).get(), "largest_token") >= 0);
+  BOOST_TEST(TokenFileReader(folder / "a.h5").info().id_bound() == 259);
 }
 
 BOOST_AUTO_TEST_CASE(the_name_appears_only_when_finished) {
@@ -97,9 +113,37 @@ BOOST_AUTO_TEST_CASE(the_name_appears_only_when_finished) {
     TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", false});
     writer.append_document(std::vector<std::uint32_t>{1, 2, 3});
     BOOST_TEST(!std::filesystem::exists(folder / "a.h5"));
-    BOOST_TEST(std::filesystem::exists(folder / "a.h5.partial"));
+    BOOST_TEST(!std::filesystem::is_empty(folder.path()));
   }
   BOOST_TEST(std::filesystem::is_empty(folder.path()));
+}
+
+BOOST_AUTO_TEST_CASE(two_writers_of_one_path_leave_a_whole_file) {
+  const test::TemporaryFolder folder;
+  const std::vector<std::uint32_t> first(100'000, 1), second(150'000, 2);
+  {
+    TokenFileWriter one(folder / "a.h5", {"bytes", 259, "a test", false});
+    one.append_document(first);
+    TokenFileWriter other(folder / "a.h5", {"bytes", 259, "a test", false});
+    TokenFileWriter unfinished(folder / "a.h5", {"bytes", 259, "a test", false});
+    other.append_document(second);
+    one.append_document(first);
+    for (auto* writer : {&other, &one}) writer->finish();
+  }
+  const TokenFileReader reader(folder / "a.h5");
+  std::vector<std::uint32_t> tokens(200'000);
+  BOOST_REQUIRE(reader.tokens() == 200'000);
+  reader.read(0, tokens);
+  BOOST_CHECK(tokens == std::vector<std::uint32_t>(200'000, 1));
+  const std::filesystem::directory_iterator all(folder.path());
+  BOOST_TEST(std::distance(begin(all), end(all)) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_is_no_output) {
+  const test::TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "a.h5");
+  BOOST_CHECK_EXCEPTION(TokenFileWriter(folder / "a.h5", {"bytes", 259, "a test", false}), DataError,
+                        says({"a.h5", "folder"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_token_outside_the_vocabulary_is_refused) {

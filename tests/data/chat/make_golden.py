@@ -35,7 +35,7 @@ def conversations():
     for _ in range(40):
         made = [message("system", text())] if draw.random() < 0.4 else []
         for _ in range(draw.randrange(1, 5)):
-            made += [message(draw.choice(["user", "user", "tool"]), text()), message("assistant", text())]
+            made += [message(draw.choice(["user", "user", "ipython"]), text()), message("assistant", text())]
         yield made if draw.random() < 0.8 else made[:-1]
 
 
