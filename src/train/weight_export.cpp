@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -11,6 +10,7 @@
 #include "io/whole_folder.hpp"
 #include "mpi/failure.hpp"
 #include "train/tokenizer_files.hpp"
+#include "train/weight_output.hpp"
 #include "train/weight_transfer.hpp"
 
 namespace llama3d {
@@ -18,32 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-[[noreturn]] void refuse_output(const fs::path& output, const std::string& reason, const char* right) {
-  throw ConfigurationError(fmt::format("--output {}: {}; {}", output.string(), reason, right));
-}
-
-void check_output(const ExportOptions& options) {
-  const fs::path& output = options.output;
-  if (output.empty()) refuse_output(output, "no name given", "name the folder to make");
-  std::error_code ignored;
-  if (!fs::exists(output, ignored)) return;
-  if (!fs::is_directory(output, ignored)) refuse_output(output, "a file", "choose another name");
-  if (fs::equivalent(output, options.input, ignored))
-    refuse_output(output, "the same as --input", "choose another name");
-  if (fs::is_empty(output, ignored)) return;
-  if (!fs::exists(output / "config.json", ignored) || !is_safetensors_folder(output))
-    refuse_output(output, "a folder with files, and no model's", "choose another name");
-  if (!options.overwrite) refuse_output(output, "there already", "choose another name, or give --overwrite");
-}
-
-fs::path make_temporary(const fs::path& output) {
-  const fs::path temporary = with_suffix(output, fmt::format(".partial-{}", getpid()).c_str());
-  std::error_code error;
-  fs::create_directories(temporary, error);
-  if (error) refuse_output(output, error.message(), "give a folder that can be made");
-  return temporary;
-}
 
 /// One file's tensors.
 struct Shard {
@@ -171,6 +145,8 @@ void check_export(const ExportOptions& options, WeightSource& source) {
 TransferSummary export_weights(const ExportOptions& options, ControlPlane& control,
                                const ShowProgress& show) {
   std::unique_ptr<WeightSource> source;
+  const WeightOutput output{WeightOutput::Kind::model_folder, options.input, options.output,
+                            options.overwrite};
   std::string temporary;
   fail_together(control, [&] {
     if (options.input.empty())
@@ -178,8 +154,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
     source = open_weights(options.input);
     check_export(options, *source);
     if (control.rank() != 0) return;
-    check_output(options);
-    temporary = make_temporary(options.output).string();
+    temporary = make_temporary(check_output(output)).string();
   });
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
@@ -202,7 +177,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
     fail_together(control, [&] {
       if (control.rank() != 0) return;
       open_weights(temporary)->check(source->model());
-      put_in_place(temporary, options.output);
+      put_in_place(temporary, check_output(output));  // what came into the folder since is no less dear
     });
   } catch (...) {
     std::error_code ignored;

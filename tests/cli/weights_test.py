@@ -1,14 +1,16 @@
 """Weights of Hugging Face folders through the command line: evaluated, trained from, imported and exported."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 
 import h5py
 import numpy
 
-from jobs import JobTest, main
+from jobs import DEADLINE_S, PROGRAM, JobTest, environment, main
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 FOLDERS = ("folder_untied", "folder_tied")
@@ -143,6 +145,86 @@ class Weights(JobTest):
             source = "folder_untied.checkpoint" if command == "export" else "folder_untied"
             self.refused(CONFIGURATION, ["mine"], command, "--input", source, "--output", "mine", "--overwrite")
         self.assertEqual((self.folder / "mine" / "notes").read_text(), "precious")
+
+    def content(self, name):
+        """Every file below, with its bytes."""
+        folder = self.folder / name
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_what_is_replaced_holds_neither_input_nor_other_files(self):
+        sources = {"import": "folder_untied", "export": "folder_untied.checkpoint"}
+        for command, source in sources.items():
+            other = sources["export" if command == "import" else "import"]
+            with self.subTest(command):
+                top = f"{command}_nest"
+                (self.folder / top).mkdir()
+                shutil.copytree(self.folder / source, self.folder / top / "in")
+                (self.folder / f"{top}_link").symlink_to(f"{top}/in")
+                before = self.content(top)
+                for input, output, words in (
+                    (f"{top}/in", top, "holds --input"), (f"{top}_link", f"{top}/", "holds --input"),
+                    (f"{top}/in", f"{top}/in/out", "lies in --input"), (f"{top}_link", f"{top}/in", "the same as"),
+                    (f"{top}/in", f"{top}/none/../in/out", "lies in --input"),
+                ):  # fmt: skip
+                    self.refused(CONFIGURATION, ["--output", output, words], command, "--input", input, "--output",
+                                 output, "--overwrite")  # fmt: skip
+                # Into a folder of the right kind too, that the input was put into.
+                shutil.copytree(self.folder / other, self.folder / top, dirs_exist_ok=True)
+                self.refused(CONFIGURATION, [top, "holds --input"], command, "--input", f"{top}/in", "--output", top,
+                             "--overwrite")  # fmt: skip
+                self.refused(CONFIGURATION, [top, "which is none of"], command, "--input", source, "--output", top,
+                             "--overwrite")  # fmt: skip
+                self.assertLessEqual(before.items(), self.content(top).items())
+
+                made = f"{command}_mixed"
+                words = [command, "--input", source, "--output", made]
+                self.done(*words)
+                (self.folder / made / "notes.txt").write_text("precious")
+                before = self.content(made)
+                self.refused(CONFIGURATION, [made, "notes.txt"], *words, "--overwrite")
+                self.assertEqual(self.content(made), before)
+                (self.folder / made / "notes.txt").rename(self.folder / f"{made}.replaced")
+                self.refused(CONFIGURATION, [made, f"{made}.replaced"], *words, "--overwrite")
+                (self.folder / f"{made}.replaced").unlink()
+                self.done(*words, "--overwrite")
+                self.assertEqual([path.name for path in self.folder.glob(f"{made}*")], [made])
+
+    def run_in(self, folder, *words, first=None):
+        """Without a log in that folder. `first` is done by the process that then becomes the command."""
+        result = subprocess.run([PROGRAM, *words], cwd=folder, env=environment(), capture_output=True, text=True,
+                                timeout=DEADLINE_S, preexec_fn=first)  # fmt: skip
+        self.assertEqual(result.returncode, 0, result)
+
+    def test_leftovers_of_killed_commands_are_not_taken_up(self):
+        def leave():  # as a killed command of the same process id
+            for suffix in ("", f"-{os.getpid()}"):
+                folder = pathlib.Path(f"left.partial{suffix}")
+                folder.mkdir(exist_ok=True)
+                (folder / "model-00009-of-00009.safetensors").write_text("stale")
+
+        for command, source in (("import", "folder_untied"), ("export", "folder_untied.checkpoint")):
+            with self.subTest(command):
+                folder = self.folder / f"leftovers_of_{command}"
+                folder.mkdir()
+                self.run_in(folder, command, "--input", self.folder / source, "--output", "left", first=leave)
+                stale = [path for path in folder.iterdir() if path.name != "left"]
+                self.assertEqual(len(stale), 2, stale)
+                for left in (*stale, folder / "left"):
+                    self.assertEqual((left / "model-00009-of-00009.safetensors").exists(), left in stale)
+
+    def test_output_is_the_folder_one_is_in(self):
+        for command, source in (("import", "folder_untied"), ("export", "folder_untied.checkpoint")):
+            with self.subTest(command):
+                folder = self.folder / "here" / command
+                folder.mkdir(parents=True)
+                for more in ([], ["--overwrite"]):
+                    self.run_in(folder, command, "--input", self.folder / source, "--output", ".", *more)
+                    self.assertIn("config.json" if command == "export" else "checkpoint.h5", self.names(folder))
+        self.assertEqual(self.names(self.folder / "here"), ["export", "import"])
+
+    @staticmethod
+    def names(folder):
+        return sorted(path.name for path in folder.iterdir())
 
     def test_load_and_resume_are_not_mixed_up(self):
         train = ["train", "--data", "golden.h5", "--seq-length", 32, "--device", "cpu", "--output-dir", "refused"]
