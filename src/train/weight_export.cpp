@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.hpp"
 #include "data/tokenizer.hpp"
@@ -100,6 +101,44 @@ Json token_ids(const WeightOrigin& origin, const fs::path& tokenizer) {
   return ids;
 }
 
+/// Those of Llama 3's vocabulary.
+constexpr std::int64_t llama3_vocabulary = 128256, llama3_begin_of_text = 128000;
+/// <|end_of_text|> and <|eot_id|>: training on conversations makes answers end with the second, which the
+/// folder of a model that continues texts does not know as an end.
+constexpr std::int64_t llama3_ends[] = {128001, 128009};
+
+/// The ids in a number, an array of them or null.
+void add_ids(const Json& said, std::set<std::int64_t>& ids) {
+  if (said.is_number_integer()) ids.insert(said.get<std::int64_t>());
+  if (!said.is_array()) return;
+  for (const Json& id : said)
+    if (id.is_number_integer()) ids.insert(id.get<std::int64_t>());
+}
+
+/// Text of generation_config.json; empty: none. `ids` are those of config.json.
+std::string generation_config(const WeightSource& source, const Json& ids, std::vector<std::string>& notes) {
+  const std::string& before = source.origin().generation_config;
+  Json config = before.empty() ? Json::object() : Json::parse(before);
+  if (source.step() == 0 || source.model().vocabulary != llama3_vocabulary)
+    return before.empty() ? before : config.dump(2) + "\n";
+  if (before.empty())
+    // What transformers takes out of config.json where this file is missing.
+    for (const auto& [key, id] : ids.items())
+      if (!id.is_null()) config[key] = id;
+  // With it transformers may take the ids of config.json again.
+  config.erase("_from_model_config");
+  std::set<std::int64_t> ends(std::begin(llama3_ends), std::end(llama3_ends));
+  add_ids(ids["eos_token_id"], ends);
+  add_ids(config.value("eos_token_id", Json()), ends);
+  config["bos_token_id"] = llama3_begin_of_text;
+  config["eos_token_id"] = ends;
+  notes.push_back(
+      fmt::format("generation_config.json: generation ends at any of the ids {}, <|eot_id|> among them, "
+                  "since these weights were trained here",
+                  fmt::join(ends, ", ")));
+  return config.dump(2) + "\n";
+}
+
 /// config.json, generation_config.json, the index and the tokenizer. Returns what a person should know.
 std::vector<std::string> write_companions(const ExportOptions& options, const WeightSource& source,
                                           const std::vector<Shard>& shards, const fs::path& folder) {
@@ -126,10 +165,11 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
       shard_of[tensor.name] = shard.name;
     }
   config["torch_dtype"] = all_bf16 ? "bfloat16" : "float32";
-  config.update(token_ids(origin, tokenizer));
+  const Json ids = token_ids(origin, tokenizer);
+  config.update(ids);
   write_text(folder / "config.json", config.dump(2) + "\n");
-  if (!origin.generation_config.empty())
-    write_text(folder / "generation_config.json", Json::parse(origin.generation_config).dump(2) + "\n");
+  if (const std::string text = generation_config(source, ids, notes); !text.empty())
+    write_text(folder / "generation_config.json", text);
   if (shards.size() > 1) write_safetensors_index(folder, shard_of, bytes);
   return notes;
 }

@@ -50,8 +50,11 @@ struct ExportOptions {
   bool overwrite = false;  ///< `output` may be a model folder, which is replaced when the new one is complete
 };
 
-/// Makes a folder that transformers loads; weight_output.hpp has where. The ranks share the files.
-/// Collective; CollectiveErrors, after which nothing is left of it.
+/// Makes a folder that transformers loads. Its token ids and generation_config.json are those of the folder
+/// that the weights once came from; but where training here made them and the vocabulary is Llama 3's (128256
+/// ids), generation_config.json is written in any case, and 128001 and 128009 end a generation beside what
+/// ended it before: otherwise answers of a model that learnt conversations would not end. weight_output.hpp
+/// has where. The ranks share the files. Collective; CollectiveErrors, after which nothing is left of it.
 TransferSummary export_weights(const ExportOptions& options, ControlPlane& control, const ShowProgress& show);
 
 /// Whole rows of one tensor, as many as make some MiB.

@@ -146,6 +146,43 @@ class Weights(JobTest):
             self.refused(CONFIGURATION, ["mine"], command, "--input", source, "--output", "mine", "--overwrite")
         self.assertEqual((self.folder / "mine" / "notes").read_text(), "precious")
 
+    def test_answers_of_a_model_trained_on_conversations_end(self):
+        self.write_model("llama3.json", vocab_size=128256, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
+        self.train(1, "random", model="llama3.json", steps=1)
+
+        def exported(checkpoint, name):
+            result = self.done("export", "--input", checkpoint, "--output", name)
+            files = [self.folder / name / f"{file}.json" for file in ("config", "generation_config")]
+            return result, *(json.loads(file.read_text()) if file.exists() else None for file in files)
+
+        ends = [128001, 128009]
+        result, config, generation = exported(self.checkpoint("random", 1), "of_random")
+        self.assertIn("128001, 128009", result.err)
+        self.assertIsNone(config["eos_token_id"])
+        self.assertEqual(generation, {"bos_token_id": 128000, "eos_token_id": ends})
+        # Of a folder: what it says stays until it is trained on.
+        for name, eos, said, expected in (
+            ("bare", 128001, None, {"eos_token_id": ends, "pad_token_id": 128004}),
+            ("full", [128001, 128008], {"eos_token_id": 128002, "temperature": 0.6, "_from_model_config": True},
+             {"eos_token_id": [128001, 128002, 128008, 128009], "temperature": 0.6}),
+        ):  # fmt: skip
+            with self.subTest(name):
+                folder = pathlib.Path(shutil.copytree(self.folder / "of_random", self.folder / name))
+                ids = {"bos_token_id": 128000, "eos_token_id": eos, "pad_token_id": 128004}
+                (folder / "config.json").write_text(json.dumps(config | ids))
+                (folder / "generation_config.json").unlink()
+                if said:
+                    (folder / "generation_config.json").write_text(json.dumps(said))
+                self.done("import", "--input", name, "--output", f"{name}.checkpoint")
+                result, after, generation = exported(f"{name}.checkpoint", f"{name}_again")
+                self.assertEqual((after, generation), (config | ids, said))
+                self.assertNotIn("generation_config", result.err)
+                self.train(1, f"{name}_run", "--load", name, model=name, steps=1)
+                result, after, generation = exported(self.checkpoint(f"{name}_run", 1), f"{name}_tuned")
+                self.assertEqual((after, generation), (config | ids, {"bos_token_id": 128000} | expected))
+                self.assertIn("<|eot_id|>", result.err)
+
     def content(self, name):
         """Every file below, with its bytes."""
         folder = self.folder / name
