@@ -101,6 +101,21 @@ Json token_ids(const WeightOrigin& origin, const fs::path& tokenizer) {
   return ids;
 }
 
+/// A tokenizer that was named, and not the one that the weights came with, may be another model's.
+void compare_sizes(const fs::path& tokenizer, const ModelConfig& model, std::vector<std::string>& notes) {
+  try {
+    const std::int64_t tokens = make_tokenizer(tokenizer.string())->vocabulary_size();
+    if (tokens > model.vocabulary)
+      notes.push_back(
+          fmt::format("warning: the tokenizer {} has {} tokens, the model {}: it can't take those above",
+                      tokenizer.string(), tokens, model.vocabulary));
+  } catch (const Error& error) {
+    // It may be of a kind that transformers reads and llama3d does not.
+    notes.push_back(
+        fmt::format("the tokenizer's tokens could not be compared with the model's: {}", error.what()));
+  }
+}
+
 /// Those of Llama 3's vocabulary.
 constexpr std::int64_t llama3_vocabulary = 128256, llama3_begin_of_text = 128000;
 /// <|end_of_text|> and <|eot_id|>: training on conversations makes answers end with the second, which the
@@ -154,6 +169,7 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
     notes.push_back(fmt::format("tokenizer: {} from {}",
                                 fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),
                                 tokenizer.string()));
+  if (!options.tokenizer.empty()) compare_sizes(options.tokenizer, source.model(), notes);
   Json config = Json::parse(to_json(source.model()));
   bool all_bf16 = true;
   std::int64_t bytes = 0;
@@ -177,6 +193,13 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
 void check_export(const ExportOptions& options, WeightSource& source) {
   if (options.shard_bytes < 1)
     throw ConfigurationError(fmt::format("--shard-size {}: must be at least 1 byte", options.shard_bytes));
+  const fs::path& tokenizer = options.tokenizer;
+  const char* right = "name a tokenizer.model, a tokenizer.json or a folder with one, or leave it out";
+  if (tokenizer == "bytes")
+    throw ConfigurationError(fmt::format("--tokenizer bytes: it has no file to copy; {}", right));
+  if (std::error_code ignored; !tokenizer.empty() && !fs::exists(tokenizer, ignored))
+    throw ConfigurationError(
+        fmt::format("--tokenizer {}: there is no such file or folder; {}", tokenizer.string(), right));
   source.check(source.model());
 }
 

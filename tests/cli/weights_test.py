@@ -1,5 +1,6 @@
 """Weights of Hugging Face folders through the command line: evaluated, trained from, imported and exported."""
 
+import base64
 import json
 import os
 import pathlib
@@ -183,6 +184,15 @@ class Weights(JobTest):
                 self.assertEqual((after, generation), (config | ids, {"bos_token_id": 128000} | expected))
                 self.assertIn("<|eot_id|>", result.err)
 
+    def test_a_tokenizer_of_another_size_is_noted(self):
+        tokens = [bytes([byte]) for byte in range(256)] + [bytes([97, byte]) for byte in range(98, 123)]
+        lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
+        (self.folder / "large.model").write_text("\n".join(lines) + "\n")
+        words = ["export", "--input", "folder_untied.checkpoint", "--output"]
+        result = self.done(*words, "noted", "--tokenizer", "large.model")
+        self.assertRegex(result.err, r"warning: the tokenizer large.model has \d+ tokens, the model 259")
+        self.assertNotIn("warning", self.done(*words, "not_noted").err)
+
     def content(self, name):
         """Every file below, with its bytes."""
         folder = self.folder / name
@@ -231,6 +241,7 @@ class Weights(JobTest):
         result = subprocess.run([PROGRAM, *words], cwd=folder, env=environment(), capture_output=True, text=True,
                                 timeout=DEADLINE_S, preexec_fn=first)  # fmt: skip
         self.assertEqual(result.returncode, 0, result)
+        return result
 
     def test_leftovers_of_killed_commands_are_not_taken_up(self):
         def leave():  # as a killed command of the same process id
@@ -255,7 +266,8 @@ class Weights(JobTest):
                 folder = self.folder / "here" / command
                 folder.mkdir(parents=True)
                 for more in ([], ["--overwrite"]):
-                    self.run_in(folder, command, "--input", self.folder / source, "--output", ".", *more)
+                    result = self.run_in(folder, command, "--input", self.folder / source, "--output", ".", *more)
+                    self.assertIn("enter it anew", result.stderr)
                     self.assertIn("config.json" if command == "export" else "checkpoint.h5", self.names(folder))
         self.assertEqual(self.names(self.folder / "here"), ["export", "import"])
 
@@ -316,6 +328,8 @@ class Weights(JobTest):
         for option, value in (("--shard-size", "five"), ("--shard-size", "-5GB"), ("--dtype", "fp8")):
             self.refused(CONFIGURATION, [option, value], *export, f"{option}={value}")
         self.refused(DATA, ["folder_tied", "no tokenizer"], *export, "--tokenizer", "folder_tied")
+        self.refused(CONFIGURATION, ["--tokenizer bytes", "no file to copy"], *export, "--tokenizer", "bytes")
+        self.refused(CONFIGURATION, ["--tokenizer nothere", "no such file"], *export, "--tokenizer", "nothere")
         self.refused(CONFIGURATION, ["--output"], *export[:3])
         self.refused(CONFIGURATION, ["--input"], "import", "--output", "options")
         self.assertEqual(list(self.folder.glob("options*")), [])
