@@ -54,6 +54,9 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
   fmt::print("{}: {} tensors, {} in {} file{}\n", output, summary.tensors,
              format_bytes(static_cast<std::size_t>(summary.bytes)), summary.files,
              summary.files == 1 ? "" : "s");
+  std::error_code gone;
+  if (std::filesystem::current_path(gone).empty())
+    fmt::print(stderr, "{} took the place of the folder you are in: enter it anew\n", output);
   return 0;
 }
 

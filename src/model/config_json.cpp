@@ -186,6 +186,10 @@ void parse_sizes(const Section& root, ModelConfig& config) {
   config.hidden = root.size("hidden_size");
   config.feed_forward = root.size("intermediate_size");
   config.layers = root.size("num_hidden_layers");
+  // Every layer costs memory before its weights are looked for: names and shapes of its tensors.
+  constexpr std::int64_t most_layers = 10'000;
+  if (config.layers > most_layers)
+    root.refuse("num_hidden_layers", config.layers, fmt::format("at most {}", most_layers));
   config.query_heads = root.size("num_attention_heads");
   config.key_value_heads = root.size("num_key_value_heads", config.query_heads);
   config.max_positions = root.size("max_position_embeddings", 2048);

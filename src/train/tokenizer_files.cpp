@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.hpp"
@@ -42,6 +43,11 @@ bool has_tokenizer(const fs::path& folder) {
   for (const char* name : vocabularies)
     if (fs::exists(folder / name, ignored)) return true;
   return false;
+}
+
+bool is_tokenizer_file(std::string_view name) {
+  return std::find(vocabularies.begin(), vocabularies.end(), name) != vocabularies.end() ||
+         std::find(companions.begin(), companions.end(), name) != companions.end();
 }
 
 std::vector<std::string> copy_tokenizer_files(const fs::path& from, const fs::path& to) {

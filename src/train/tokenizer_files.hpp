@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llama3d {
@@ -14,5 +15,7 @@ std::vector<std::string> copy_tokenizer_files(const std::filesystem::path& from,
 
 /// Whether the folder holds a tokenizer.
 bool has_tokenizer(const std::filesystem::path& folder);
+/// Whether copy_tokenizer_files() makes files of this name.
+bool is_tokenizer_file(std::string_view name);
 
 }  // namespace llama3d

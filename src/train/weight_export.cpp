@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.hpp"
 #include "data/tokenizer.hpp"
@@ -11,6 +11,7 @@
 #include "io/whole_folder.hpp"
 #include "mpi/failure.hpp"
 #include "train/tokenizer_files.hpp"
+#include "train/weight_output.hpp"
 #include "train/weight_transfer.hpp"
 
 namespace llama3d {
@@ -18,32 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-[[noreturn]] void refuse_output(const fs::path& output, const std::string& reason, const char* right) {
-  throw ConfigurationError(fmt::format("--output {}: {}; {}", output.string(), reason, right));
-}
-
-void check_output(const ExportOptions& options) {
-  const fs::path& output = options.output;
-  if (output.empty()) refuse_output(output, "no name given", "name the folder to make");
-  std::error_code ignored;
-  if (!fs::exists(output, ignored)) return;
-  if (!fs::is_directory(output, ignored)) refuse_output(output, "a file", "choose another name");
-  if (fs::equivalent(output, options.input, ignored))
-    refuse_output(output, "the same as --input", "choose another name");
-  if (fs::is_empty(output, ignored)) return;
-  if (!fs::exists(output / "config.json", ignored) || !is_safetensors_folder(output))
-    refuse_output(output, "a folder with files, and no model's", "choose another name");
-  if (!options.overwrite) refuse_output(output, "there already", "choose another name, or give --overwrite");
-}
-
-fs::path make_temporary(const fs::path& output) {
-  const fs::path temporary = with_suffix(output, fmt::format(".partial-{}", getpid()).c_str());
-  std::error_code error;
-  fs::create_directories(temporary, error);
-  if (error) refuse_output(output, error.message(), "give a folder that can be made");
-  return temporary;
-}
 
 /// One file's tensors.
 struct Shard {
@@ -126,6 +101,59 @@ Json token_ids(const WeightOrigin& origin, const fs::path& tokenizer) {
   return ids;
 }
 
+/// A tokenizer that was named, and not the one that the weights came with, may be another model's.
+void compare_sizes(const fs::path& tokenizer, const ModelConfig& model, std::vector<std::string>& notes) {
+  try {
+    const std::int64_t tokens = make_tokenizer(tokenizer.string())->vocabulary_size();
+    if (tokens > model.vocabulary)
+      notes.push_back(
+          fmt::format("warning: the tokenizer {} has {} tokens, the model {}: it can't take those above",
+                      tokenizer.string(), tokens, model.vocabulary));
+  } catch (const Error& error) {
+    // It may be of a kind that transformers reads and llama3d does not.
+    notes.push_back(
+        fmt::format("the tokenizer's tokens could not be compared with the model's: {}", error.what()));
+  }
+}
+
+/// Those of Llama 3's vocabulary.
+constexpr std::int64_t llama3_vocabulary = 128256, llama3_begin_of_text = 128000;
+/// <|end_of_text|> and <|eot_id|>: training on conversations makes answers end with the second, which the
+/// folder of a model that continues texts does not know as an end.
+constexpr std::int64_t llama3_ends[] = {128001, 128009};
+
+/// The ids in a number, an array of them or null.
+void add_ids(const Json& said, std::set<std::int64_t>& ids) {
+  if (said.is_number_integer()) ids.insert(said.get<std::int64_t>());
+  if (!said.is_array()) return;
+  for (const Json& id : said)
+    if (id.is_number_integer()) ids.insert(id.get<std::int64_t>());
+}
+
+/// Text of generation_config.json; empty: none. `ids` are those of config.json.
+std::string generation_config(const WeightSource& source, const Json& ids, std::vector<std::string>& notes) {
+  const std::string& before = source.origin().generation_config;
+  Json config = before.empty() ? Json::object() : Json::parse(before);
+  if (source.step() == 0 || source.model().vocabulary != llama3_vocabulary)
+    return before.empty() ? before : config.dump(2) + "\n";
+  if (before.empty())
+    // What transformers takes out of config.json where this file is missing.
+    for (const auto& [key, id] : ids.items())
+      if (!id.is_null()) config[key] = id;
+  // With it transformers may take the ids of config.json again.
+  config.erase("_from_model_config");
+  std::set<std::int64_t> ends(std::begin(llama3_ends), std::end(llama3_ends));
+  add_ids(ids["eos_token_id"], ends);
+  add_ids(config.value("eos_token_id", Json()), ends);
+  config["bos_token_id"] = llama3_begin_of_text;
+  config["eos_token_id"] = ends;
+  notes.push_back(
+      fmt::format("generation_config.json: generation ends at any of the ids {}, <|eot_id|> among them, "
+                  "since these weights were trained here",
+                  fmt::join(ends, ", ")));
+  return config.dump(2) + "\n";
+}
+
 /// config.json, generation_config.json, the index and the tokenizer. Returns what a person should know.
 std::vector<std::string> write_companions(const ExportOptions& options, const WeightSource& source,
                                           const std::vector<Shard>& shards, const fs::path& folder) {
@@ -141,6 +169,7 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
     notes.push_back(fmt::format("tokenizer: {} from {}",
                                 fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),
                                 tokenizer.string()));
+  if (!options.tokenizer.empty()) compare_sizes(options.tokenizer, source.model(), notes);
   Json config = Json::parse(to_json(source.model()));
   bool all_bf16 = true;
   std::int64_t bytes = 0;
@@ -152,10 +181,11 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
       shard_of[tensor.name] = shard.name;
     }
   config["torch_dtype"] = all_bf16 ? "bfloat16" : "float32";
-  config.update(token_ids(origin, tokenizer));
+  const Json ids = token_ids(origin, tokenizer);
+  config.update(ids);
   write_text(folder / "config.json", config.dump(2) + "\n");
-  if (!origin.generation_config.empty())
-    write_text(folder / "generation_config.json", Json::parse(origin.generation_config).dump(2) + "\n");
+  if (const std::string text = generation_config(source, ids, notes); !text.empty())
+    write_text(folder / "generation_config.json", text);
   if (shards.size() > 1) write_safetensors_index(folder, shard_of, bytes);
   return notes;
 }
@@ -163,6 +193,13 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
 void check_export(const ExportOptions& options, WeightSource& source) {
   if (options.shard_bytes < 1)
     throw ConfigurationError(fmt::format("--shard-size {}: must be at least 1 byte", options.shard_bytes));
+  const fs::path& tokenizer = options.tokenizer;
+  const char* right = "name a tokenizer.model, a tokenizer.json or a folder with one, or leave it out";
+  if (tokenizer == "bytes")
+    throw ConfigurationError(fmt::format("--tokenizer bytes: it has no file to copy; {}", right));
+  if (std::error_code ignored; !tokenizer.empty() && !fs::exists(tokenizer, ignored))
+    throw ConfigurationError(
+        fmt::format("--tokenizer {}: there is no such file or folder; {}", tokenizer.string(), right));
   source.check(source.model());
 }
 
@@ -171,6 +208,8 @@ void check_export(const ExportOptions& options, WeightSource& source) {
 TransferSummary export_weights(const ExportOptions& options, ControlPlane& control,
                                const ShowProgress& show) {
   std::unique_ptr<WeightSource> source;
+  const WeightOutput output{WeightOutput::Kind::model_folder, options.input, options.output,
+                            options.overwrite};
   std::string temporary;
   fail_together(control, [&] {
     if (options.input.empty())
@@ -178,8 +217,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
     source = open_weights(options.input);
     check_export(options, *source);
     if (control.rank() != 0) return;
-    check_output(options);
-    temporary = make_temporary(options.output).string();
+    temporary = make_temporary(check_output(output)).string();
   });
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
@@ -202,7 +240,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
     fail_together(control, [&] {
       if (control.rank() != 0) return;
       open_weights(temporary)->check(source->model());
-      put_in_place(temporary, options.output);
+      put_in_place(temporary, check_output(output));  // what came into the folder since is no less dear
     });
   } catch (...) {
     std::error_code ignored;

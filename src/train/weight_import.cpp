@@ -5,28 +5,14 @@
 #include "base/error.hpp"
 #include "base/version.hpp"
 #include "io/checkpoint_file.hpp"
-#include "io/whole_folder.hpp"
 #include "mpi/failure.hpp"
+#include "train/weight_output.hpp"
 #include "train/weight_transfer.hpp"
 
 namespace llama3d {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void refuse_output(const fs::path& output, const std::string& reason, const char* right) {
-  throw ConfigurationError(fmt::format("--output {}: {}; {}", output.string(), reason, right));
-}
-
-void check_output(const ImportOptions& options) {
-  const fs::path& output = options.output;
-  if (output.empty()) refuse_output(output, "no name given", "name the checkpoint to make");
-  std::error_code ignored;
-  if (!fs::exists(output, ignored)) return;
-  if (!fs::exists(output / "checkpoint.h5", ignored))
-    refuse_output(output, "there already, and no checkpoint", "choose another name");
-  if (!options.overwrite) refuse_output(output, "there already", "choose another name, or give --overwrite");
-}
 
 std::unique_ptr<WeightSource> open_input(const fs::path& input) {
   if (input.empty()) throw ConfigurationError("--input: no folder given; name a Hugging Face folder");
@@ -87,12 +73,12 @@ std::string write_rank_file(const WeightSource& source, const std::vector<Weight
 TransferSummary import_weights(const ImportOptions& options, ControlPlane& control,
                                const ShowProgress& show) {
   std::unique_ptr<WeightSource> source;
+  const WeightOutput output{WeightOutput::Kind::checkpoint, options.input, options.output, options.overwrite};
   std::string temporary;
   fail_together(control, [&] {
     source = open_input(options.input);
     if (control.rank() != 0) return;
-    check_output(options);
-    temporary = begin_checkpoint(options.output).string();
+    temporary = make_temporary(check_output(output)).string();
   });
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
@@ -103,7 +89,7 @@ TransferSummary import_weights(const ImportOptions& options, ControlPlane& contr
     fail_together(control, [&] {
       if (control.rank() != 0) return;
       write_global_view(temporary, manifests, attributes_of(*source));
-      commit_checkpoint(temporary, options.output);
+      commit_checkpoint(temporary, check_output(output));  // what came into the folder since is no less dear
     });
   } catch (...) {
     std::error_code ignored;

@@ -29,6 +29,7 @@ class CheckpointWeights : public WeightSource {
       const auto attributes = nlohmann::json::parse(reader_.attributes());
       model_ = parse_model_config(attributes.at("model_config").get<std::string>(), folder.string());
       sequence_ = attributes.value("sequence", std::int64_t{0});
+      step_ = attributes.value("step", std::int64_t{0});
       if (attributes.contains("huggingface"))
         origin_ = WeightOrigin::parse(attributes["huggingface"].dump(), folder.string());
     } catch (const nlohmann::json::exception& error) {

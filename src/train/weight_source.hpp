@@ -36,6 +36,8 @@ class WeightSource {
   const ModelConfig& model() const { return model_; }
   /// Tokens of a sequence in training; 0: unknown.
   std::int64_t sequence() const { return sequence_; }
+  /// Of the training here that made the weights; 0: they are as the origin had them.
+  std::int64_t step() const { return step_; }
   const WeightOrigin& origin() const { return origin_; }
   virtual bool is_checkpoint() const = 0;
 
@@ -59,6 +61,7 @@ class WeightSource {
   std::filesystem::path folder_;
   ModelConfig model_;
   std::int64_t sequence_ = 0;
+  std::int64_t step_ = 0;
   WeightOrigin origin_;
   std::vector<WeightTensor> tensors_;  ///< in name order
   std::vector<std::string> unusable_;  ///< names of tensors whose type can't be read

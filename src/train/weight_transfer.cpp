@@ -51,10 +51,4 @@ std::vector<WeightTensor> tensors_to_write(const WeightSource& source, WeightDTy
   return tensors;
 }
 
-std::filesystem::path full_name(const std::filesystem::path& folder) {
-  if (folder.empty()) return folder;
-  const auto name = std::filesystem::absolute(folder).lexically_normal();
-  return name.has_filename() ? name : name.parent_path();
-}
-
 }  // namespace llama3d

@@ -37,8 +37,8 @@ struct ImportOptions {
   bool overwrite = false;  ///< `output` may be a checkpoint, which is replaced when the new one is complete
 };
 
-/// Makes a checkpoint that holds weights only. The ranks share the work by bytes. Collective;
-/// CollectiveErrors, after which nothing is left of it.
+/// Makes a checkpoint that holds weights only; weight_output.hpp has where. The ranks share the work by
+/// bytes. Collective; CollectiveErrors, after which nothing is left of it.
 TransferSummary import_weights(const ImportOptions& options, ControlPlane& control, const ShowProgress& show);
 
 struct ExportOptions {
@@ -50,8 +50,11 @@ struct ExportOptions {
   bool overwrite = false;  ///< `output` may be a model folder, which is replaced when the new one is complete
 };
 
-/// Makes a folder that transformers loads. The ranks share the files. Collective; CollectiveErrors, after
-/// which nothing is left of it.
+/// Makes a folder that transformers loads. Its token ids and generation_config.json are those of the folder
+/// that the weights once came from; but where training here made them and the vocabulary is Llama 3's (128256
+/// ids), generation_config.json is written in any case, and 128001 and 128009 end a generation beside what
+/// ended it before: otherwise answers of a model that learnt conversations would not end. weight_output.hpp
+/// has where. The ranks share the files. Collective; CollectiveErrors, after which nothing is left of it.
 TransferSummary export_weights(const ExportOptions& options, ControlPlane& control, const ShowProgress& show);
 
 /// Whole rows of one tensor, as many as make some MiB.
@@ -66,7 +69,5 @@ std::vector<TensorPiece> pieces_of(const std::vector<WeightTensor>& tensors);
 std::vector<WeightTensor> tensors_to_write(const WeightSource& source, WeightDType dtype);
 /// Of all its elements.
 std::int64_t bytes_of(const WeightTensor& tensor);
-/// An absolute path without dots and without a slash at its end, so that other names can be made of it.
-std::filesystem::path full_name(const std::filesystem::path& folder);
 
 }  // namespace llama3d

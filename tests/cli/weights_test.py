@@ -1,14 +1,17 @@
 """Weights of Hugging Face folders through the command line: evaluated, trained from, imported and exported."""
 
+import base64
 import json
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 
 import h5py
 import numpy
 
-from jobs import JobTest, main
+from jobs import DEADLINE_S, PROGRAM, JobTest, environment, main
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 FOLDERS = ("folder_untied", "folder_tied")
@@ -144,6 +147,134 @@ class Weights(JobTest):
             self.refused(CONFIGURATION, ["mine"], command, "--input", source, "--output", "mine", "--overwrite")
         self.assertEqual((self.folder / "mine" / "notes").read_text(), "precious")
 
+    def test_answers_of_a_model_trained_on_conversations_end(self):
+        self.write_model("llama3.json", vocab_size=128256, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
+        self.train(1, "random", model="llama3.json", steps=1)
+
+        def exported(checkpoint, name):
+            result = self.done("export", "--input", checkpoint, "--output", name)
+            files = [self.folder / name / f"{file}.json" for file in ("config", "generation_config")]
+            return result, *(json.loads(file.read_text()) if file.exists() else None for file in files)
+
+        ends = [128001, 128009]
+        result, config, generation = exported(self.checkpoint("random", 1), "of_random")
+        self.assertIn("128001, 128009", result.err)
+        self.assertIsNone(config["eos_token_id"])
+        self.assertEqual(generation, {"bos_token_id": 128000, "eos_token_id": ends})
+        # Of a folder: what it says stays until it is trained on.
+        for name, eos, said, expected in (
+            ("bare", 128001, None, {"eos_token_id": ends, "pad_token_id": 128004}),
+            ("full", [128001, 128008], {"eos_token_id": 128002, "temperature": 0.6, "_from_model_config": True},
+             {"eos_token_id": [128001, 128002, 128008, 128009], "temperature": 0.6}),
+        ):  # fmt: skip
+            with self.subTest(name):
+                folder = pathlib.Path(shutil.copytree(self.folder / "of_random", self.folder / name))
+                ids = {"bos_token_id": 128000, "eos_token_id": eos, "pad_token_id": 128004}
+                (folder / "config.json").write_text(json.dumps(config | ids))
+                (folder / "generation_config.json").unlink()
+                if said:
+                    (folder / "generation_config.json").write_text(json.dumps(said))
+                self.done("import", "--input", name, "--output", f"{name}.checkpoint")
+                result, after, generation = exported(f"{name}.checkpoint", f"{name}_again")
+                self.assertEqual((after, generation), (config | ids, said))
+                self.assertNotIn("generation_config", result.err)
+                self.train(1, f"{name}_run", "--load", name, model=name, steps=1)
+                result, after, generation = exported(self.checkpoint(f"{name}_run", 1), f"{name}_tuned")
+                self.assertEqual((after, generation), (config | ids, {"bos_token_id": 128000} | expected))
+                self.assertIn("<|eot_id|>", result.err)
+
+    def test_a_tokenizer_of_another_size_is_noted(self):
+        tokens = [bytes([byte]) for byte in range(256)] + [bytes([97, byte]) for byte in range(98, 123)]
+        lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
+        (self.folder / "large.model").write_text("\n".join(lines) + "\n")
+        words = ["export", "--input", "folder_untied.checkpoint", "--output"]
+        result = self.done(*words, "noted", "--tokenizer", "large.model")
+        self.assertRegex(result.err, r"warning: the tokenizer large.model has \d+ tokens, the model 259")
+        self.assertNotIn("warning", self.done(*words, "not_noted").err)
+
+    def content(self, name):
+        """Every file below, with its bytes."""
+        folder = self.folder / name
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_what_is_replaced_holds_neither_input_nor_other_files(self):
+        sources = {"import": "folder_untied", "export": "folder_untied.checkpoint"}
+        for command, source in sources.items():
+            other = sources["export" if command == "import" else "import"]
+            with self.subTest(command):
+                top = f"{command}_nest"
+                (self.folder / top).mkdir()
+                shutil.copytree(self.folder / source, self.folder / top / "in")
+                (self.folder / f"{top}_link").symlink_to(f"{top}/in")
+                before = self.content(top)
+                for input, output, words in (
+                    (f"{top}/in", top, "holds --input"), (f"{top}_link", f"{top}/", "holds --input"),
+                    (f"{top}/in", f"{top}/in/out", "lies in --input"), (f"{top}_link", f"{top}/in", "the same as"),
+                    (f"{top}/in", f"{top}/none/../in/out", "lies in --input"),
+                ):  # fmt: skip
+                    self.refused(CONFIGURATION, ["--output", output, words], command, "--input", input, "--output",
+                                 output, "--overwrite")  # fmt: skip
+                # Into a folder of the right kind too, that the input was put into.
+                shutil.copytree(self.folder / other, self.folder / top, dirs_exist_ok=True)
+                self.refused(CONFIGURATION, [top, "holds --input"], command, "--input", f"{top}/in", "--output", top,
+                             "--overwrite")  # fmt: skip
+                self.refused(CONFIGURATION, [top, "which is none of"], command, "--input", source, "--output", top,
+                             "--overwrite")  # fmt: skip
+                self.assertLessEqual(before.items(), self.content(top).items())
+
+                made = f"{command}_mixed"
+                words = [command, "--input", source, "--output", made]
+                self.done(*words)
+                (self.folder / made / "notes.txt").write_text("precious")
+                before = self.content(made)
+                self.refused(CONFIGURATION, [made, "notes.txt"], *words, "--overwrite")
+                self.assertEqual(self.content(made), before)
+                (self.folder / made / "notes.txt").rename(self.folder / f"{made}.replaced")
+                self.refused(CONFIGURATION, [made, f"{made}.replaced"], *words, "--overwrite")
+                (self.folder / f"{made}.replaced").unlink()
+                self.done(*words, "--overwrite")
+                self.assertEqual([path.name for path in self.folder.glob(f"{made}*")], [made])
+
+    def run_in(self, folder, *words, first=None):
+        """Without a log in that folder. `first` is done by the process that then becomes the command."""
+        result = subprocess.run([PROGRAM, *words], cwd=folder, env=environment(), capture_output=True, text=True,
+                                timeout=DEADLINE_S, preexec_fn=first)  # fmt: skip
+        self.assertEqual(result.returncode, 0, result)
+        return result
+
+    def test_leftovers_of_killed_commands_are_not_taken_up(self):
+        def leave():  # as a killed command of the same process id
+            for suffix in ("", f"-{os.getpid()}"):
+                folder = pathlib.Path(f"left.partial{suffix}")
+                folder.mkdir(exist_ok=True)
+                (folder / "model-00009-of-00009.safetensors").write_text("stale")
+
+        for command, source in (("import", "folder_untied"), ("export", "folder_untied.checkpoint")):
+            with self.subTest(command):
+                folder = self.folder / f"leftovers_of_{command}"
+                folder.mkdir()
+                self.run_in(folder, command, "--input", self.folder / source, "--output", "left", first=leave)
+                stale = [path for path in folder.iterdir() if path.name != "left"]
+                self.assertEqual(len(stale), 2, stale)
+                for left in (*stale, folder / "left"):
+                    self.assertEqual((left / "model-00009-of-00009.safetensors").exists(), left in stale)
+
+    def test_output_is_the_folder_one_is_in(self):
+        for command, source in (("import", "folder_untied"), ("export", "folder_untied.checkpoint")):
+            with self.subTest(command):
+                folder = self.folder / "here" / command
+                folder.mkdir(parents=True)
+                for more in ([], ["--overwrite"]):
+                    result = self.run_in(folder, command, "--input", self.folder / source, "--output", ".", *more)
+                    self.assertIn("enter it anew", result.stderr)
+                    self.assertIn("config.json" if command == "export" else "checkpoint.h5", self.names(folder))
+        self.assertEqual(self.names(self.folder / "here"), ["export", "import"])
+
+    @staticmethod
+    def names(folder):
+        return sorted(path.name for path in folder.iterdir())
+
     def test_load_and_resume_are_not_mixed_up(self):
         train = ["train", "--data", "golden.h5", "--seq-length", 32, "--device", "cpu", "--output-dir", "refused"]
         self.refused(CONFIGURATION, ["folder_untied", "--load"], *train, "--resume", "folder_untied", "--model",
@@ -197,6 +328,8 @@ class Weights(JobTest):
         for option, value in (("--shard-size", "five"), ("--shard-size", "-5GB"), ("--dtype", "fp8")):
             self.refused(CONFIGURATION, [option, value], *export, f"{option}={value}")
         self.refused(DATA, ["folder_tied", "no tokenizer"], *export, "--tokenizer", "folder_tied")
+        self.refused(CONFIGURATION, ["--tokenizer bytes", "no file to copy"], *export, "--tokenizer", "bytes")
+        self.refused(CONFIGURATION, ["--tokenizer nothere", "no such file"], *export, "--tokenizer", "nothere")
         self.refused(CONFIGURATION, ["--output"], *export[:3])
         self.refused(CONFIGURATION, ["--input"], "import", "--output", "options")
         self.assertEqual(list(self.folder.glob("options*")), [])

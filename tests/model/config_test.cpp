@@ -222,9 +222,16 @@ BOOST_AUTO_TEST_CASE(other_rope_is_refused) {
 
 BOOST_AUTO_TEST_CASE(nonsensical_sizes_do_not_overflow) {
   json document = small();
-  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"})
-    document[key] = 2147483632;
+  for (const char* key : {"hidden_size", "intermediate_size", "vocab_size"}) document[key] = 2147483632;
+  document["num_hidden_layers"] = 10'000;
   BOOST_CHECK_EXCEPTION(parse(document), ConfigurationError, says({"here.json", "parameters", "1e+15"}));
+}
+
+BOOST_AUTO_TEST_CASE(implausibly_many_layers_are_refused) {
+  BOOST_TEST(parse(with("num_hidden_layers", 10'000)).layers == 10'000);
+  for (const std::int64_t layers : {10'001, 1'000'000'000})
+    BOOST_CHECK_EXCEPTION(parse(with("num_hidden_layers", layers)), ConfigurationError,
+                          says({"here.json", "num_hidden_layers", std::to_string(layers), "at most 10000"}));
 }
 
 BOOST_AUTO_TEST_CASE(broken_files_are_data_errors) {
