@@ -14,6 +14,8 @@
 #include "data/chat_template.hpp"
 #include "mpi/failure.hpp"
 #include "train/predictions.hpp"
+#include "train/tokenizer_files.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -107,14 +109,16 @@ std::string read_prompt_file(const std::string& path) {
 
 std::unique_ptr<Tokenizer> open_tokenizer(const GenerateCommand& command) {
   if (!command.tokenizer.empty()) return make_tokenizer(command.tokenizer);
-  std::error_code ignored;
-  for (const char* name : {"tokenizer.json", "tokenizer.model"})
-    if (std::filesystem::exists(std::filesystem::path(command.settings.load) / name, ignored))
-      return make_tokenizer(command.settings.load);
-  throw ConfigurationError(fmt::format(
-      "--tokenizer: not given, and there is none in {}; give bytes, a tokenizer.model, a tokenizer.json or a "
-      "folder with one",
-      command.settings.load));
+  const auto weights = open_weights(command.settings.load);
+  for (const std::filesystem::path& folder :
+       {weights->folder(), std::filesystem::path(weights->origin().folder)})
+    if (!folder.empty() && has_tokenizer(folder)) return make_tokenizer(folder.string());
+  if (weights->tokenizer() == "bytes") return make_tokenizer("bytes");
+  throw ConfigurationError(
+      fmt::format("--tokenizer: not given, and there is none in {}; give {}", command.settings.load,
+                  weights->tokenizer().empty() || weights->tokenizer() == "unknown"
+                      ? "bytes, a tokenizer.model, a tokenizer.json or a folder with one"
+                      : "the " + weights->tokenizer() + " that its training tokens were made with"));
 }
 
 std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokenizer& tokenizer) {
@@ -130,6 +134,14 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
   if (tokens.empty() || tokens.front() != tokenizer.begin_of_text())
     tokens.insert(tokens.begin(), tokenizer.begin_of_text());
   return tokens;
+}
+
+/// Another file may hold the same tokenizer, so that this is no error.
+void warn_of_another(const Tokenizer& tokenizer, const GenerationSettings& settings) {
+  const auto weights = open_weights(settings.load);
+  if (is_another(*weights, tokenizer.name(), tokenizer.file_hash()))
+    fmt::print(stderr, "warning: --tokenizer {} is not the {} that the training tokens were made with\n",
+               tokenizer.name(), weights->tokenizer());
 }
 
 void expect_fitting(const Tokenizer& tokenizer, const GenerationSettings& settings) {
@@ -178,9 +190,10 @@ void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, cons
   if (number > 0 && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
 }
 
-Texts read_texts(GenerateCommand& c) {
+Texts read_texts(GenerateCommand& c, bool leader) {
   Texts texts{open_tokenizer(c), {}, {}, {}};
   expect_fitting(*texts.tokenizer, c.settings);
+  if (leader) warn_of_another(*texts.tokenizer, c.settings);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
   for (const std::uint32_t token : end_tokens(c.settings)) texts.rules.tokens.insert(token);
@@ -247,7 +260,7 @@ int run(MpiSession& session, int argc, char** argv) {
   }
   expect_same_options(command.line, control);
   Texts texts;
-  fail_together(control, [&] { texts = read_texts(command); });
+  fail_together(control, [&] { texts = read_texts(command, control.rank() == 0); });
   const auto device = make_job_device(command.machine, control);
   Runtime runtime = make_runtime(session, *device, command.machine, command.comm_timeout);
   if (command.data.empty())

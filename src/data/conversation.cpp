@@ -72,12 +72,13 @@ void add_history(json& record, Conversation& conversation) {
   }
 }
 
-Conversation from_alpaca(json record) {
+Conversation from_alpaca(json record, LastAnswer last_answer) {
   Conversation conversation;
   const std::string input = optional_text_in(record, "input");
   std::string query =
       input.empty() ? std::move(text_in(record, "instruction")) : optional_text_in(record, "instruction");
-  std::string output = std::move(text_in(record, "output"));
+  std::string output = last_answer == LastAnswer::required ? std::move(text_in(record, "output"))
+                                                           : optional_text_in(record, "output");
   if (std::string system = optional_text_in(record, "system"); !system.empty())
     conversation.push_back({Role::system, std::move(system)});
   add_history(record, conversation);
@@ -85,7 +86,8 @@ Conversation from_alpaca(json record) {
   query += input;
   if (query.empty() && output.empty()) throw BadRecord("neither a question nor an answer");
   conversation.push_back({Role::user, std::move(query)});
-  conversation.push_back({Role::assistant, std::move(output)});
+  if (last_answer == LastAnswer::required || !output.empty())
+    conversation.push_back({Role::assistant, std::move(output)});
   return conversation;
 }
 
@@ -103,7 +105,7 @@ Role role_of(const std::string& word) {
 }
 
 /// Questions and answers in turn, from the message at `begin` on.
-void check_turns(const Conversation& conversation, std::size_t begin) {
+void check_turns(const Conversation& conversation, std::size_t begin, LastAnswer last_answer) {
   const std::size_t turns = conversation.size() - begin;
   if (turns == 0) throw BadRecord("no messages");
   for (std::size_t i = 0; i < turns; ++i) {
@@ -113,7 +115,7 @@ void check_turns(const Conversation& conversation, std::size_t begin) {
       throw BadRecord(fmt::format("message {} is of the {}, where {} must come", begin + i + 1, name_of(role),
                                   i % 2 == 0 ? "a question" : "an answer"));
   }
-  if (turns % 2 != 0) throw BadRecord("the last message is no answer");
+  if (turns % 2 != 0 && last_answer == LastAnswer::required) throw BadRecord("the last message is no answer");
 }
 
 /// What would have to be rendered in a way that is not known here.
@@ -123,7 +125,7 @@ void refuse_filled(const json& object, const char* name, const std::string& owne
     throw BadRecord(fmt::format("{} has \"{}\", which are not supported", owner, name));
 }
 
-Conversation from_sharegpt(json record) {
+Conversation from_sharegpt(json record, LastAnswer last_answer) {
   const bool openai = !record.contains("conversations");
   const char* list_name = openai ? "messages" : "conversations";
   const auto list = record.find(list_name);
@@ -145,7 +147,7 @@ Conversation from_sharegpt(json record) {
   if (std::string system = optional_text_in(record, "system"); !own_system && !system.empty())
     conversation.insert(conversation.begin(), {Role::system, std::move(system)});
   const bool any_system = !conversation.empty() && conversation.front().role == Role::system;
-  check_turns(conversation, any_system ? 1 : 0);
+  check_turns(conversation, any_system ? 1 : 0, last_answer);
   if (any_system && conversation.front().content.empty()) conversation.erase(conversation.begin());
   return conversation;
 }
@@ -174,10 +176,11 @@ std::string_view word_of(InputFormat format) {
       ->second;
 }
 
-Conversation parse_conversation(std::string_view record, InputFormat format) {
+Conversation parse_conversation(std::string_view record, InputFormat format, LastAnswer last_answer) {
   LLAMA3D_EXPECT(holds_conversations(format), "{} records hold no conversations", word_of(format));
   json value = parse_object(record);
-  return format == InputFormat::alpaca ? from_alpaca(std::move(value)) : from_sharegpt(std::move(value));
+  return format == InputFormat::alpaca ? from_alpaca(std::move(value), last_answer)
+                                       : from_sharegpt(std::move(value), last_answer);
 }
 
 std::string parse_text_record(std::string_view record, const std::string& field) {
@@ -190,7 +193,8 @@ InputFormat format_of_record(std::string_view record, const std::string& text_fi
   if (!value.is_object()) return InputFormat::automatic;
   if (value.contains("conversations") || value.contains("messages")) return InputFormat::sharegpt;
   if (value.contains("instruction") && value.contains("output")) return InputFormat::alpaca;
-  return value.contains(text_field) ? InputFormat::jsonl : InputFormat::automatic;
+  if (value.contains(text_field)) return InputFormat::jsonl;
+  return value.contains("instruction") ? InputFormat::alpaca : InputFormat::automatic;
 }
 
 }  // namespace llama3d

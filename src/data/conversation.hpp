@@ -48,7 +48,10 @@ struct BadRecord : std::runtime_error {
 ///     order is a bad record, and so is one with "tools", which would have to be written into the prompt, or
 ///     a message with "tool_calls" or a "function_call". So is a turn of the role function_call: its content
 ///     is JSON that LLaMA-Factory writes anew in the words of the model's template.
-Conversation parse_conversation(std::string_view record, InputFormat format);
+/// Where the last answer is `optional`, as in a file of questions, a record may do without it.
+enum class LastAnswer { required, optional };
+Conversation parse_conversation(std::string_view record, InputFormat format,
+                                LastAnswer last_answer = LastAnswer::required);
 
 /// The text of a JSON record with a text field. Throws BadRecord.
 std::string parse_text_record(std::string_view record, const std::string& field);

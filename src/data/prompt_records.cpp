@@ -15,12 +15,11 @@ constexpr std::size_t largest_record = std::size_t{256} << 20;
 
 PromptRecord prompt_record(const std::string& text, InputFormat format) {
   if (find_invalid_utf8(text) != std::string::npos) throw BadRecord("no valid UTF-8");
-  Conversation conversation = parse_conversation(text, format);
-  if (conversation.empty() || conversation.back().role != Role::assistant)
-    throw BadRecord("no answer at its end");
-  PromptRecord record{{}, std::move(conversation.back().content)};
-  conversation.pop_back();
-  record.prompt = std::move(conversation);
+  PromptRecord record{parse_conversation(text, format, LastAnswer::optional), {}};
+  if (record.prompt.back().role == Role::assistant) {
+    record.label = std::move(record.prompt.back().content);
+    record.prompt.pop_back();
+  }
   return record;
 }
 

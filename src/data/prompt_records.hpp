@@ -12,7 +12,7 @@ namespace llama3d {
 
 struct PromptRecord {
   Conversation prompt;  ///< all but the last answer
-  std::string label;    ///< that
+  std::string label;    ///< that; empty where there is none
 };
 
 struct PromptRecords {

@@ -46,6 +46,7 @@ class TrainingBatches {
   std::string_view packing() const { return word_of(resolved(packing_, train_.file())); }
   /// Of the token files: the same on every rank that reads the same. See data/identity.hpp.
   const std::string& identity() const { return identity_; }
+  const TokenFileInfo& tokens() const { return train_.file().info(); }
   bool has_validation() const { return valid_.has_value(); }
   /// Validation in parts of a bounded size: how many, and one of them.
   std::int64_t validation_parts() const;

@@ -17,8 +17,9 @@ struct PredictionProgress {
 };
 
 /// Answers every record by the chat template and writes `output`, a JSON line a record in their order:
-/// {"prompt", "predict", "label"}, the prompt with its special tokens by name. The file is there when all is done, not
-/// before. `progress` is called on rank 0 after every token. Collective; CollectiveErrors as in train().
+/// {"prompt", "predict", "label"}, the prompt with its special tokens by name. The file is there when all is
+/// done, not before. `progress` is called on rank 0 after every token. Collective; CollectiveErrors as in
+/// train().
 GenerationReport predict(const GenerationSettings& settings, const std::vector<PromptRecord>& records,
                          const Tokenizer& tokenizer, const StopRules& rules,
                          const std::filesystem::path& output, Runtime& runtime,

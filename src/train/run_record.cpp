@@ -66,13 +66,20 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
 
 std::string checkpoint_attributes(const TrainSettings& s, const RunShape& shape,
                                   const TrainingBatches& batches) {
-  const nlohmann::json attributes = {
-      {"llama3d_version", version()},         {"git_revision", git_revision()},
-      {"grid", shape.grid.to_string()},       {"seed", s.seed},
-      {"sequence", shape.sequence},           {"global_batch_size", shape.global_batch},
-      {"model_config", to_json(shape.model)}, {"configuration", s.configuration},
-      {"data", batches.identity()},           {"packing", batches.packing()},
-      {"valid_fraction", s.valid_fraction},   {"separate_documents", s.separate_documents}};
+  const nlohmann::json attributes = {{"llama3d_version", version()},
+                                     {"git_revision", git_revision()},
+                                     {"grid", shape.grid.to_string()},
+                                     {"seed", s.seed},
+                                     {"sequence", shape.sequence},
+                                     {"global_batch_size", shape.global_batch},
+                                     {"model_config", to_json(shape.model)},
+                                     {"configuration", s.configuration},
+                                     {"data", batches.identity()},
+                                     {"packing", batches.packing()},
+                                     {"tokenizer", batches.tokens().tokenizer},
+                                     {"tokenizer_sha256", batches.tokens().tokenizer_hash},
+                                     {"valid_fraction", s.valid_fraction},
+                                     {"separate_documents", s.separate_documents}};
   return attributes.dump();
 }
 

@@ -174,6 +174,11 @@ void Trainer::load_weights() {
   checkpoints_->set_origin(source->origin());
   if (!leader_) return;
   note(fmt::format("weights of {}", settings_.load));
+  const TokenFileInfo& tokens = batches_->tokens();
+  if (is_another(*source, tokens.tokenizer, tokens.tokenizer_hash))
+    note(fmt::format(
+        "warning: --data was made with the tokenizer {}, what the weights were trained on with {}",
+        tokens.tokenizer, source->tokenizer()));
   for (const ConfigDifference& difference : differences(source->model(), shape_.model))
     note(fmt::format("warning: {} is {} where the weights come from and {} in --model, which counts",
                      difference.key, difference.left, difference.right));

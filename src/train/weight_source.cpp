@@ -30,6 +30,8 @@ class CheckpointWeights : public WeightSource {
       model_ = parse_model_config(attributes.at("model_config").get<std::string>(), folder.string());
       sequence_ = attributes.value("sequence", std::int64_t{0});
       step_ = attributes.value("step", std::int64_t{0});
+      tokenizer_ = attributes.value("tokenizer", std::string());
+      tokenizer_hash_ = attributes.value("tokenizer_sha256", std::string());
       if (attributes.contains("huggingface"))
         origin_ = WeightOrigin::parse(attributes["huggingface"].dump(), folder.string());
     } catch (const nlohmann::json::exception& error) {
@@ -152,6 +154,13 @@ void WeightSource::check(const ModelConfig& model) const {
       refuse(fmt::format("tensor {} is none of the model's", io::printable(tensor.name)));
   for (const std::string& name : unusable_)
     if (names.contains(name)) refuse(fmt::format("tensor {} is neither F32, BF16 nor F16", name));
+}
+
+bool is_another(const WeightSource& source, const std::string& tokenizer, const std::string& hash) {
+  const auto known = [](const std::string& name) { return !name.empty() && name != "unknown"; };
+  if (!known(source.tokenizer()) || !known(tokenizer)) return false;
+  if (source.tokenizer_hash().empty() && hash.empty()) return source.tokenizer() != tokenizer;
+  return source.tokenizer_hash() != hash;
 }
 
 std::unique_ptr<WeightSource> open_weights(const fs::path& folder) {

@@ -39,6 +39,10 @@ class WeightSource {
   /// Of the training here that made the weights; 0: they are as the origin had them.
   std::int64_t step() const { return step_; }
   const WeightOrigin& origin() const { return origin_; }
+  /// What the tokens that it was last trained on were made with: "bytes" or a file's name, and the SHA-256 of
+  /// that file. Empty: unknown.
+  const std::string& tokenizer() const { return tokenizer_; }
+  const std::string& tokenizer_hash() const { return tokenizer_hash_; }
   virtual bool is_checkpoint() const = 0;
 
   /// Throws ConfigurationError when `model` differs in what decides the tensors; otherwise the source's error
@@ -63,9 +67,13 @@ class WeightSource {
   std::int64_t sequence_ = 0;
   std::int64_t step_ = 0;
   WeightOrigin origin_;
+  std::string tokenizer_, tokenizer_hash_;
   std::vector<WeightTensor> tensors_;  ///< in name order
   std::vector<std::string> unusable_;  ///< names of tensors whose type can't be read
 };
+
+/// Whether the weights are known to have been trained on tokens of another tokenizer than this.
+bool is_another(const WeightSource& source, const std::string& tokenizer, const std::string& hash);
 
 /// Throws CheckpointError for a folder of neither kind.
 std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& folder);

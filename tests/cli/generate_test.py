@@ -85,6 +85,13 @@ class Generate(JobTest):
         self.assertEqual(self.text(*count, "--stop", "three", "ne,"), "O\n")
         self.assertEqual(self.text(*count, "--max-new-tokens", 5), "One, \n")
 
+    def test_the_checkpoint_knows_its_tokenizer(self):
+        words = ["generate", "--load", self.weights, *ON_CPU, "--chat", "--prompt", "Say yes."]
+        self.assertEqual(self.command(*words).out, "Yes.\n")
+        # Weights that never saw a token do not know one.
+        self.assertEqual(self.command("export", "--input", self.weights, "--output", "bare").status, 0)
+        self.refused(2, "generate", "--load", "bare", "--prompt", "x", says=["--tokenizer"])
+
     def test_prompt_file(self):
         (self.folder / "prompt.txt").write_text("<|user|>\nSay no.\n<|assistant|>\n")
         self.assertEqual(self.text("--prompt-file", "prompt.txt"), "No.\n")
@@ -136,7 +143,6 @@ class Generate(JobTest):
         self.refused(2, *ask, "--stop", "", says=["--stop"])
         self.refused(2, *ask, "--system", "s", says=["--system", "--chat"])
         self.refused(2, *ask, "--output", "o", says=["--output", "--data"])
-        self.refused(2, "generate", "--load", self.weights, "--prompt", "x", says=["--tokenizer"])
         self.refused(2, *self.words("--prompt", "x" * 300), says=["301 tokens", "256"])
         self.refused(2, *self.words("--data", "questions.json"), says=["--output"])
         self.refused(3, *self.words("--prompt-file", "none.txt"), says=["none.txt"])

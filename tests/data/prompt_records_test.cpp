@@ -26,7 +26,7 @@ BOOST_AUTO_TEST_CASE(the_last_answer_is_the_label) {
   const TemporaryFolder folder;
   const auto path = file_of(folder, R"([
     {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": "f"},
-    {"instruction": "no output"},
+    {"instruction": 5},
     {"instruction": "g", "input": "", "output": "h"}, {"instruction": "i", "output": "j"}])");
   const PromptRecords all = read_prompt_records(path, InputFormat::alpaca, 0);
   BOOST_REQUIRE_EQUAL(all.records.size(), 3);
@@ -38,6 +38,25 @@ BOOST_AUTO_TEST_CASE(the_last_answer_is_the_label) {
   BOOST_CHECK_EQUAL(all.bad, 1);
   BOOST_CHECK_NE(all.first_bad.at(0).find("records.json:3, record 2:"), std::string::npos);
   BOOST_CHECK_EQUAL(read_prompt_records(path, InputFormat::automatic, 2).records.size(), 2);
+}
+
+BOOST_AUTO_TEST_CASE(a_question_needs_no_answer) {
+  const TemporaryFolder folder;
+  const PromptRecords alpaca =
+      read_prompt_records(file_of(folder, R"([{"instruction": "a"}, {"instruction": "b", "output": ""}])"),
+                          InputFormat::automatic, 0);
+  BOOST_REQUIRE_EQUAL(alpaca.records.size(), 2);
+  for (const PromptRecord& record : alpaca.records) {
+    BOOST_CHECK_EQUAL(record.prompt.size(), 1);
+    BOOST_CHECK_EQUAL(record.label, "");
+  }
+  const PromptRecords messages = read_prompt_records(
+      file_of(folder,
+              R"([{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                                        {"role": "user", "content": "c"}]}])"),
+      InputFormat::automatic, 0);
+  BOOST_REQUIRE_EQUAL(messages.records.size(), 1);
+  BOOST_CHECK_EQUAL(messages.records.front().prompt.back().content, "c");
 }
 
 BOOST_AUTO_TEST_CASE(files_without_questions) {
