@@ -168,20 +168,13 @@ std::string cuda_device_identity(int node_rank) {
 
 namespace {
 
-/// A version as CUDA gives it, 1000 * major + 10 * minor.
-std::string version_text(int version) {
-  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
-}
-
 /// Why the GPUs can't even be counted.
 std::string reason_of(cudaError_t status) {
   if (status != cudaErrorInsufficientDriver) return cudaGetErrorString(status);
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (driver == 0) return "no NVIDIA driver is loaded";
-  return fmt::format("the driver is for CUDA {}, this llama3d needs one for {}", version_text(driver),
-                     version_text(runtime));
+  return cuda::reason_against_driver(driver, runtime);
 }
 
 }  // namespace

@@ -13,6 +13,10 @@ struct GpuTraits {
   std::size_t shared_bytes = 0;  ///< most shared memory of a block
 };
 
+/// Why a driver can't be used with this build's runtime: that it is older, or that there is none (0).
+/// Versions as CUDA gives them, 1000 * major + 10 * minor.
+std::string reason_against_driver(int driver, int runtime);
+
 /// Throws ConfigurationError, one line, for a GPU older than every kernel here is written for.
 void require_supported(const GpuTraits& traits);
 

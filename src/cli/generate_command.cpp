@@ -107,18 +107,17 @@ std::string read_prompt_file(const std::string& path) {
   return text;
 }
 
-std::unique_ptr<Tokenizer> open_tokenizer(const GenerateCommand& command) {
+std::unique_ptr<Tokenizer> open_tokenizer(const GenerateCommand& command, const WeightSource& weights) {
   if (!command.tokenizer.empty()) return make_tokenizer(command.tokenizer);
-  const auto weights = open_weights(command.settings.load);
   for (const std::filesystem::path& folder :
-       {weights->folder(), std::filesystem::path(weights->origin().folder)})
+       {weights.folder(), std::filesystem::path(weights.origin().folder)})
     if (!folder.empty() && has_tokenizer(folder)) return make_tokenizer(folder.string());
-  if (weights->tokenizer() == "bytes") return make_tokenizer("bytes");
+  if (weights.tokenizer() == "bytes") return make_tokenizer("bytes");
   throw ConfigurationError(
       fmt::format("--tokenizer: not given, and there is none in {}; give {}", command.settings.load,
-                  weights->tokenizer().empty() || weights->tokenizer() == "unknown"
+                  weights.tokenizer().empty() || weights.tokenizer() == "unknown"
                       ? "bytes, a tokenizer.model, a tokenizer.json or a folder with one"
-                      : "the " + weights->tokenizer() + " that its training tokens were made with"));
+                      : "the " + weights.tokenizer() + " that its training tokens were made with"));
 }
 
 std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokenizer& tokenizer) {
@@ -137,15 +136,13 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
 }
 
 /// Another file may hold the same tokenizer, so that this is no error.
-void warn_of_another(const Tokenizer& tokenizer, const GenerationSettings& settings) {
-  const auto weights = open_weights(settings.load);
-  if (is_another(*weights, tokenizer.name(), tokenizer.file_hash()))
+void warn_of_another(const Tokenizer& tokenizer, const WeightSource& weights) {
+  if (is_another(weights, tokenizer.name(), tokenizer.file_hash()))
     fmt::print(stderr, "warning: --tokenizer {} is not the {} that the training tokens were made with\n",
-               tokenizer.name(), weights->tokenizer());
+               tokenizer.name(), weights.tokenizer());
 }
 
-void expect_fitting(const Tokenizer& tokenizer, const GenerationSettings& settings) {
-  const ModelConfig model = model_of(settings);
+void expect_fitting(const Tokenizer& tokenizer, const ModelConfig& model) {
   if (tokenizer.vocabulary_size() > model.vocabulary)
     throw ConfigurationError(
         fmt::format("--tokenizer {}: has {} tokens, the model {}; give the one the model was trained with",
@@ -171,8 +168,8 @@ struct Texts {
 };
 
 /// Those whose question takes all of the model's positions count as bad.
-void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, const GenerateCommand& c) {
-  const std::int64_t positions = model_of(c.settings).max_positions;
+void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std::int64_t positions,
+                            const std::string& file) {
   std::int64_t number = 0;
   std::string first;
   std::erase_if(all.records, [&](const PromptRecord& record) {
@@ -182,7 +179,7 @@ void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, cons
     ++all.bad;
     const std::string text = fmt::format(
         "{}: record {} takes {} tokens and leaves no room for an answer (the model has positions for {})",
-        c.data, number, length, positions);
+        file, number, length, positions);
     if (first.empty()) first = text;
     all.first_bad.push_back(text);
     return true;
@@ -191,17 +188,20 @@ void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, cons
 }
 
 Texts read_texts(GenerateCommand& c, bool leader) {
-  Texts texts{open_tokenizer(c), {}, {}, {}};
-  expect_fitting(*texts.tokenizer, c.settings);
-  if (leader) warn_of_another(*texts.tokenizer, c.settings);
+  const auto weights = open_weights(c.settings.load);
+  const ModelConfig model = model_of(c.settings, *weights);
+  Texts texts{open_tokenizer(c, *weights), {}, {}, {}};
+  expect_fitting(*texts.tokenizer, model);
+  if (leader) warn_of_another(*texts.tokenizer, *weights);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
-  for (const std::uint32_t token : end_tokens(c.settings)) texts.rules.tokens.insert(token);
+  for (const std::int64_t token : weights->origin().end_tokens())
+    if (token >= 0 && token < model.vocabulary) texts.rules.tokens.insert(static_cast<std::uint32_t>(token));
   if (c.data.empty())
     texts.prompt = prompt_tokens(c, *texts.tokenizer);
   else
     texts.records = read_prompt_records(c.data, c.format, c.max_samples);
-  leave_out_long_records(texts.records, *texts.tokenizer, c);
+  leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions, c.data);
   return texts;
 }
 

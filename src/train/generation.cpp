@@ -1,12 +1,10 @@
 #include "train/generation.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/sha256.hpp"
 #include "train/model_state.hpp"
-#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {
@@ -72,21 +70,8 @@ void check_settings(const GenerationSettings& s) {
   check_sampling(s.decoding.sampling);
 }
 
-std::vector<std::uint32_t> end_tokens(const GenerationSettings& settings) {
-  const WeightOrigin origin = open_weights(settings.load)->origin();
-  std::vector<std::uint32_t> tokens;
-  for (const std::string* text : {&origin.token_ids, &origin.generation_config}) {
-    const auto object = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-    if (!object.is_object() || !object.contains("eos_token_id")) continue;
-    const auto& ids = object["eos_token_id"];
-    for (const auto& id : ids.is_array() ? ids : nlohmann::json::array({ids}))
-      if (id.is_number_unsigned()) tokens.push_back(id.get<std::uint32_t>());
-  }
-  return tokens;
-}
-
-ModelConfig model_of(const GenerationSettings& settings) {
-  return settings.model.empty() ? open_weights(settings.load)->model() : load_model_config(settings.model);
+ModelConfig model_of(const GenerationSettings& settings, const WeightSource& weights) {
+  return settings.model.empty() ? weights.model() : load_model_config(settings.model);
 }
 
 GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
@@ -99,7 +84,7 @@ GenerationReport generate(const GenerationSettings& settings, std::vector<std::v
   fail_together(control, [&] {
     check_settings(settings);
     weights = open_weights(settings.load);
-    const ModelConfig model = model_of(settings);
+    const ModelConfig model = model_of(settings, *weights);
     weights->check(model);
     grid.emplace(ProcessGrid::derive(control.size(), settings.tp_size, 1, control.rank()));
     plan.emplace(make_inference_plan(shape_of(settings, model, prompts, grid->shape().dp),

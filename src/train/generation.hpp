@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "train/generator.hpp"
+#include "train/weight_source.hpp"
 
 namespace llama3d {
 
@@ -20,11 +21,8 @@ struct GenerationSettings {
 /// Bounds that no single option's type can express. Throws ConfigurationError naming the option.
 void check_settings(const GenerationSettings& settings);
 
-/// The model that will generate. Throws as what it reads from does. Not collective.
-ModelConfig model_of(const GenerationSettings& settings);
-
-/// What the folder of the weights, or the one they came from, names as ends of a text.
-std::vector<std::uint32_t> end_tokens(const GenerationSettings& settings);
+/// The model that will generate. Throws as what it reads from does.
+ModelConfig model_of(const GenerationSettings& settings, const WeightSource& weights);
 
 /// Continues `prompts`, replica r those with number r, r + DP, .... The consumer is called on the first rank
 /// of every replica. Collective; CollectiveErrors as in train(), and DataError

@@ -122,14 +122,6 @@ constexpr std::int64_t llama3_vocabulary = 128256, llama3_begin_of_text = 128000
 /// folder of a model that continues texts does not know as an end.
 constexpr std::int64_t llama3_ends[] = {128001, 128009};
 
-/// The ids in a number, an array of them or null.
-void add_ids(const Json& said, std::set<std::int64_t>& ids) {
-  if (said.is_number_integer()) ids.insert(said.get<std::int64_t>());
-  if (!said.is_array()) return;
-  for (const Json& id : said)
-    if (id.is_number_integer()) ids.insert(id.get<std::int64_t>());
-}
-
 /// Text of generation_config.json; empty: none. `ids` are those of config.json.
 std::string generation_config(const WeightSource& source, const Json& ids, std::vector<std::string>& notes) {
   const std::string& before = source.origin().generation_config;
@@ -142,9 +134,8 @@ std::string generation_config(const WeightSource& source, const Json& ids, std::
       if (!id.is_null()) config[key] = id;
   // With it transformers may take the ids of config.json again.
   config.erase("_from_model_config");
-  std::set<std::int64_t> ends(std::begin(llama3_ends), std::end(llama3_ends));
-  add_ids(ids["eos_token_id"], ends);
-  add_ids(config.value("eos_token_id", Json()), ends);
+  std::set<std::int64_t> ends = source.origin().end_tokens();
+  ends.insert(std::begin(llama3_ends), std::end(llama3_ends));
   config["bos_token_id"] = llama3_begin_of_text;
   config["eos_token_id"] = ends;
   notes.push_back(

@@ -26,6 +26,21 @@ json parse_object(const std::string& text, const std::string& place) {
 
 }  // namespace
 
+std::set<std::int64_t> WeightOrigin::end_tokens() const {
+  std::set<std::int64_t> ends;
+  const auto add = [&](const json& id) {
+    if (id.is_number_integer()) ends.insert(id.get<std::int64_t>());
+  };
+  for (const std::string* text : {&token_ids, &generation_config}) {
+    if (text->empty()) continue;
+    const json said = json::parse(*text).value("eos_token_id", json());
+    add(said);
+    if (said.is_array())
+      for (const json& id : said) add(id);
+  }
+  return ends;
+}
+
 std::string WeightOrigin::to_json() const {
   json object = {{"folder", folder}, {"token_ids", json::parse(token_ids.empty() ? "{}" : token_ids)}};
   if (!generation_config.empty()) object["generation_config"] = json::parse(generation_config);

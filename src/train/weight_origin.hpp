@@ -2,7 +2,9 @@
 // What a Hugging Face folder says besides sizes and weights. Checkpoints keep it from the first run on, so
 // that an export can give it back.
 
+#include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 
 namespace llama3d {
@@ -13,6 +15,8 @@ struct WeightOrigin {
   std::string generation_config;  ///< text of generation_config.json, or empty
 
   bool known() const { return !folder.empty(); }
+  /// The ids that either file names as ends of a text.
+  std::set<std::int64_t> end_tokens() const;
   /// JSON object, the checkpoint attribute `huggingface`.
   std::string to_json() const;
   /// Throws DataError naming `place` for anything to_json() did not make.
