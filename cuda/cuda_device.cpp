@@ -53,7 +53,8 @@ Memory memory_now() {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : traits_(traits_of(ordinal)), kernels_(traits_), start_(memory_now()) {}
+  explicit CudaDevice(cuda::GpuTraits traits)
+      : traits_(std::move(traits)), kernels_(traits_), start_(memory_now()) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
@@ -179,7 +180,7 @@ std::string reason_of(cudaError_t status) {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int node_rank) {
+std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use) {
   prepare_driver();
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -192,8 +193,10 @@ std::unique_ptr<Device> make_cuda_device(int node_rank) {
   }
   const int ordinal = node_rank % count;
   check(cudaSetDevice(ordinal), fmt::format("taking GPU {}", ordinal));
-  require_supported(traits_of(ordinal));
-  return std::make_unique<CudaDevice>(ordinal);
+  cuda::GpuTraits traits = traits_of(ordinal);
+  require_supported(traits);
+  traits.shared = use == GpuUse::shared;
+  return std::make_unique<CudaDevice>(std::move(traits));
 }
 
 }  // namespace llama3d

@@ -14,9 +14,12 @@ int cuda_device_count();
 /// none.
 std::string cuda_device_identity(int node_rank);
 
+/// Whether other ranks compute on the same GPU: then algorithms are not chosen by their times.
+enum class GpuUse { alone, shared };
+
 /// The GPU of a rank: of those that this process can see, the one at the rank's place on its node, counted
 /// around. So a launcher may leave all GPUs of a node to every rank, or show each rank its own. Throws
 /// ConfigurationError, one line, where there is no GPU, or the driver or the GPU is too old for this build.
-std::unique_ptr<Device> make_cuda_device(int node_rank);
+std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use = GpuUse::alone);
 
 }  // namespace llama3d

@@ -11,6 +11,7 @@ struct GpuTraits {
   int architecture = 0;          ///< 10 * major + minor compute capability
   std::string name;              ///< as the vendor writes it
   std::size_t shared_bytes = 0;  ///< most shared memory of a block
+  bool shared = false;           ///< by other ranks: what is timed shows them too
 };
 
 /// Why a driver can't be used with this build's runtime: that it is older, or that there is none (0).

@@ -1,12 +1,8 @@
 #include "cuda/matmul_tuner.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <limits>
-#include <sstream>
 
 #include "base/unique_handle.hpp"
 #include "cuda/check.hpp"
@@ -65,24 +61,6 @@ std::string file_name(const GpuTraits& gpu) {
   return fmt::format("matmul_{}_cublaslt{}.txt", name, cublasLtGetVersion());
 }
 
-std::string to_hex(const cublasLtMatmulAlgo_t& algorithm) {
-  std::string text;
-  for (const std::uint64_t word : algorithm.data) text += fmt::format("{:016x}", word);
-  return text;
-}
-
-std::optional<cublasLtMatmulAlgo_t> from_hex(const std::string& text) {
-  cublasLtMatmulAlgo_t algorithm{};
-  if (text.size() != std::size(algorithm.data) * 16) return std::nullopt;
-  for (std::size_t i = 0; i < std::size(algorithm.data); ++i) {
-    char* end = nullptr;
-    const std::string word = text.substr(i * 16, 16);
-    algorithm.data[i] = std::strtoull(word.c_str(), &end, 16);
-    if (*end != 0) return std::nullopt;
-  }
-  return algorithm;
-}
-
 }  // namespace
 
 std::string MatmulKey::to_string() const {
@@ -108,11 +86,9 @@ struct MatmulTuner::Plan {
   cublasLtMatmulAlgo_t algorithm{};
 };
 
-MatmulTuner::MatmulTuner(const GpuTraits& gpu, std::filesystem::path cache) {
+MatmulTuner::MatmulTuner(const GpuTraits& gpu, const std::filesystem::path& cache)
+    : shared_gpu_(gpu.shared), choices_(cache.empty() || gpu.shared ? "" : cache / file_name(gpu)) {
   check(cublasLtCreate(&handle_), "starting cuBLASLt");
-  if (cache.empty()) return;
-  file_ = std::move(cache) / file_name(gpu);
-  load();
 }
 
 MatmulTuner::~MatmulTuner() {
@@ -130,8 +106,9 @@ std::filesystem::path MatmulTuner::default_cache() {
 void MatmulTuner::multiply(const MatmulKey& key, const MatmulOperands& operands, void* workspace,
                            cudaStream_t stream) {
   const Plan& plan = plan_for(key, operands, workspace, stream);
-  check(run(plan, plan.algorithm, 1.0f, key, operands, workspace, stream),
-        "matrix product " + key.to_string());
+  const auto status = run(plan, plan.algorithm, 1.0f, key, operands, workspace, stream);
+  // Put in words only when needed: small models make tens of thousands of products a second.
+  if (status != CUBLAS_STATUS_SUCCESS) check(status, "matrix product " + key.to_string());
 }
 
 MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOperands& operands,
@@ -140,12 +117,13 @@ MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOpera
   if (plan) return *plan;
   auto made = std::make_unique<Plan>(key);
   const std::string name = key.to_string();
-  if (const auto known = choices_.find(name); known != choices_.end() && runs(*made, known->second)) {
-    made->algorithm = known->second;
+  if (const auto known = choices_.find(name); known && runs(*made, *known)) {
+    made->algorithm = *known;
   } else {
-    made->algorithm = fastest(*made, candidates(*made, key), key, operands, workspace, stream);
-    choices_[name] = made->algorithm;
-    save();
+    const auto found = candidates(*made, key);
+    const auto chosen = shared_gpu_ ? found.front() : fastest(*made, found, key, operands, workspace, stream);
+    const auto settled = choices_.settle(name, chosen);
+    made->algorithm = runs(*made, settled) ? settled : chosen;
   }
   plan = std::move(made);
   return *plan;
@@ -206,30 +184,6 @@ cublasStatus_t MatmulTuner::run(const Plan& plan, const cublasLtMatmulAlgo_t& al
   return cublasLtMatmul(handle_, plan.descriptor.get(), &alpha, operands.a, plan.a.get(), operands.b,
                         plan.b.get(), &beta, operands.d, plan.d.get(), operands.d, plan.d.get(), &algorithm,
                         workspace, workspace ? workspace_bytes : 0, stream);
-}
-
-void MatmulTuner::load() {
-  std::ifstream in(file_);
-  for (std::string line; std::getline(in, line);) {
-    const auto split = line.rfind(' ');
-    if (split == std::string::npos) continue;
-    if (const auto algorithm = from_hex(line.substr(split + 1))) choices_[line.substr(0, split)] = *algorithm;
-  }
-}
-
-void MatmulTuner::save() const {
-  if (file_.empty()) return;
-  // Written aside and renamed, so that ranks that tune at once never leave half a file. It is a cache: where
-  // it cannot be written, the next run measures again.
-  std::error_code error;
-  std::filesystem::create_directories(file_.parent_path(), error);
-  const std::filesystem::path aside = file_.string() + fmt::format(".{}", getpid());
-  {
-    std::ofstream out(aside);
-    for (const auto& [key, algorithm] : choices_) out << key << ' ' << to_hex(algorithm) << '\n';
-    if (!out.flush()) return;
-  }
-  std::filesystem::rename(aside, file_, error);
 }
 
 }  // namespace llama3d::cuda

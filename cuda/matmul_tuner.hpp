@@ -9,11 +9,11 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "compute/tensor.hpp"
 #include "cuda/gpu_traits.hpp"
+#include "cuda/matmul_choices.hpp"
 
 namespace llama3d::cuda {
 
@@ -45,8 +45,9 @@ class MatmulTuner {
   /// Space for split-K sums and the like; cuBLAS asks for at least 32 MiB on Hopper.
   static constexpr std::size_t workspace_bytes = std::size_t{64} << 20;
 
-  /// Reads the file of choices for this GPU and this cuBLASLt. `cache` empty: nothing is kept.
-  MatmulTuner(const GpuTraits& gpu, std::filesystem::path cache);
+  /// Reads the file of choices for this GPU and this cuBLASLt. `cache` empty: nothing is kept. On a shared
+  /// GPU, where others' work would be timed too, cuBLASLt's own first choice is taken and nothing kept.
+  MatmulTuner(const GpuTraits& gpu, const std::filesystem::path& cache);
   ~MatmulTuner();
   MatmulTuner(const MatmulTuner&) = delete;
   MatmulTuner& operator=(const MatmulTuner&) = delete;
@@ -71,12 +72,10 @@ class MatmulTuner {
   cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,
                      const MatmulKey& key, const MatmulOperands& operands, void* workspace,
                      cudaStream_t stream) const;
-  void load();
-  void save() const;
 
   cublasLtHandle_t handle_ = nullptr;
-  std::filesystem::path file_;
-  std::map<std::string, cublasLtMatmulAlgo_t> choices_;  ///< by MatmulKey::to_string
+  bool shared_gpu_;
+  MatmulChoices choices_;
   std::map<MatmulKey, std::unique_ptr<Plan>> plans_;
 };
 

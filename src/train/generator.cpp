@@ -171,17 +171,17 @@ std::vector<std::int32_t> Generator::step(
 
 std::span<const float> Generator::logits_of(std::int64_t row, std::int64_t rows) {
   const StageShape& shape = plan_.layout.shape;
-  row_.clear();
+  row_.resize(static_cast<std::size_t>(shape.tp * shape.vocabulary));
   for (std::int64_t shard = 0; shard < shape.tp; ++shard) {
-    const std::int64_t begin = (shard * rows + row) * shape.vocabulary;
-    const auto append = [&](const auto* all) {
-      for (std::int64_t i = begin; i < begin + shape.vocabulary; ++i)
-        row_.push_back(static_cast<float>(all[i]));
+    const auto widen = [&](const auto* all) {
+      std::transform(all + (shard * rows + row) * shape.vocabulary,
+                     all + (shard * rows + row + 1) * shape.vocabulary,
+                     row_.begin() + shard * shape.vocabulary, [](auto x) { return static_cast<float>(x); });
     };
     if (shape.compute == DType::bf16)
-      append(static_cast<const bf16*>(host_logits_.get()));
+      widen(static_cast<const bf16*>(host_logits_.get()));
     else
-      append(static_cast<const float*>(host_logits_.get()));
+      widen(static_cast<const float*>(host_logits_.get()));
   }
   return row_;
 }

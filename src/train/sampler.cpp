@@ -1,7 +1,9 @@
 #include "train/sampler.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "base/error.hpp"
 #include "base/philox.hpp"
@@ -14,6 +16,21 @@ double uniform(std::uint64_t seed, std::uint64_t sequence, std::uint64_t positio
   const PhiloxBlock block = philox4x32(philox_key(seed, "sampling"), position, sequence);
   const std::uint64_t bits = std::uint64_t{block[0]} << 32 | block[1];
   return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
+/// The first of the largest numbers; logits.size() where there is none.
+std::size_t likeliest_of(std::span<const float> logits) {
+  // Independent maxima, which compilers turn into vector instructions. A comparison with NaN is false.
+  constexpr std::size_t lanes = 16;
+  std::array<float, lanes> largest;
+  largest.fill(-std::numeric_limits<float>::infinity());
+  std::size_t i = 0;
+  for (; i + lanes <= logits.size(); i += lanes)
+    for (std::size_t lane = 0; lane < lanes; ++lane)
+      largest[lane] = logits[i + lane] > largest[lane] ? logits[i + lane] : largest[lane];
+  for (; i < logits.size(); ++i) largest[0] = logits[i] > largest[0] ? logits[i] : largest[0];
+  const float most = *std::max_element(largest.begin(), largest.end());
+  return static_cast<std::size_t>(std::find(logits.begin(), logits.end(), most) - logits.begin());
 }
 
 }  // namespace
@@ -45,9 +62,16 @@ void TokenSampler::keep_top_k() {
 
 double TokenSampler::keep_top_p(double total) {
   if (options_.top_p >= 1) return total;
+  // What is below the mean of the rest beyond top-p can't be needed: all of it together is less than that
+  // rest.
+  const double least = (1 - options_.top_p) * total / static_cast<double>(candidates_.size());
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < candidates_.size(); ++i)
+    if (weights_[i] >= least)
+      order.push_back(i);
+    else
+      weights_[i] = 0;
   // Likeliest first, sorted no further than needed.
-  std::vector<std::size_t> order(candidates_.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   const auto likelier = [&](std::size_t a, std::size_t b) {
     return weights_[a] != weights_[b] ? weights_[a] > weights_[b] : a < b;
   };
@@ -67,10 +91,7 @@ double TokenSampler::keep_top_p(double total) {
 
 std::uint32_t TokenSampler::choose(std::span<const float> logits, std::uint64_t sequence,
                                    std::uint64_t position) {
-  std::size_t likeliest = logits.size();
-  for (std::size_t i = 0; i < logits.size(); ++i)
-    if (!std::isnan(logits[i]) && (likeliest == logits.size() || logits[i] > logits[likeliest]))
-      likeliest = i;
+  const std::size_t likeliest = likeliest_of(logits);
   if (likeliest == logits.size() || !std::isfinite(logits[likeliest]))
     throw NumericsError(fmt::format(
         "sequence {}, position {}: the model's logits are no finite numbers; the weights are damaged or "

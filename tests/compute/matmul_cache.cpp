@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "cuda/cuda_device.hpp"
+#include "cuda/matmul_choices.hpp"
 #include "machines.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -36,7 +37,55 @@ std::string text_of(const std::filesystem::path& file) {
 
 }  // namespace
 
+cublasLtMatmulAlgo_t algorithm(std::uint64_t word) {
+  cublasLtMatmulAlgo_t made{};
+  made.data[0] = word;
+  made.data[7] = ~word;
+  return made;
+}
+
+std::uint64_t word_of(const std::optional<cublasLtMatmulAlgo_t>& algorithm) {
+  BOOST_REQUIRE(algorithm);
+  BOOST_CHECK(algorithm->data[7] == ~algorithm->data[0]);
+  return algorithm->data[0];
+}
+
 BOOST_AUTO_TEST_SUITE(matmul_cache)
+
+BOOST_AUTO_TEST_CASE(of_processes_that_measure_at_once_the_first_decides) {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "a" / "choices.txt";
+  cuda::MatmulChoices first(file), second(file);
+  BOOST_CHECK_EQUAL(word_of(first.settle("1 2 3 TN", algorithm(5))), 5u);
+  BOOST_CHECK(!second.find("1 2 3 TN"));
+  BOOST_CHECK_EQUAL(word_of(second.settle("1 2 3 TN", algorithm(6))), 5u);
+  BOOST_CHECK_EQUAL(word_of(second.find("1 2 3 TN")), 5u);
+  // Neither loses what the other wrote.
+  second.settle("4 5 6 NN", algorithm(7));
+  first.settle("7 8 9 NT", algorithm(8));
+  const cuda::MatmulChoices later(file);
+  BOOST_CHECK_EQUAL(word_of(later.find("1 2 3 TN")), 5u);
+  BOOST_CHECK_EQUAL(word_of(later.find("4 5 6 NN")), 7u);
+  BOOST_CHECK_EQUAL(word_of(later.find("7 8 9 NT")), 8u);
+}
+
+BOOST_AUTO_TEST_CASE(a_choice_that_is_no_good_is_replaced) {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "choices.txt";
+  cuda::MatmulChoices(file).settle("1 2 3 TN", algorithm(5));
+  cuda::MatmulChoices first(file), second(file);
+  BOOST_CHECK_EQUAL(word_of(first.settle("1 2 3 TN", algorithm(9))), 9u);
+  BOOST_CHECK_EQUAL(word_of(second.settle("1 2 3 TN", algorithm(10))), 9u);
+  BOOST_CHECK_EQUAL(word_of(cuda::MatmulChoices(file).find("1 2 3 TN")), 9u);
+}
+
+BOOST_AUTO_TEST_CASE(without_a_file_choices_last_as_long_as_the_process) {
+  for (const std::filesystem::path file : {"", "/proc/no_such_folder/choices.txt"}) {
+    cuda::MatmulChoices choices(file);
+    BOOST_CHECK_EQUAL(word_of(choices.settle("1 2 3 TN", algorithm(5))), 5u);
+    BOOST_CHECK_EQUAL(word_of(choices.find("1 2 3 TN")), 5u);
+  }
+}
 
 BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again) {
   if (cuda_device_count() == 0) return;

@@ -20,7 +20,7 @@ constexpr DType all_types[] = {DType::fp32, DType::bf16, DType::fp64, DType::int
 constexpr Label label = labels::world_totals;
 
 std::unique_ptr<GridCommunicators> make_communicators(const ProcessGrid& grid) {
-  const TestPlace& place = TestPlace::get(control().node_rank());
+  const TestPlace& place = TestPlace::get(control().node_rank(), control().node_size());
   return gpu_required() ? connect_gpus(grid, control(), *place.gpu) : session().make_communicators(grid);
 }
 

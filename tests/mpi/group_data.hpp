@@ -19,11 +19,11 @@ struct TestPlace {
   std::unique_ptr<Device> gpu;  ///< or none
   std::unique_ptr<Stream> stream;
 
-  /// The first call says which rank of its node this is.
-  static TestPlace& get(int node_rank = 0) {
-    static TestPlace place = [node_rank] {
+  /// The first call says which rank of its node, of how many, this is.
+  static TestPlace& get(int node_rank = 0, int node_size = 1) {
+    static TestPlace place = [node_rank, node_size] {
       TestPlace made;
-      if (gpu_required()) made.gpu = make_gpu(node_rank);
+      if (gpu_required()) made.gpu = make_gpu(node_rank, node_size);
       made.stream =
           made.gpu ? made.gpu->create_stream(StreamPriority::normal) : std::make_unique<ImmediateStream>();
       return made;

@@ -21,8 +21,8 @@ bool gpu_required() {
 bool gpu_available() {
   return cuda_device_count() > 0;
 }
-std::unique_ptr<Device> make_gpu(int node_rank) {
-  return make_cuda_device(node_rank);
+std::unique_ptr<Device> make_gpu(int node_rank, int node_size) {
+  return make_cuda_device(node_rank, node_size > cuda_device_count() ? GpuUse::shared : GpuUse::alone);
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device) {
@@ -33,7 +33,7 @@ std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, Control
 bool gpu_available() {
   return false;
 }
-std::unique_ptr<Device> make_gpu(int) {
+std::unique_ptr<Device> make_gpu(int, int) {
   throw std::logic_error("a test asks for a GPU, and this build has no CUDA");
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&) {
@@ -41,8 +41,8 @@ std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane
 }
 #endif
 
-std::unique_ptr<Device> make_test_device(int node_rank) {
-  return gpu_required() ? make_gpu(node_rank) : make_host_device(1);
+std::unique_ptr<Device> make_test_device(int node_rank, int node_size) {
+  return gpu_required() ? make_gpu(node_rank, node_size) : make_host_device(1);
 }
 
 }  // namespace llama3d::test

@@ -14,10 +14,11 @@ namespace llama3d::test {
 bool gpu_required();
 /// Whether this build and this machine have a GPU.
 bool gpu_available();
-/// The GPU of a rank. Throws where there is none, or the build has no CUDA.
-std::unique_ptr<Device> make_gpu(int node_rank = 0);
+/// The GPU of a rank; shared where its node has more ranks. Throws where there is none, or the build has no
+/// CUDA.
+std::unique_ptr<Device> make_gpu(int node_rank = 0, int node_size = 1);
 /// The GPU when it is required, otherwise the host on one thread.
-std::unique_ptr<Device> make_test_device(int node_rank = 0);
+std::unique_ptr<Device> make_test_device(int node_rank = 0, int node_size = 1);
 /// The communicators of GPUs, which ranks may share. Throws where the build has none.
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device);

@@ -33,7 +33,7 @@ class GoldenGenerator {
  public:
   GoldenGenerator(const std::string& model, std::int64_t sequences, std::int64_t capacity, std::int64_t rows,
                   DType compute = DType::fp32)
-      : device_(make_test_device(control().node_rank())) {
+      : device_(make_test_device(control().node_rank(), control().node_size())) {
     const GoldenFile golden(model + ".h5");
     const auto make = [this](const ProcessGrid& grid) {
       return gpu_required() ? connect_gpus(grid, control(), *device_) : session().make_communicators(grid);

@@ -74,7 +74,7 @@ TestRun TestRun::alone(const RunShape& shape, const OptimizerOptions& options) {
 }
 
 TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone)
-    : device_(make_test_device(control().node_rank())),
+    : device_(make_test_device(control().node_rank(), control().node_size())),
       local_control_(alone ? make_local_control_plane() : nullptr) {
   ControlPlane& agreement = alone ? *local_control_ : control();
   const auto make = [this, alone, &agreement](const ProcessGrid& grid) {

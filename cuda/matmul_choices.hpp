@@ -1,0 +1,33 @@
+#pragma once
+// The algorithms chosen for matrix products, in a small file that all processes of a user share.
+
+#include <cublasLt.h>
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace llama3d::cuda {
+
+class MatmulChoices {
+ public:
+  /// `file` empty: nothing is kept. It is a cache: where it can't be read or written, or holds nonsense, the
+  /// next run measures again.
+  explicit MatmulChoices(std::filesystem::path file);
+
+  std::optional<cublasLtMatmulAlgo_t> find(const std::string& product) const;
+
+  /// Keeps `algorithm` for a product of which `find` knew nothing good. Returns the choice that holds from
+  /// here on: another process's where one was first, so that the ranks of a job and all later runs compute
+  /// the same bits.
+  cublasLtMatmulAlgo_t settle(const std::string& product, const cublasLtMatmulAlgo_t& algorithm);
+
+ private:
+  using Choices = std::map<std::string, cublasLtMatmulAlgo_t>;  ///< by MatmulKey::to_string
+
+  std::filesystem::path file_;
+  Choices choices_;
+};
+
+}  // namespace llama3d::cuda
