@@ -1,6 +1,8 @@
 #include "cuda/nccl_calls.hpp"
 
 #include <exception>
+#include <system_error>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -45,6 +47,18 @@ bool nccl_at_least(int major, int minor) {
 
 void NcclCommTraits::release(Handle comm) noexcept {
   if (std::uncaught_exceptions() == 0) ncclCommDestroy(comm);
+}
+
+NcclTakedown::~NcclTakedown() {
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void NcclTakedown::add(NcclCommHandle comm) {
+  try {
+    threads_.emplace_back([comm = std::move(comm)]() mutable { comm.reset(); });
+  } catch (const std::system_error&) {
+    // No thread to spare: it was taken down here.
+  }
 }
 
 }  // namespace llama3d::cuda

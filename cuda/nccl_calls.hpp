@@ -6,6 +6,8 @@
 #include <source_location>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <vector>
 
 #include "base/unique_handle.hpp"
 
@@ -31,5 +33,20 @@ struct NcclCommTraits {
   static void release(Handle comm) noexcept;
 };
 using NcclCommHandle = UniqueHandle<NcclCommTraits>;
+
+/// Takes communicators down side by side: each waits for a thread of NCCL that looks up every half second.
+class NcclTakedown {
+ public:
+  NcclTakedown() = default;
+  NcclTakedown(const NcclTakedown&) = delete;
+  NcclTakedown& operator=(const NcclTakedown&) = delete;
+  /// Waits for those given to it.
+  ~NcclTakedown();
+  /// Not from two threads at once.
+  void add(NcclCommHandle comm);
+
+ private:
+  std::vector<std::thread> threads_;
+};
 
 }  // namespace llama3d::cuda

@@ -125,9 +125,10 @@ class NcclWork final : public Work {
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(NcclCommHandle comm, CommunicationLog& log, int ordinal,
-                                   StreamPriority priority)
+NcclCommunicator::NcclCommunicator(NcclCommHandle comm, std::shared_ptr<NcclTakedown> takedown,
+                                   CommunicationLog& log, int ordinal, StreamPriority priority)
     : Communicator(rank_of(comm), size_of_group(comm), log),
+      takedown_(std::move(takedown)),
       comm_(std::move(comm)),
       stream_(priority),
       pool_(std::make_shared<EventPool>(ordinal)) {}
@@ -139,6 +140,7 @@ NcclCommunicator::~NcclCommunicator() {
     return;
   }
   for (void* registration : registrations_) ncclCommDeregister(comm_.get(), registration);
+  takedown_->add(std::move(comm_));
 }
 
 void NcclCommunicator::register_memory(const Tensor& memory) {

@@ -15,8 +15,10 @@ class EventPool;
 
 class NcclCommunicator final : public Communicator {
  public:
-  /// Takes over `comm`, which lives on the GPU of this ordinal, the current one.
-  NcclCommunicator(NcclCommHandle comm, CommunicationLog& log, int ordinal, StreamPriority priority);
+  /// Takes over `comm`, which lives on the GPU of this ordinal, the current one. `takedown` is that of all
+  /// communicators which end together.
+  NcclCommunicator(NcclCommHandle comm, std::shared_ptr<NcclTakedown> takedown, CommunicationLog& log,
+                   int ordinal, StreamPriority priority);
   ~NcclCommunicator() override;
 
   void register_memory(const Tensor& memory) override;
@@ -35,6 +37,7 @@ class NcclCommunicator final : public Communicator {
   template <class Call>
   WorkHandle launch(Stream& stream, Call&& call);
 
+  std::shared_ptr<NcclTakedown> takedown_;
   NcclCommHandle comm_;
   CudaStream stream_;
   std::shared_ptr<EventPool> pool_;

@@ -74,13 +74,15 @@ class Builder {
     return adopt(NcclCommHandle(part));
   }
   std::unique_ptr<Communicator> adopt(NcclCommHandle comm) const {
-    return std::make_unique<cuda::NcclCommunicator>(std::move(comm), *log_, ordinal_, StreamPriority::high);
+    return std::make_unique<cuda::NcclCommunicator>(std::move(comm), takedown_, *log_, ordinal_,
+                                                    StreamPriority::high);
   }
 
  private:
   const NcclCommHandle* world_;
   CommunicationLog* log_;
   int ordinal_;
+  std::shared_ptr<cuda::NcclTakedown> takedown_ = std::make_shared<cuda::NcclTakedown>();
 };
 
 /// NCCL connects two ranks, and takes the memory for it, when they first have something to say to each other,

@@ -71,7 +71,8 @@ class Communicator {
   WorkHandle reduce_scatter(const Tensor& in, const Tensor& out, Label label, Stream& stream);
   /// Every rank's tensor becomes root's.
   WorkHandle broadcast(const Tensor& tensor, int root, Label label, Stream& stream);
-  /// Starts all transfers together, so that none waits for another of the same call.
+  /// Starts all transfers together, so that none waits for another of the same call. What is called next may
+  /// wait until the peer has received what is sent.
   WorkHandle exchange(std::span<const Transfer> transfers, Label label, Stream& stream);
 
   /// Tells that `memory`, which outlives the communicator's last operation, will be moved often. Collective.
