@@ -25,6 +25,10 @@ void CudaKernels::set_workspace(const Tensor& workspace) {
   workspace_ = workspace;
 }
 
+void CudaKernels::set_use(KernelUse use) {
+  matmul_->set_use(use);
+}
+
 void* Scratch::take_bytes(std::size_t bytes, const char* what) {
   constexpr std::size_t alignment = 256;
   const std::size_t begin = used_;

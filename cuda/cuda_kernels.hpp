@@ -23,6 +23,7 @@ class CudaKernels final : public Kernels {
   /// 4096 rows of Llama 3's vocabulary in bf16: enough for the products of the head to run at full speed.
   std::size_t logits_bytes() const override { return std::size_t{1} << 30; }
   void set_workspace(const Tensor& workspace) override;
+  void set_use(KernelUse use) override;
   void fill_zero(const Tensor& out, Stream& stream) override;
   void copy(const Tensor& in, const Tensor& out, Stream& stream) override;
   void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) override;

@@ -17,7 +17,7 @@ constexpr float screening_margin = 1.08f;
 constexpr float lead_milliseconds = 50;
 constexpr float timed_milliseconds = 100;
 constexpr int timed_heats = 2;
-/// Products shorter than this leave the chip cool: more calls of the screening decide instead.
+/// Products shorter than this leave the chip cool, like those that memory limits: a few more calls decide.
 constexpr float cool_milliseconds = 0.02f;
 constexpr int most_cool_calls = 50;
 
@@ -77,7 +77,7 @@ int calls_in(float milliseconds, float once) {
 }  // namespace
 
 cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                                       const MatmulCall& call, cudaStream_t stream,
+                                       const MatmulCall& call, bool hot, cudaStream_t stream,
                                        const std::string& product) {
   if (algorithms.size() == 1) return algorithms.front();
   const Heats heats(call, stream, product);
@@ -87,8 +87,9 @@ cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& 
   LLAMA3D_EXPECT(!trials.empty(), "no algorithm runs matrix product {}", product);
 
   const float once = std::min_element(trials.begin(), trials.end(), quicker)->milliseconds;
-  const bool cool = once < cool_milliseconds;
-  const int screening = cool ? most_cool_calls : calls_in(screening_milliseconds, once);
+  const bool cool = !hot || once < cool_milliseconds;
+  const int longer = calls_in(screening_milliseconds, once),
+            screening = cool ? std::min(most_cool_calls, longer) : longer;
   heats.time(trials.front().algorithm, screening);
   for (Trial& trial : trials) trial.milliseconds = heats.time(trial.algorithm, screening);
   std::sort(trials.begin(), trials.end(), quicker);
@@ -98,7 +99,7 @@ cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& 
 
   for (Trial& trial : trials) trial.milliseconds = 0;
   const int lead = cool ? 0 : calls_in(lead_milliseconds, once);
-  const int timed = cool ? most_cool_calls : calls_in(timed_milliseconds, once);
+  const int timed = cool ? screening : calls_in(timed_milliseconds, once);
   for (int heat = 0; heat < timed_heats; ++heat)
     for (Trial& trial : trials) trial.milliseconds += heats.time(trial.algorithm, timed, lead);
   return std::min_element(trials.begin(), trials.end(), quicker)->algorithm;

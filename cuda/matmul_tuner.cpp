@@ -54,6 +54,14 @@ void set_transpose(cublasLtMatmulDesc_t descriptor, cublasLtMatmulDescAttributes
         "describing a matrix product");
 }
 
+/// Whether arithmetic rather than memory limits the product, so that it draws all the power there is.
+bool heats_the_chip(const MatmulKey& key) {
+  constexpr double most_of_memory = 100;  // operations a byte; the balance of an A100 is 160, of an H100 300
+  const auto m = static_cast<double>(key.m), n = static_cast<double>(key.n), k = static_cast<double>(key.k);
+  const auto in = static_cast<double>(size_of(key.in)), out = static_cast<double>(size_of(key.out));
+  return 2 * m * n * k > most_of_memory * (in * (m + n) * k + out * m * n);
+}
+
 std::string file_name(const GpuTraits& gpu) {
   std::string name = gpu.name;
   std::replace_if(
@@ -116,17 +124,19 @@ MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOpera
   auto& plan = plans_[key];
   if (plan) return *plan;
   auto made = std::make_unique<Plan>(key);
-  const std::string name = key.to_string();
-  if (const auto known = choices_.find(name); known && runs(*made, *known)) {
+  const auto known = choices_.find(key.to_string());
+  if (known && runs(*made, *known))
     made->algorithm = *known;
-  } else {
-    const auto found = candidates(*made, key);
-    const auto chosen = shared_gpu_ ? found.front() : fastest(*made, found, key, operands, workspace, stream);
-    const auto settled = choices_.settle(name, chosen);
-    made->algorithm = runs(*made, settled) ? settled : chosen;
-  }
+  else if (worth_measuring(key))
+    made->algorithm = measured_choice(*made, key, operands, workspace, stream);
+  else
+    made->algorithm = candidates(*made, key).front();
   plan = std::move(made);
   return *plan;
+}
+
+bool MatmulTuner::worth_measuring(const MatmulKey& key) const {
+  return !shared_gpu_ && (use_ == KernelUse::training || !heats_the_chip(key));
 }
 
 bool MatmulTuner::runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const {
@@ -162,19 +172,21 @@ std::vector<cublasLtMatmulAlgo_t> MatmulTuner::candidates(const Plan& plan, cons
   return algorithms;
 }
 
-cublasLtMatmulAlgo_t MatmulTuner::fastest(const Plan& plan,
-                                          const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                                          const MatmulKey& key, const MatmulOperands& operands,
-                                          void* workspace, cudaStream_t stream) const {
+cublasLtMatmulAlgo_t MatmulTuner::measured_choice(const Plan& plan, const MatmulKey& key,
+                                                  const MatmulOperands& operands, void* workspace,
+                                                  cudaStream_t stream) {
   // Sums that a call adds to must survive the trials: the smallest positive factor leaves any normal number
   // as it is and a zero below 1e-36, while the GPU does all of the work on the real operands.
   const float alpha = key.accumulate ? std::numeric_limits<float>::denorm_min() : 1.0f;
-  return fastest_algorithm(
-      algorithms,
+  const std::string product = key.to_string();
+  const auto fastest = fastest_algorithm(
+      candidates(plan, key),
       [&](const cublasLtMatmulAlgo_t& algorithm) {
         return run(plan, algorithm, alpha, key, operands, workspace, stream);
       },
-      stream, key.to_string());
+      heats_the_chip(key), stream, product);
+  const auto settled = choices_.settle(product, fastest);
+  return runs(plan, settled) ? settled : fastest;
 }
 
 cublasStatus_t MatmulTuner::run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,

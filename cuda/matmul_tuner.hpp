@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "compute/tensor.hpp"
+#include "compute/kernels.hpp"
 #include "cuda/gpu_traits.hpp"
 #include "cuda/matmul_choices.hpp"
 
@@ -52,6 +52,9 @@ class MatmulTuner {
   MatmulTuner(const MatmulTuner&) = delete;
   MatmulTuner& operator=(const MatmulTuner&) = delete;
 
+  /// For inference only what costs a few milliseconds is timed, and choices that are known are used.
+  void set_use(KernelUse use) { use_ = use; }
+
   /// Queues the product. The first call of a kind waits for the stream and times candidates on the operands.
   void multiply(const MatmulKey& key, const MatmulOperands& operands, void* workspace, cudaStream_t stream);
 
@@ -65,16 +68,17 @@ class MatmulTuner {
   /// Whether an algorithm, read from a file, suits the product.
   bool runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const;
   std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key) const;
-  /// The fastest of the candidates.
-  cublasLtMatmulAlgo_t fastest(const Plan& plan, const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                               const MatmulKey& key, const MatmulOperands& operands, void* workspace,
-                               cudaStream_t stream) const;
+  bool worth_measuring(const MatmulKey& key) const;
+  /// The fastest of the candidates, or what another process chose meanwhile.
+  cublasLtMatmulAlgo_t measured_choice(const Plan& plan, const MatmulKey& key, const MatmulOperands& operands,
+                                       void* workspace, cudaStream_t stream);
   cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,
                      const MatmulKey& key, const MatmulOperands& operands, void* workspace,
                      cudaStream_t stream) const;
 
   cublasLtHandle_t handle_ = nullptr;
   bool shared_gpu_;
+  KernelUse use_ = KernelUse::training;
   MatmulChoices choices_;
   std::map<MatmulKey, std::unique_ptr<Plan>> plans_;
 };

@@ -115,7 +115,9 @@ Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& 
     if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
     return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
   };
-  return {device, session.control(), connect, on_gpus && options.register_buffers, comm_timeout};
+  // Ranks of one GPU have nothing to gain.
+  const bool registers = on_gpus && options.register_buffers && !shared;
+  return {device, session.control(), connect, registers, comm_timeout};
 }
 
 }  // namespace llama3d

@@ -37,8 +37,7 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
   line.add_flag("register-buffers", machine.register_buffers,
                 "register what tensor parallelism moves with NCCL, which then reads and writes it on other "
-                "GPUs without copies "
-                "between");
+                "GPUs without copies between");
   line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }

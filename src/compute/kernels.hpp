@@ -49,6 +49,10 @@ struct CacheRows {
   Tensor position;  ///< (T) int32
 };
 
+/// In training the same shapes come again for hours, so that algorithms are worth long measurements. In
+/// inference they vary, and whoever asks waits for the first answer.
+enum class KernelUse { training, inference };
+
 /// The sizes that decide how much scratch space an implementation needs.
 struct WorkspaceRequest {
   DType compute = DType::fp32;
@@ -99,6 +103,8 @@ class Kernels {
   /// Scratch space for all later calls: `workspace` is (bytes / 4) fp32, alive as long as the kernels are
   /// used.
   virtual void set_workspace(const Tensor& workspace) = 0;
+  /// What later calls are for; training if not told.
+  virtual void set_use(KernelUse) {}
 
   // --- data movement -------------------------------------------------------------------------------------
 

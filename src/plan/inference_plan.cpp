@@ -62,6 +62,7 @@ InferenceArenas allocate(const InferencePlan& plan, Device& device) {
   }
   lay_out(arenas, plan, device.kernels());
   device.kernels().set_workspace(arenas.kernel_workspace);
+  device.kernels().set_use(KernelUse::inference);
   return arenas;
 }
 

@@ -213,6 +213,7 @@ RankMemory allocate(const RankPlan& plan, Device& device) {
   if (plan.memory.host > 0) memory.host = Arena(device.allocate_host(plan.memory.host), plan.memory.host);
   lay_out(memory, plan, device.kernels());
   device.kernels().set_workspace(memory.kernel_workspace);
+  device.kernels().set_use(plan.shape.training ? KernelUse::training : KernelUse::inference);
   return memory;
 }
 
