@@ -22,12 +22,12 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = {
     "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "mpi": "mpi", "io": "io", "cuda": "cuda",
     "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline", "optim": "src/optim", "plan": "src/plan",
-    "data": "src/data", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
+    "tokenizer": "src/data/tokenizer", "data": "src/data", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
 }
 BELOW = {
     "base": [], "compute": ["base"], "host": ["compute"], "mpi": ["compute"], "io": ["base"], "cuda": ["mpi", "compute"],
     "parallel": ["mpi"], "model": ["parallel"], "pipeline": ["model"], "optim": ["model"], "plan": ["pipeline", "optim"],
-    "data": ["io"], "train": ["optim", "plan", "data"], "bench": ["train"], "cli": ["bench", "train", "host", "cuda"],
+    "tokenizer": ["base"], "data": ["tokenizer", "io"], "train": ["optim", "plan", "data"], "bench": ["train"], "cli": ["bench", "train", "host", "cuda"],
 }
 # cli reaches these two from the one file that makes a device.
 MACHINES, FACTORY = ("host", "cuda"), re.compile(r"(device|machine|backend)\w*\.(cpp|hpp)$")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes src/data/unicode_ranges.cpp: the code points that tiktoken's regular expressions take for letters and numbers.
+"""Writes src/data/tokenizer/unicode_ranges.cpp: the code points that tiktoken's regular expressions take for letters and numbers.
 
 A table of our own, because libraries follow different versions of Unicode and the same text must give the same tokens
 everywhere. Needs tiktoken; tokenizers too with --check, which compares the classes of both.
@@ -68,12 +68,12 @@ def main() -> None:
         return
     tables = {name: ranges(code_points) for name, code_points in found.items()}
     text = "// Made by tools/make_unicode_ranges.py; do not edit.\n"
-    text += '#include "data/unicode_class.hpp"\n\n// clang-format off\nnamespace llama3d {\nnamespace {\n\n'
+    text += '#include "data/tokenizer/unicode_class.hpp"\n\n// clang-format off\nnamespace llama3d {\nnamespace {\n\n'
     text += "\n".join(table(name, rows) for name, rows in tables.items())
     text += "\n}  // namespace\n\n"
     text += "".join(f"const std::span<const CodePointRange> {name} = {name}_data;\n" for name in tables)
     text += "\n}  // namespace llama3d\n"
-    (REPOSITORY / "src/data/unicode_ranges.cpp").write_text(text)
+    (REPOSITORY / "src/data/tokenizer/unicode_ranges.cpp").write_text(text)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/conversation.hpp"
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 
 namespace llama3d {
 

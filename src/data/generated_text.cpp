@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 
 namespace llama3d {
 

@@ -5,7 +5,7 @@
 #include "base/error.hpp"
 #include "data/detect_format.hpp"
 #include "data/json_input.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

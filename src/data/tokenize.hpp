@@ -9,7 +9,7 @@
 
 #include "data/chat_template.hpp"
 #include "data/conversation.hpp"
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 
 namespace llama3d {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "data/chat_template.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/utf8.hpp"
 #include "io/whole_file.hpp"
 
 namespace llama3d {

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "base/error.hpp"
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 #include "io/posix_file.hpp"
 #include "io/safetensors.hpp"
 #include "io/whole_folder.hpp"

@@ -9,8 +9,8 @@
 
 #include "base/error.hpp"
 #include "base/sha256.hpp"
-#include "data/tokenizer.hpp"
-#include "data/tokenizer_file.hpp"
+#include "data/tokenizer/tokenizer.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

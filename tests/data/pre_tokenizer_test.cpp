@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "data/pre_tokenizer.hpp"
-#include "data/unicode_class.hpp"
+#include "data/tokenizer/pre_tokenizer.hpp"
+#include "data/tokenizer/unicode_class.hpp"
 
 using namespace llama3d;
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/tokenize.hpp"
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 #include "io/token_file.hpp"
 #include "support/temporary_folder.hpp"
 

@@ -1,4 +1,4 @@
-#include "data/byte_pairs.hpp"
+#include "data/tokenizer/byte_pairs.hpp"
 
 #include <algorithm>
 #include <array>

@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "data/pre_tokenizer.hpp"
-#include "data/tokenizer_file.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/pre_tokenizer.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -1,4 +1,4 @@
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 
 #include <filesystem>
 #include <stdexcept>
@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "data/bpe_tokenizer.hpp"
-#include "data/byte_tokenizer.hpp"
-#include "data/tokenizer_file.hpp"
+#include "data/tokenizer/bpe_tokenizer.hpp"
+#include "data/tokenizer/byte_tokenizer.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
 
 namespace llama3d {
 

@@ -1,4 +1,4 @@
-#include "data/unicode_class.hpp"
+#include "data/tokenizer/unicode_class.hpp"
 
 #include <algorithm>
 #include <memory>

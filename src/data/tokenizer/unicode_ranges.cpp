@@ -1,5 +1,5 @@
 // Made by tools/make_unicode_ranges.py; do not edit.
-#include "data/unicode_class.hpp"
+#include "data/tokenizer/unicode_class.hpp"
 
 // clang-format off
 namespace llama3d {

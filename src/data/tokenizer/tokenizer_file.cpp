@@ -1,4 +1,4 @@
-#include "data/tokenizer_file.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
 
 #include <fstream>
 #include <stdexcept>

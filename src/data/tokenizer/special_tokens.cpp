@@ -1,4 +1,4 @@
-#include "data/special_tokens.hpp"
+#include "data/tokenizer/special_tokens.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "data/special_tokens.hpp"
-#include "data/tokenizer.hpp"
+#include "data/tokenizer/special_tokens.hpp"
+#include "data/tokenizer/tokenizer.hpp"
 
 namespace llama3d {
 

@@ -1,4 +1,4 @@
-#include "data/utf8.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 #include <cstring>
 

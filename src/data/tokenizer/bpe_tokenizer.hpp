@@ -1,9 +1,9 @@
 #pragma once
 
-#include "data/byte_pairs.hpp"
-#include "data/special_tokens.hpp"
-#include "data/tokenizer.hpp"
-#include "data/tokenizer_file.hpp"
+#include "data/tokenizer/byte_pairs.hpp"
+#include "data/tokenizer/special_tokens.hpp"
+#include "data/tokenizer/tokenizer.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
 
 namespace llama3d {
 

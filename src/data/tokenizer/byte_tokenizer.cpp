@@ -1,4 +1,4 @@
-#include "data/byte_tokenizer.hpp"
+#include "data/tokenizer/byte_tokenizer.hpp"
 
 #include <algorithm>
 

@@ -1,11 +1,11 @@
-#include "data/bpe_tokenizer.hpp"
+#include "data/tokenizer/bpe_tokenizer.hpp"
 
 #include <algorithm>
 #include <utility>
 
 #include "base/error.hpp"
-#include "data/pre_tokenizer.hpp"
-#include "data/utf8.hpp"
+#include "data/tokenizer/pre_tokenizer.hpp"
+#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "data/tokenizer_file.hpp"
+#include "data/tokenizer/tokenizer_file.hpp"
 
 namespace llama3d {
 namespace {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/byte_pairs.hpp"
-#include "data/special_tokens.hpp"
+#include "data/tokenizer/byte_pairs.hpp"
+#include "data/tokenizer/special_tokens.hpp"
 
 namespace llama3d {
 
