@@ -14,7 +14,7 @@ namespace llama3d::cuda {
 using MatmulCall = std::function<cublasStatus_t(const cublasLtMatmulAlgo_t& algorithm)>;
 
 /// The algorithm whose calls, one after another on `stream`, take the least time; waits for the stream.
-/// `hot`: the product draws so much power that the clock follows; it is timed until that settles, seconds
+/// `hot`: where a product draws so much power that the clock follows, it is timed until that settles, seconds
 /// instead of tens of milliseconds. `product` names the product in errors. An algorithm that does not run is
 /// left out; throws when none runs.
 cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& algorithms,

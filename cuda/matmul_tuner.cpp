@@ -184,7 +184,7 @@ cublasLtMatmulAlgo_t MatmulTuner::measured_choice(const Plan& plan, const Matmul
       [&](const cublasLtMatmulAlgo_t& algorithm) {
         return run(plan, algorithm, alpha, key, operands, workspace, stream);
       },
-      heats_the_chip(key), stream, product);
+      use_ == KernelUse::training, stream, product);
   const auto settled = choices_.settle(product, fastest);
   return runs(plan, settled) ? settled : fastest;
 }
