@@ -78,6 +78,32 @@ void warn_of_other_samples(const json& theirs, const json& ours,
           theirs[name].dump(), ours[name].dump()));
 }
 
+json options_of(const json& attributes) {
+  const json options = json::parse(attributes.value("configuration", ""), nullptr, false);
+  return options.is_object() ? options : json::object();
+}
+
+/// What a resumed run may well change, and should see that it has.
+void tell_other_options(const json& theirs, const json& ours,
+                        const std::function<void(const std::string&)>& note) {
+  json before = options_of(theirs), now = options_of(ours);
+  // Resolved, where the option says "automatic".
+  before["global-batch-size"] = theirs.value("global_batch_size", json());
+  now["global-batch-size"] = ours.value("global_batch_size", json());
+  const auto word = [](const json& value) {
+    return value.is_string() ? value.get<std::string>() : value.dump();
+  };
+  std::vector<std::string> changes;
+  for (const char* option :
+       {"steps", "learning-rate", "min-learning-rate", "warmup-steps", "lr-schedule", "wsd-decay-fraction",
+        "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon", "grad-clip", "global-batch-size",
+        "precision", "master-weights", "gradient-dtype", "optimizer-dtype"})
+    if (before.contains(option) && now.contains(option) && before[option] != now[option])
+      changes.push_back(
+          fmt::format("--{} was {} and is {}", option, word(before[option]), word(now[option])));
+  if (!changes.empty()) note(fmt::format("changed since the checkpoint: {}", fmt::join(changes, ", ")));
+}
+
 TrainPosition position_of(const json& attributes) {
   return {attributes.value("step", std::int64_t{0}), attributes.value("consumed_samples", std::int64_t{0}),
           attributes.value("tokens", std::int64_t{0})};
@@ -166,7 +192,9 @@ TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState&
     checkpoint.verify(control_->rank(), control_->size());
     position = position_of(attributes);
     state.load(checkpoint);
-    warn_of_other_samples(attributes, json::parse(attributes_), note_);
+    const json ours = json::parse(attributes_);
+    warn_of_other_samples(attributes, ours, note_);
+    tell_other_options(attributes, ours, note_);
     if (attributes.contains("huggingface"))
       set_origin(WeightOrigin::parse(attributes["huggingface"].dump(), folder.string()));
   });

@@ -155,6 +155,15 @@ class Resume(JobTest):
             self.assertEqual(result.err.count("warning:"), 1, result)
             self.assertIn(word, result.err)
 
+    def test_changed_options_are_told(self):
+        checkpoint = self.checkpoint(self.straight(DP2), MIDDLE)
+        result = self.train(2, "other-rate", "--resume", checkpoint, "--learning-rate", 0.0007, "--grad-clip", 0)
+        told = [line for line in result.err.splitlines() if line.startswith("changed since the checkpoint: ")]
+        self.assertEqual(len(told), 1, result)
+        self.assertRegex(told[0], r": --learning-rate was \S+ and is 0.0007, --grad-clip was 1 and is 0$")
+        same = self.train(2, "same-rate", "--resume", checkpoint)
+        self.assertNotIn("changed since", same.err)
+
 
 class Auto(JobTest):
     """--resume auto, with checkpoints that are whole, damaged, gone."""
