@@ -4,10 +4,14 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <iterator>
-#include <sstream>
+#include <string>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -22,36 +26,22 @@ struct DescriptorTraits {
   static void release(Handle descriptor) { ::close(descriptor); }
 };
 
-/// A file that no other process writes meanwhile, where the file system knows locks. Errors leave it empty or
-/// cut short.
-class LockedFile {
+/// Keeps other processes from changing the file meanwhile, as far as its file system knows locks: without,
+/// one of several that write at once wins.
+class Lock {
  public:
-  LockedFile(const std::filesystem::path& path, int flags, int lock)
-      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
-    if (descriptor_) ::flock(descriptor_.get(), lock);
-  }
-
-  std::string read() const {
-    std::string text;
-    char part[4096];
-    for (ssize_t size = 0;
-         (size = ::pread(descriptor_.get(), part, sizeof part, static_cast<off_t>(text.size()))) > 0;)
-      text.append(part, static_cast<std::size_t>(size));
-    return text;
-  }
-  void write(std::string_view text) {
-    off_t at = 0;
-    while (!text.empty()) {
-      const ssize_t written = ::pwrite(descriptor_.get(), text.data(), text.size(), at);
-      if (written <= 0) break;
-      at += written;
-      text.remove_prefix(static_cast<std::size_t>(written));
+  explicit Lock(const std::filesystem::path& file)
+      : descriptor_(::open((file.string() + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    // Never for long: a lock that a stopped process holds must not stop this one.
+    for (int attempt = 0; descriptor_ && attempt < attempts; ++attempt) {
+      if (::flock(descriptor_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+      std::this_thread::sleep_for(pause);
     }
-    if (::ftruncate(descriptor_.get(), at) != 0) return;
   }
-  explicit operator bool() const { return static_cast<bool>(descriptor_); }
 
  private:
+  static constexpr int attempts = 100;
+  static constexpr std::chrono::milliseconds pause{10};
   UniqueHandle<DescriptorTraits> descriptor_;
 };
 
@@ -73,9 +63,11 @@ std::optional<cublasLtMatmulAlgo_t> from_hex(const std::string& text) {
   return algorithm;
 }
 
-std::map<std::string, cublasLtMatmulAlgo_t> parse(const std::string& text) {
-  std::map<std::string, cublasLtMatmulAlgo_t> choices;
-  std::istringstream in(text);
+using Choices = std::map<std::string, cublasLtMatmulAlgo_t>;
+
+Choices read(const std::filesystem::path& file) {
+  Choices choices;
+  std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
     const auto split = line.rfind(' ');
     if (split == std::string::npos) continue;
@@ -84,10 +76,16 @@ std::map<std::string, cublasLtMatmulAlgo_t> parse(const std::string& text) {
   return choices;
 }
 
-std::string format(const std::map<std::string, cublasLtMatmulAlgo_t>& choices) {
-  std::string text;
-  for (const auto& [product, algorithm] : choices) text += product + ' ' + to_hex(algorithm) + '\n';
-  return text;
+/// Written aside and renamed, so that nobody ever reads half a file.
+void write(const std::filesystem::path& file, const Choices& choices) {
+  const std::filesystem::path aside = file.string() + fmt::format(".{}", getpid());
+  {
+    std::ofstream out(aside);
+    for (const auto& [product, algorithm] : choices) out << product << ' ' << to_hex(algorithm) << '\n';
+    if (!out.flush()) return;
+  }
+  std::error_code error;
+  std::filesystem::rename(aside, file, error);
 }
 
 bool same(const cublasLtMatmulAlgo_t& x, const cublasLtMatmulAlgo_t& y) {
@@ -97,8 +95,7 @@ bool same(const cublasLtMatmulAlgo_t& x, const cublasLtMatmulAlgo_t& y) {
 }  // namespace
 
 MatmulChoices::MatmulChoices(std::filesystem::path file) : file_(std::move(file)) {
-  if (file_.empty()) return;
-  if (const LockedFile in(file_, O_RDONLY, LOCK_SH); in) choices_ = parse(in.read());
+  if (!file_.empty()) choices_ = read(file_);
 }
 
 std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& product) const {
@@ -113,14 +110,13 @@ cublasLtMatmulAlgo_t MatmulChoices::settle(const std::string& product,
   if (file_.empty()) return algorithm;
   std::error_code error;
   std::filesystem::create_directories(file_.parent_path(), error);
-  LockedFile file(file_, O_RDWR | O_CREAT, LOCK_EX);
-  if (!file) return algorithm;
-  Choices kept = parse(file.read());
+  const Lock lock(file_);
+  Choices kept = read(file_);
   const auto other = kept.find(product);
   if (other != kept.end() && !(known && same(*known, other->second)))
     return choices_[product] = other->second;
   kept[product] = algorithm;
-  file.write(format(kept));
+  write(file_, kept);
   return algorithm;
 }
 

@@ -24,10 +24,8 @@ class MatmulChoices {
   cublasLtMatmulAlgo_t settle(const std::string& product, const cublasLtMatmulAlgo_t& algorithm);
 
  private:
-  using Choices = std::map<std::string, cublasLtMatmulAlgo_t>;  ///< by MatmulKey::to_string
-
   std::filesystem::path file_;
-  Choices choices_;
+  std::map<std::string, cublasLtMatmulAlgo_t> choices_;  ///< by MatmulKey::to_string
 };
 
 }  // namespace llama3d::cuda

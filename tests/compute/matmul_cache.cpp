@@ -1,4 +1,8 @@
 // The file in which a GPU's choices of algorithms for matrix products are kept.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -25,9 +29,11 @@ std::vector<float> product_with_cache(const std::filesystem::path& folder) {
 }
 
 std::filesystem::path only_file(const std::filesystem::path& folder) {
-  const std::vector<std::filesystem::directory_entry> files{std::filesystem::directory_iterator(folder), {}};
+  std::vector<std::filesystem::path> files;
+  for (const auto& file : std::filesystem::directory_iterator(folder))
+    if (file.path().extension() == ".txt") files.push_back(file.path());
   BOOST_REQUIRE_EQUAL(files.size(), 1u);
-  return files.front().path();
+  return files.front();
 }
 
 std::string text_of(const std::filesystem::path& file) {
@@ -77,6 +83,16 @@ BOOST_AUTO_TEST_CASE(a_choice_that_is_no_good_is_replaced) {
   BOOST_CHECK_EQUAL(word_of(first.settle("1 2 3 TN", algorithm(9))), 9u);
   BOOST_CHECK_EQUAL(word_of(second.settle("1 2 3 TN", algorithm(10))), 9u);
   BOOST_CHECK_EQUAL(word_of(cuda::MatmulChoices(file).find("1 2 3 TN")), 9u);
+}
+
+BOOST_AUTO_TEST_CASE(a_lock_that_is_never_given_back_holds_up_for_a_second) {
+  const TemporaryFolder folder;
+  const auto file = folder.path() / "choices.txt";
+  const int held = open((file.string() + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  BOOST_REQUIRE_EQUAL(flock(held, LOCK_EX), 0);
+  cuda::MatmulChoices(file).settle("1 2 3 TN", algorithm(5));
+  close(held);
+  BOOST_CHECK_EQUAL(word_of(cuda::MatmulChoices(file).find("1 2 3 TN")), 5u);
 }
 
 BOOST_AUTO_TEST_CASE(without_a_file_choices_last_as_long_as_the_process) {
