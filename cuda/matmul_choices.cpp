@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -76,16 +77,21 @@ Choices read(const std::filesystem::path& file) {
   return choices;
 }
 
-/// Written aside and renamed, so that nobody ever reads half a file.
+/// Written aside and renamed, so that nobody ever reads half a file. The name aside is nobody else's, on no
+/// other node either.
 void write(const std::filesystem::path& file, const Choices& choices) {
-  const std::filesystem::path aside = file.string() + fmt::format(".{}", getpid());
+  std::string aside = file.string() + ".XXXXXX";
+  const UniqueHandle<DescriptorTraits> made(::mkstemp(aside.data()));
+  if (!made || ::fchmod(made.get(), 0644) != 0) return;
+  std::error_code error;
   {
     std::ofstream out(aside);
     for (const auto& [product, algorithm] : choices) out << product << ' ' << to_hex(algorithm) << '\n';
-    if (!out.flush()) return;
+    out.close();
+    if (!out) error = std::make_error_code(std::errc::io_error);
   }
-  std::error_code error;
-  std::filesystem::rename(aside, file, error);
+  if (!error) std::filesystem::rename(aside, file, error);
+  if (error) std::filesystem::remove(aside, error);
 }
 
 bool same(const cublasLtMatmulAlgo_t& x, const cublasLtMatmulAlgo_t& y) {

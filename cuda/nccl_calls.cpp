@@ -1,5 +1,7 @@
 #include "cuda/nccl_calls.hpp"
 
+#include <cuda_runtime_api.h>
+
 #include <exception>
 #include <system_error>
 #include <utility>
@@ -53,9 +55,12 @@ NcclTakedown::~NcclTakedown() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void NcclTakedown::add(NcclCommHandle comm) {
+void NcclTakedown::add(NcclCommHandle comm, int ordinal) {
   try {
-    threads_.emplace_back([comm = std::move(comm)]() mutable { comm.reset(); });
+    threads_.emplace_back([comm = std::move(comm), ordinal]() mutable {
+      cudaSetDevice(ordinal);  // NCCL would start up the first GPU
+      comm.reset();
+    });
   } catch (const std::system_error&) {
     // No thread to spare: it was taken down here.
   }

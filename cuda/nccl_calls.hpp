@@ -42,8 +42,8 @@ class NcclTakedown {
   NcclTakedown& operator=(const NcclTakedown&) = delete;
   /// Waits for those given to it.
   ~NcclTakedown();
-  /// Not from two threads at once.
-  void add(NcclCommHandle comm);
+  /// Takes over a communicator on the GPU of this ordinal. Not from two threads at once.
+  void add(NcclCommHandle comm, int ordinal);
 
  private:
   std::vector<std::thread> threads_;

@@ -140,7 +140,7 @@ NcclCommunicator::~NcclCommunicator() {
     return;
   }
   for (void* registration : registrations_) ncclCommDeregister(comm_.get(), registration);
-  takedown_->add(std::move(comm_));
+  takedown_->add(std::move(comm_), pool_->ordinal());
 }
 
 void NcclCommunicator::register_memory(const Tensor& memory) {
@@ -152,8 +152,9 @@ void NcclCommunicator::register_memory(const Tensor& memory) {
 }
 
 std::optional<std::string> NcclCommunicator::asynchronous_failure() {
-  const std::scoped_lock lock(abort_mutex_);
-  if (aborted_) return std::nullopt;
+  // Whoever aborts may be held up, and the watchdog asks this.
+  const std::unique_lock lock(abort_mutex_, std::try_to_lock);
+  if (!lock || aborted_) return std::nullopt;
   ncclResult_t status = ncclSuccess;
   const ncclResult_t asked = ncclCommGetAsyncError(comm_.get(), &status);
   if (asked != ncclSuccess) status = asked;
@@ -163,7 +164,9 @@ std::optional<std::string> NcclCommunicator::asynchronous_failure() {
 
 void NcclCommunicator::abort() {
   const std::scoped_lock lock(abort_mutex_);
-  if (!std::exchange(aborted_, true)) ncclCommAbort(comm_.get());
+  if (std::exchange(aborted_, true)) return;
+  cudaSetDevice(pool_->ordinal());  // in a thread of its own; without, NCCL would start up the first GPU
+  ncclCommAbort(comm_.get());
 }
 
 template <class Call>

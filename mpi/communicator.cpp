@@ -1,5 +1,6 @@
 #include "mpi/communicator.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <future>
@@ -137,14 +138,21 @@ std::optional<std::string> Communicator::asynchronous_failure() {
 
 void Communicator::abort() {}
 
-bool abort_all(std::vector<Communicator*> communicators, double seconds) {
-  const auto done = std::make_shared<std::promise<void>>();
-  auto all_done = done->get_future();
+bool abort_all(const std::vector<Communicator*>& communicators, double seconds) {
+  struct Progress {
+    std::atomic<std::size_t> left;
+    std::promise<void> done;
+  };
+  if (communicators.empty()) return true;
+  const auto progress = std::make_shared<Progress>();
+  progress->left = communicators.size();
+  auto all_done = progress->done.get_future();
   try {
-    std::thread([communicators = std::move(communicators), done] {
-      for (Communicator* communicator : communicators) communicator->abort();
-      done->set_value();
-    }).detach();
+    for (Communicator* communicator : communicators)
+      std::thread([communicator, progress] {
+        communicator->abort();
+        if (--progress->left == 0) progress->done.set_value();
+      }).detach();
   } catch (const std::system_error&) {
     return false;  // no thread to spare
   }

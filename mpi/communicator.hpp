@@ -100,9 +100,10 @@ class Communicator {
   CommunicationLog* log_;
 };
 
-/// Aborts them in a thread of its own, since a device may take its time. False when that is not done after so
-/// many seconds: the communicators must then live as long as the process.
-bool abort_all(std::vector<Communicator*> communicators, double seconds);
+/// Aborts each in a thread of its own: a device may take its time, and one abort may wait for operations that
+/// only another ends. False when that is not done after so many seconds: the communicators must then live as
+/// long as the process.
+bool abort_all(const std::vector<Communicator*>& communicators, double seconds);
 
 /// The communicators of one rank of the grid.
 struct GridCommunicators {

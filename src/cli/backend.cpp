@@ -87,10 +87,12 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
   if (options.device != "cpu") {
     const auto gpus = gpus_of_all(control);
     const bool all_have = std::find(gpus.begin(), gpus.end(), std::string()) == gpus.end();
-    const auto shared = options.allow_gpu_sharing ? std::nullopt : find_shared(gpus);
-    if (options.device == "auto") chosen.device = all_have && !shared ? "cuda" : "cpu";
+    const auto shared = find_shared(gpus);
+    const bool allowed = options.allow_gpu_sharing || !shared;
+    chosen.allow_gpu_sharing = shared.has_value();
+    if (options.device == "auto") chosen.device = all_have && allowed ? "cuda" : "cpu";
     fail_together(control, [&] {
-      if (options.device == "cuda" && shared)
+      if (options.device == "cuda" && !allowed)
         throw ConfigurationError(fmt::format(
             "--device cuda: ranks {} and {} have the same GPU ({}); start one rank a GPU, or give "
             "--allow-gpu-sharing for a test",
@@ -104,7 +106,8 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
 
 Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options,
                      double comm_timeout) {
-  const bool on_gpus = device.kind() == "cuda", shared = options.allow_gpu_sharing;
+  const bool on_gpus = device.kind() == "cuda",
+             shared = on_gpus && find_shared(gpus_of_all(session.control())).has_value();
   const auto connect = [&session, &device, on_gpus, shared, comm_timeout](const ProcessGrid& grid) {
     // A network that lets nobody through is the commonest hang.
     Activity nothing_else;

@@ -20,7 +20,7 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
 /// options allow that.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
-/// The job on this device. `comm_timeout`: see Runtime.
+/// The job on this device, collective. `comm_timeout`: see Runtime.
 Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, double comm_timeout);
 
 }  // namespace llama3d

@@ -135,7 +135,7 @@ void PipelineExecutor::started(const Action& action, const SharedWorkHandle& wor
     case ActionKind::receive_gradient: live.receive_gradient = work; break;
     case ActionKind::send_activation:
       outputs_.release_after(std::exchange(live.output, -1), work);
-      if (!training_) finish(action);
+      if (!training_) live_.erase({action.micro_batch, action.chunk});
       break;
     default:  // send_gradient
       if (live.gradient >= 0)
@@ -205,7 +205,9 @@ void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchR
   if (!last) live.output = outputs_.acquire(*stream_);
   stage_->forward(action.chunk, live.slot, inputs_[live.input], last ? Tensor() : outputs_[live.output],
                   training_, calls_of(action));
-  if (!training_ && last) finish(action);
+  // Without a backward pass nothing of it is needed again, and the next input may come while the output goes.
+  if (!training_) give_back(live);
+  if (!training_ && last) live_.erase({action.micro_batch, action.chunk});
 }
 
 void PipelineExecutor::backward(const Action& action) {
@@ -226,9 +228,13 @@ void PipelineExecutor::backward_weight(const Action& action) {
 
 void PipelineExecutor::finish(const Action& action) {
   const auto found = live_.find({action.micro_batch, action.chunk});
-  inputs_.release(found->second.input);
-  slot_used_[static_cast<std::size_t>(found->second.slot)] = false;
+  give_back(found->second);
   live_.erase(found);
+}
+
+void PipelineExecutor::give_back(const Live& live) {
+  inputs_.release(live.input);
+  slot_used_[static_cast<std::size_t>(live.slot)] = false;
 }
 
 }  // namespace llama3d

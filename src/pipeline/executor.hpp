@@ -67,6 +67,8 @@ class PipelineExecutor {
   void backward(const Action& action);
   void backward_weight(const Action& action);
   void finish(const Action& action);
+  /// Its input and its slot are free for what is queued next.
+  void give_back(const Live& live);
   /// The tensor an action sends or receives into, and whom to or from.
   Transfer transfer(const Action& action);
   int acquire_slot();

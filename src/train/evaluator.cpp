@@ -33,21 +33,25 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   std::unique_ptr<WeightSource> source;
   std::optional<RankPlan> plan;
   std::optional<TrainingBatches> batches;
+  RunShape shape;
   fail_together(runtime.control, [&] {
     if (settings.load.empty())
       throw ConfigurationError(
           "--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
     source = open_weights(settings.load);
     const ModelConfig model = complete(settings, *source);
-    RunShape shape = run_shape(settings, model, runtime.control.size());
+    shape = run_shape(settings, model, runtime.control.size());
     shape.training = false;
+  });
+  // Before memory is planned: communicators take some of the device's.
+  auto communicators = runtime.make_communicators(ProcessGrid(shape.grid, runtime.control.rank()));
+  fail_together(runtime.control, [&] {
     Kernels& kernels = runtime.device.kernels();
     check_fits(shape, kernels, DeviceRoom::of(runtime.device, runtime.control.node_size()));
     plan.emplace(make_rank_plan(shape, runtime.control.rank(), kernels));
     batches.emplace(settings, *plan);
   });
   expect_same_data(*batches, settings, runtime.control);
-  auto communicators = runtime.make_communicators(plan->grid);
   Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
   // Every replica reads all of its shard.
   ModelState state(engine.plan().table, owned_slices(engine.plan().table, 1, 0), engine.plan().grid,

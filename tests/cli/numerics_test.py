@@ -84,6 +84,15 @@ class SameBits(JobTest):
 
 
 class Evaluation(JobTest):
+    def test_validation_where_training_has_one_micro_batch(self):
+        """Its pipeline has fewer buffers than an evaluation of many micro-batches could use."""
+        words = ("--valid-fraction", 0.2, "--valid-interval", 2, "--valid-samples", 8, "--global-batch-size", 1)
+        self.train(3, "one", *words, "--pp-size", 3, steps=2)
+        self.train(1, "alone", *words, steps=2)
+        losses = [self.metrics(name, "valid")["loss"] for name in ("one", "alone")]
+        self.assertEqual(len(losses[0]), 1)
+        numpy.testing.assert_allclose(*losses, rtol=1e-5)
+
     def evaluated(self, ranks, *words):
         result = self.job(ranks, "eval", "--device", "cpu", "--threads", 1, *words)
         self.assertEqual(result.status, 0, result)
@@ -104,7 +113,9 @@ class Evaluation(JobTest):
         numpy.testing.assert_allclose(rows["perplexity"], numpy.exp(rows["loss"]), rtol=1e-12)
         targets = int(re.search(r"step 8: validation loss .* \((\d+) targets\)", trained.err)[1])
         words = ["--load", self.checkpoint("valid", 8), "--data", "valid.h5", "--samples", 50]
-        for ranks, grid in ((1, []), (2, []), (2, ["--tp-size", 2]), (2, ["--pp-size", 2])):
+        for ranks, grid in ((1, []), (2, []), (2, ["--tp-size", 2]), (2, ["--pp-size", 2]),
+                            (3, ["--pp-size", 3]), (4, ["--pp-size", 4]),
+                            (2, ["--pp-size", 2, "--pipeline-schedule", "interleaved"])):
             loss, perplexity, count = self.evaluated(ranks, *words, *grid)
             # Half a unit of the last printed decimal, and rounding of another order of sums.
             self.assertAlmostEqual(loss, rows["loss"][1], delta=0.5e-6 + 1e-6 * loss)
