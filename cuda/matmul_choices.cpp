@@ -82,7 +82,9 @@ Choices read(const std::filesystem::path& file) {
 void write(const std::filesystem::path& file, const Choices& choices) {
   std::string aside = file.string() + ".XXXXXX";
   const UniqueHandle<DescriptorTraits> made(::mkstemp(aside.data()));
-  if (!made || ::fchmod(made.get(), 0644) != 0) return;
+  if (!made) return;
+  // For other users of the folder, if there are any; the file is of use without.
+  if (::fchmod(made.get(), 0644) != 0) errno = 0;
   std::error_code error;
   {
     std::ofstream out(aside);

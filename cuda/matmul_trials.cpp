@@ -20,6 +20,7 @@ constexpr int timed_heats = 2;
 /// Products shorter than this leave the chip cool, like those that memory limits: a few more calls decide.
 constexpr float cool_milliseconds = 0.02f;
 constexpr int most_cool_calls = 50;
+constexpr float quick_milliseconds = 2;
 
 struct EventTraits {
   using Handle = cudaEvent_t;
@@ -88,8 +89,8 @@ cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& 
 
   const float once = std::min_element(trials.begin(), trials.end(), quicker)->milliseconds;
   const bool cool = !hot || once < cool_milliseconds;
-  const int longer = calls_in(screening_milliseconds, once),
-            screening = cool ? std::min(most_cool_calls, longer) : longer;
+  const int screening = cool ? std::min(most_cool_calls, calls_in(quick_milliseconds, once))
+                             : calls_in(screening_milliseconds, once);
   heats.time(trials.front().algorithm, screening);
   for (Trial& trial : trials) trial.milliseconds = heats.time(trial.algorithm, screening);
   std::sort(trials.begin(), trials.end(), quicker);

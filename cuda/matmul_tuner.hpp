@@ -52,7 +52,7 @@ class MatmulTuner {
   MatmulTuner(const MatmulTuner&) = delete;
   MatmulTuner& operator=(const MatmulTuner&) = delete;
 
-  /// For inference only what costs a few milliseconds is timed, and choices that are known are used.
+  /// For inference only what takes tens of milliseconds is timed, and choices that are known are used.
   void set_use(KernelUse use) { use_ = use; }
 
   /// Queues the product. The first call of a kind waits for the stream and times candidates on the operands.

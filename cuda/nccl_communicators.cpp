@@ -131,8 +131,7 @@ class FirstContact {
   std::unique_ptr<Stream> stream_;
 };
 
-void make_first_contact(const GridCommunicators& groups, Device& device, int ranks) {
-  FirstContact contact(device, ranks);
+void make_first_contact(const GridCommunicators& groups, FirstContact& contact) {
   for (Communicator* collective :
        {groups.world.get(), groups.tp.get(), groups.dp.get(), groups.embedding.get()})
     if (collective && collective->size() > 1) contact.collectives(*collective);
@@ -167,11 +166,16 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
     group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
   group->world = builder.adopt(std::move(world));
 
+  auto contact = std::make_unique<FirstContact>(device, control.size());
   try {
-    make_first_contact(*group, device, control.size());
+    make_first_contact(*group, *contact);
   } catch (...) {
     // What is under way waits for ranks that may not come, and freeing memory would wait for it.
-    for (Communicator* communicator : group->all()) communicator->abort();
+    constexpr double seconds = 2;
+    if (!abort_all(group->all(), seconds)) {
+      group.release();
+      contact.release();
+    }
     throw;
   }
   control.activity().leave();

@@ -57,7 +57,8 @@ ranks() {
   for n in $RANKS; do
     for program in communicator traffic grid recompute golden generator; do
       [[ $program == traffic && $n != [48] ]] && continue
-      [[ ($program == golden || $program == recompute) && $n != 4 ]] && continue
+      [[ $program == golden && $n != [48] ]] && continue
+      [[ $program == recompute && $n != 4 ]] && continue
       [[ $program == generator && $n != 2 ]] && continue
       say "test_$program on $n ranks"
       LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program" \

@@ -35,9 +35,10 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add("device", machine.device, "cpu, cuda, or auto: cuda where every rank has a GPU of its own");
   line.add("threads", machine.threads,
            "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
-  line.add_flag("register-buffers", machine.register_buffers,
-                "register what tensor parallelism moves with NCCL, which then reads and writes it on other "
-                "GPUs without copies between");
+  line.add_flag(
+      "register-buffers", machine.register_buffers,
+      "in training and evaluation, register what tensor parallelism moves with NCCL, which then reads "
+      "and writes it on other GPUs without copies between; not on GPUs that ranks share");
   line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }
