@@ -84,7 +84,7 @@ void write(const std::filesystem::path& file, const Choices& choices) {
   const UniqueHandle<DescriptorTraits> made(::mkstemp(aside.data()));
   if (!made) return;
   // For other users of the folder, if there are any; the file is of use without.
-  if (::fchmod(made.get(), 0644) != 0) errno = 0;
+  static_cast<void>(::fchmod(made.get(), 0644));
   std::error_code error;
   {
     std::ofstream out(aside);
