@@ -10,6 +10,7 @@
 #include "cuda/check.hpp"
 #include "cuda/cuda_kernels.hpp"
 #include "cuda/cuda_stream.hpp"
+#include "cuda/peer_memory.hpp"
 
 namespace llama3d {
 namespace {
@@ -53,8 +54,8 @@ Memory memory_now() {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(cuda::GpuTraits traits)
-      : traits_(std::move(traits)), kernels_(traits_), start_(memory_now()) {}
+  CudaDevice(cuda::GpuTraits traits, bool peers_map)
+      : traits_(std::move(traits)), kernels_(traits_), start_(memory_now()), peers_map_(peers_map) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
@@ -99,19 +100,23 @@ class CudaDevice final : public Device {
   cuda::GpuTraits traits_;
   cuda::CudaKernels kernels_;
   Memory start_;
+  bool peers_map_;  ///< what is allocated
 };
 
 DeviceMemory CudaDevice::allocate(std::size_t bytes) {
   void* memory = nullptr;
-  if (const auto status = cudaMalloc(&memory, bytes); status != cudaSuccess) {
+  if (peers_map_)
+    memory = cuda::allocate_peer_memory(bytes);
+  else
+    cudaMalloc(&memory, bytes);
+  if (!memory && bytes > 0) {
     cudaGetLastError();
-    throw Error(
-        ExitStatus::failure,
-        fmt::format("cannot allocate {} on the GPU ({}; {} are free); use a smaller micro-batch or "
-                    "model, or more ranks",
-                    format_bytes(bytes), cudaGetErrorString(status), format_bytes(memory_now().free)));
+    throw Error(ExitStatus::failure,
+                fmt::format("cannot allocate {} on the GPU ({} are free); use a smaller micro-batch or "
+                            "model, or more ranks",
+                            format_bytes(bytes), format_bytes(memory_now().free)));
   }
-  return {memory, [](void* p) { cudaFree(p); }};
+  return {memory, peers_map_ ? cuda::free_peer_memory : [](void* p) { cudaFree(p); }};
 }
 
 DeviceMemory CudaDevice::allocate_host(std::size_t bytes) {
@@ -196,7 +201,7 @@ std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use) {
   cuda::GpuTraits traits = traits_of(ordinal);
   require_supported(traits);
   traits.shared = use == GpuUse::shared;
-  return std::make_unique<CudaDevice>(std::move(traits));
+  return std::make_unique<CudaDevice>(std::move(traits), use == GpuUse::beside_peers);
 }
 
 }  // namespace llama3d

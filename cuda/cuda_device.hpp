@@ -14,8 +14,9 @@ int cuda_device_count();
 /// none.
 std::string cuda_device_identity(int node_rank);
 
-/// Whether other ranks compute on the same GPU: then algorithms are not chosen by their times.
-enum class GpuUse { alone, shared };
+/// How a rank stands to the others of its host. beside_peers: their GPUs may map its memory. shared: they
+/// compute on the same GPU, so algorithms are not chosen by their times.
+enum class GpuUse { alone, beside_peers, shared };
 
 /// The GPU of a rank: of those that this process can see, the one at the rank's place on its node, counted
 /// around. So a launcher may leave all GPUs of a node to every rank, or show each rank its own. Throws

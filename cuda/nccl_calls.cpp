@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "cuda/peer_memory.hpp"
 
 namespace llama3d::cuda {
 namespace {
@@ -45,6 +46,15 @@ std::string nccl_version() {
 
 bool nccl_at_least(int major, int minor) {
   return library_version() >= NCCL_VERSION(major, minor, 0);
+}
+
+void* allocate_peer_memory(std::size_t bytes) {
+  void* memory = nullptr;
+  return ncclMemAlloc(&memory, bytes) == ncclSuccess ? memory : nullptr;
+}
+
+void free_peer_memory(void* memory) noexcept {
+  ncclMemFree(memory);
 }
 
 void NcclCommTraits::release(Handle comm) noexcept {

@@ -139,16 +139,17 @@ NcclCommunicator::~NcclCommunicator() {
     comm_.detach();
     return;
   }
-  for (void* registration : registrations_) ncclCommDeregister(comm_.get(), registration);
+  for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
   takedown_->add(std::move(comm_), pool_->ordinal());
 }
 
 void NcclCommunicator::register_memory(const Tensor& memory) {
   if (memory.bytes() == 0) return;
-  void* registration = nullptr;
-  check_nccl(ncclCommRegister(comm_.get(), memory.data(), memory.bytes(), &registration),
-             "registering memory with NCCL");
-  if (registration) registrations_.push_back(registration);
+  ncclWindow_t window = nullptr;
+  check_nccl(
+      ncclCommWindowRegister(comm_.get(), memory.data(), memory.bytes(), &window, NCCL_WIN_COLL_SYMMETRIC),
+      "registering memory with NCCL");
+  if (window) windows_.push_back(window);
 }
 
 std::optional<std::string> NcclCommunicator::asynchronous_failure() {

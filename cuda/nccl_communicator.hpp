@@ -42,7 +42,7 @@ class NcclCommunicator final : public Communicator {
   CudaStream stream_;
   std::shared_ptr<EventPool> pool_;
   std::shared_ptr<const CudaEvent> last_end_;  ///< of the operation launched last
-  std::vector<void*> registrations_;
+  std::vector<ncclWindow_t> windows_;
   std::mutex abort_mutex_;
   bool aborted_ = false;
 };

@@ -68,6 +68,8 @@ class Builder {
     if (size == 1) return std::make_unique<LocalCommunicator>(*log_, copy_gpu_tensor);
     ncclComm_t part = nullptr;
     ncclConfig_t config = with_blocks(most_blocks);
+    // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
+    config.CTAPolicy = NCCL_CTA_POLICY_ZERO;
     check_nccl(ncclCommSplit(world_->get(), color < 0 ? NCCL_SPLIT_NOCOLOR : color, place, &part, &config),
                "connecting a group of ranks");
     if (!part) return nullptr;
@@ -150,8 +152,8 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   fail_together(control, [&] {
     if (shared_gpus) allow_shared_gpus();
   });
-  // Memory here comes from cudaMalloc; whoever registers it wants it used.
-  setenv("NCCL_LEGACY_CUDA_REGISTER", "1", /*overwrite=*/0);
+  // Registration by window alone: the other kind is read again by NCCL's abort when it is freed (to 2.30).
+  setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
   auto group = std::make_unique<GridCommunicators>();

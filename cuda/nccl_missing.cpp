@@ -3,6 +3,7 @@
 #include "base/error.hpp"
 #include "cuda/cuda_stream.hpp"
 #include "cuda/nccl_communicators.hpp"
+#include "cuda/peer_memory.hpp"
 #include "mpi/failure.hpp"
 #include "mpi/local_communicator.hpp"
 
@@ -19,5 +20,11 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   });
   return nullptr;  // not reached
 }
+
+void* cuda::allocate_peer_memory(std::size_t) {
+  throw ContractViolation("memory for other ranks in a build without NCCL");
+}
+
+void cuda::free_peer_memory(void*) noexcept {}
 
 }  // namespace llama3d

@@ -75,7 +75,8 @@ class Communicator {
   /// wait until the peer has received what is sent.
   WorkHandle exchange(std::span<const Transfer> transfers, Label label, Stream& stream);
 
-  /// Tells that `memory`, which outlives the communicator's last operation, will be moved often. Collective.
+  /// Tells that `memory`, which outlives the communicator and has the same size on every rank, will be moved
+  /// often, a tensor from the same place of it on every rank. Collective.
   virtual void register_memory(const Tensor& memory);
   /// What went wrong while an operation was under way, in the library's words; from any thread.
   virtual std::optional<std::string> asynchronous_failure();

@@ -31,8 +31,9 @@ int usable_cores() {
 std::string gpu_identity(int node_rank) {
   return cuda_device_identity(node_rank);
 }
-std::unique_ptr<Device> make_gpu(int node_rank, bool shared) {
-  return make_cuda_device(node_rank, shared ? GpuUse::shared : GpuUse::alone);
+std::unique_ptr<Device> make_gpu(int node_rank, bool shared, bool registers) {
+  const GpuUse alone = registers ? GpuUse::beside_peers : GpuUse::alone;
+  return make_cuda_device(node_rank, shared ? GpuUse::shared : alone);
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device, bool shared) {
@@ -42,7 +43,7 @@ std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, Control
 std::string gpu_identity(int) {
   return {};
 }
-std::unique_ptr<Device> make_gpu(int, bool) {
+std::unique_ptr<Device> make_gpu(int, bool, bool) {
   throw ConfigurationError("--device cuda: this llama3d was built without CUDA; use --device cpu");
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&, bool) {
@@ -75,7 +76,8 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
   if (word != "cpu" && word != "cuda" && word != "auto")
     throw ConfigurationError(fmt::format("--device {}: unknown; use cpu, cuda or auto", word));
   if (word == "cuda" || (word == "auto" && !gpu_identity(control.node_rank()).empty()))
-    return make_gpu(control.node_rank(), options.allow_gpu_sharing);
+    return make_gpu(control.node_rank(), options.allow_gpu_sharing,
+                    options.register_buffers && control.size() > 1);
   if (options.threads < 0)
     throw ConfigurationError(fmt::format("--threads {}: must be 0 (automatic) or more", options.threads));
   return make_host_device(options.threads > 0 ? options.threads

@@ -66,10 +66,14 @@ Engine::~Engine() {
 }
 
 /// What tensor parallelism moves: all of it is exposed in part, so a copy less shows. The other groups'
-/// transfers hide behind compute either way.
+/// transfers hide behind compute either way. A tensor has to lie at the same place on every rank of a group.
 void Engine::register_memory() {
-  communicators_->tp->register_memory(memory_.activations.whole());
-  communicators_->tp->register_memory(memory_.workspace.whole());
+  const Tensor moved[] = {memory_.activations.whole(), memory_.workspace.whole()};
+  const auto sizes = runtime_->control.all_gather(fmt::format("{} {}", moved[0].bytes(), moved[1].bytes()));
+  for (const int rank : plan_.grid.tp_group())
+    if (sizes[static_cast<std::size_t>(rank)] != sizes[static_cast<std::size_t>(runtime_->control.rank())])
+      return;
+  for (const Tensor& memory : moved) communicators_->tp->register_memory(memory);
 }
 
 void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,

@@ -21,16 +21,22 @@ bool gpu_required() {
 bool gpu_available() {
   return cuda_device_count() > 0;
 }
+bool gpus_shared(int node_size) {
+  return gpu_required() && node_size > cuda_device_count();
+}
 std::unique_ptr<Device> make_gpu(int node_rank, int node_size) {
-  return make_cuda_device(node_rank, node_size > cuda_device_count() ? GpuUse::shared : GpuUse::alone);
+  const GpuUse alone = node_size > 1 ? GpuUse::beside_peers : GpuUse::alone;
+  return make_cuda_device(node_rank, gpus_shared(node_size) ? GpuUse::shared : alone);
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device) {
-  const bool shared = control.node_size() > cuda_device_count();
-  return make_nccl_communicators(grid, control, device, shared);
+  return make_nccl_communicators(grid, control, device, gpus_shared(control.node_size()));
 }
 #else
 bool gpu_available() {
+  return false;
+}
+bool gpus_shared(int) {
   return false;
 }
 std::unique_ptr<Device> make_gpu(int, int) {

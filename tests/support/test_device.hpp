@@ -14,6 +14,8 @@ namespace llama3d::test {
 bool gpu_required();
 /// Whether this build and this machine have a GPU.
 bool gpu_available();
+/// Whether this many ranks of a node have to share GPUs.
+bool gpus_shared(int node_size);
 /// The GPU of a rank; shared where its node has more ranks. Throws where there is none, or the build has no
 /// CUDA.
 std::unique_ptr<Device> make_gpu(int node_rank = 0, int node_size = 1);

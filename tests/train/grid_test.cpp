@@ -104,6 +104,7 @@ std::string describe(const Case& c) {
 
 void check_equal(const Case& c, bool tied) {
   BOOST_TEST_CONTEXT(describe(c) << (tied ? " tied" : "")) {
+    BOOST_TEST_MESSAGE(describe(c));
     const History& expected = reference(tied);
     TestRun run(shape_of(c, tied), options());
     const History actual = history_of(run);
