@@ -1,5 +1,6 @@
 #include "cli/backend.hpp"
 
+#include <fmt/ranges.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -21,10 +22,24 @@
 namespace llama3d {
 namespace {
 
-/// Cores this process may run on: a launcher that binds ranks has divided them already.
-int usable_cores() {
+/// The cores that this process may use, as the launcher or the system leaves them; empty when not known.
+std::vector<int> usable_cores() {
+  std::vector<int> cores;
   cpu_set_t set;
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores;
+}
+
+/// This rank's part of its cores: of a node's that all its ranks may use, or of those that the launcher bound
+/// it to, alone or with others. Collective.
+int threads_of_rank(ControlPlane& control) {
+  const auto cores = usable_cores();
+  const std::string mine = fmt::format("{} {}", control.host(), fmt::join(cores, ","));
+  const auto all = control.all_gather(mine);
+  const auto sharing = std::count(all.begin(), all.end(), mine);
+  return std::max(1, static_cast<int>(std::ssize(cores) / sharing));
 }
 
 #if LLAMA3D_CUDA
@@ -81,7 +96,7 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
   if (options.threads < 0)
     throw ConfigurationError(fmt::format("--threads {}: must be 0 (automatic) or more", options.threads));
   return make_host_device(options.threads > 0 ? options.threads
-                                              : std::max(1, usable_cores() / control.node_size()));
+                                              : std::max(1, static_cast<int>(usable_cores().size())));
 }
 
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control) {
@@ -101,6 +116,7 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
             shared->first, shared->second, gpus[shared->first]));
     });
   }
+  if (chosen.device == "cpu" && chosen.threads == 0) chosen.threads = threads_of_rank(control);
   std::unique_ptr<Device> device;
   fail_together(control, [&] { device = make_device(chosen, control); });
   return device;

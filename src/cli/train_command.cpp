@@ -59,8 +59,8 @@ int run(MpiSession& session, int argc, char** argv) {
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
+    const auto device = make_job_device(command.machine, control);
     fail_together(control, [&] {
-      const auto device = make_device(command.machine, control);
       const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
       const RunCheck run = check_run(command.settings, ranks, *device, device->kernels());
       if (leader)

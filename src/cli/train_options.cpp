@@ -34,7 +34,7 @@ std::string_view name_of_master_weights(bool master) {
 void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add("device", machine.device, "cpu, cuda, or auto: cuda where every rank has a GPU of its own");
   line.add("threads", machine.threads,
-           "threads a rank on CPUs; 0: the cores, divided by the ranks of the node");
+           "threads a rank on CPUs; 0: the cores, divided by the ranks that may use the same");
   line.add_flag(
       "register-buffers", machine.register_buffers,
       "in training and evaluation, register what tensor parallelism moves with NCCL, which then reads "
