@@ -15,9 +15,9 @@ namespace llama3d {
 /// build without it and where there is no GPU. Not collective.
 std::unique_ptr<Device> make_device(const MachineOptions& options, const ControlPlane& control);
 
-/// The same for every rank of a job, on CPUs with its part of the cores that ranks share. `auto` is cuda where
-/// every rank has a GPU of its own. Collective: errors are those of all ranks, and one is that cuda was asked
-/// for and two ranks have the same GPU, unless the options allow that.
+/// The same for every rank of a job, on CPUs with its part of the cores that ranks share. `auto` is cuda
+/// where every rank has a GPU of its own. Collective: errors are those of all ranks, and one is that cuda was
+/// asked for and two ranks have the same GPU, unless the options allow that.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
 /// The job on this device, collective. `comm_timeout`: see Runtime.
