@@ -4,7 +4,9 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
+#include <string>
 
 #include "base/bytes.hpp"
 #include "cuda/check.hpp"
@@ -52,6 +54,14 @@ Memory memory_now() {
   return memory;
 }
 
+/// Whether some work here may never end, for which freeing memory would wait.
+std::atomic<bool> abandoned = false;
+
+template <class Free>
+void free_unless_abandoned(Free free, void* memory) {
+  if (!abandoned) free(memory);
+}
+
 class CudaDevice final : public Device {
  public:
   CudaDevice(cuda::GpuTraits traits, bool peers_map)
@@ -91,6 +101,7 @@ class CudaDevice final : public Device {
     check(cudaProfilerStop(), "stopping the profiler");
   }
 
+  void abandon() override { abandoned = true; }
   DeviceMemory allocate(std::size_t bytes) override;
   DeviceMemory allocate_host(std::size_t bytes) override;
   void upload(const Tensor& destination, const void* source, Stream& stream) override;
@@ -105,18 +116,20 @@ class CudaDevice final : public Device {
 
 DeviceMemory CudaDevice::allocate(std::size_t bytes) {
   void* memory = nullptr;
+  std::string failure;
   if (peers_map_)
-    memory = cuda::allocate_peer_memory(bytes);
-  else
-    cudaMalloc(&memory, bytes);
-  if (!memory && bytes > 0) {
+    memory = cuda::allocate_peer_memory(bytes, failure);
+  else if (const auto status = cudaMalloc(&memory, bytes); status != cudaSuccess)
+    failure = cudaGetErrorString(status);
+  if (!failure.empty()) {
     cudaGetLastError();
     throw Error(ExitStatus::failure,
-                fmt::format("cannot allocate {} on the GPU ({} are free); use a smaller micro-batch or "
+                fmt::format("cannot allocate {} on the GPU ({}; {} are free); use a smaller micro-batch or "
                             "model, or more ranks",
-                            format_bytes(bytes), format_bytes(memory_now().free)));
+                            format_bytes(bytes), failure, format_bytes(memory_now().free)));
   }
-  return {memory, peers_map_ ? cuda::free_peer_memory : [](void* p) { cudaFree(p); }};
+  if (peers_map_) return {memory, [](void* p) { free_unless_abandoned(cuda::free_peer_memory, p); }};
+  return {memory, [](void* p) { free_unless_abandoned(cudaFree, p); }};
 }
 
 DeviceMemory CudaDevice::allocate_host(std::size_t bytes) {
@@ -128,7 +141,7 @@ DeviceMemory CudaDevice::allocate_host(std::size_t bytes) {
                             "of locked memory (ulimit -l)",
                             format_bytes(bytes), cudaGetErrorString(status)));
   }
-  return {memory, [](void* p) { cudaFreeHost(p); }};
+  return {memory, [](void* p) { free_unless_abandoned(cudaFreeHost, p); }};
 }
 
 void CudaDevice::upload(const Tensor& destination, const void* source, Stream& stream) {

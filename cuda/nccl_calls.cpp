@@ -48,9 +48,12 @@ bool nccl_at_least(int major, int minor) {
   return library_version() >= NCCL_VERSION(major, minor, 0);
 }
 
-void* allocate_peer_memory(std::size_t bytes) {
+void* allocate_peer_memory(std::size_t bytes, std::string& failure) {
   void* memory = nullptr;
-  return ncclMemAlloc(&memory, bytes) == ncclSuccess ? memory : nullptr;
+  const ncclResult_t status = ncclMemAlloc(&memory, bytes);
+  if (status == ncclSuccess) return memory;
+  failure = words_of(status);
+  return nullptr;
 }
 
 void free_peer_memory(void* memory) noexcept {

@@ -64,12 +64,12 @@ class Builder {
       : world_(&world), log_(&log), ordinal_(ordinal) {}
 
   /// The ranks that give the same color, `size` of them, ordered by `place`; none for color -1.
-  std::unique_ptr<Communicator> group(int color, int size, int place, int most_blocks) const {
+  std::unique_ptr<Communicator> group(int color, int size, int place, int most_blocks,
+                                      int policy = NCCL_CTA_POLICY_DEFAULT) const {
     if (size == 1) return std::make_unique<LocalCommunicator>(*log_, copy_gpu_tensor);
     ncclComm_t part = nullptr;
     ncclConfig_t config = with_blocks(most_blocks);
-    // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
-    config.CTAPolicy = NCCL_CTA_POLICY_ZERO;
+    config.CTAPolicy = policy;
     check_nccl(ncclCommSplit(world_->get(), color < 0 ? NCCL_SPLIT_NOCOLOR : color, place, &part, &config),
                "connecting a group of ranks");
     if (!part) return nullptr;
@@ -150,16 +150,22 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   const auto& [tp, pp, dp] = grid.coordinate();
   if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
   fail_together(control, [&] {
+    if (!cuda::nccl_at_least(2, 28))
+      throw ConfigurationError(fmt::format(
+          "--device cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
+          "LD_LIBRARY_PATH",
+          cuda::nccl_version()));
     if (shared_gpus) allow_shared_gpus();
   });
-  // Registration by window alone: the other kind is read again by NCCL's abort when it is freed (to 2.30).
+  // Registration by window alone: what else is registered, NCCL's abort reads when it is freed (to 2.30).
   setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
   auto group = std::make_unique<GridCommunicators>();
   NcclCommHandle world = connect_world(control);
   const Builder builder(world, group->log, ordinal);
-  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks);
+  // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
+  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks, NCCL_CTA_POLICY_ZERO);
   group->dp = builder.group(pp * tp_size + tp, dp_size, dp, background_blocks);
   group->pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
   group->pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);

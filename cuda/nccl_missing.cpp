@@ -1,5 +1,7 @@
 // Stands in for NCCL where the build did not find it.
 
+#include <cuda_runtime_api.h>
+
 #include "base/error.hpp"
 #include "cuda/cuda_stream.hpp"
 #include "cuda/nccl_communicators.hpp"
@@ -21,10 +23,16 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   return nullptr;  // not reached
 }
 
-void* cuda::allocate_peer_memory(std::size_t) {
-  throw ContractViolation("memory for other ranks in a build without NCCL");
+void* cuda::allocate_peer_memory(std::size_t bytes, std::string& failure) {
+  void* memory = nullptr;
+  const auto status = cudaMalloc(&memory, bytes);
+  if (status == cudaSuccess) return memory;
+  failure = cudaGetErrorString(status);
+  return nullptr;
 }
 
-void cuda::free_peer_memory(void*) noexcept {}
+void cuda::free_peer_memory(void* memory) noexcept {
+  cudaFree(memory);
+}
 
 }  // namespace llama3d

@@ -38,7 +38,7 @@ void add_machine_options(CommandLine& line, MachineOptions& machine) {
   line.add_flag(
       "register-buffers", machine.register_buffers,
       "in training and evaluation, register what tensor parallelism moves with NCCL, which then reads "
-      "and writes it on other GPUs without copies between; not on GPUs that ranks share");
+      "and writes it on other GPUs of its host without copies between; not on GPUs that ranks share");
   line.add_flag("allow-gpu-sharing", machine.allow_gpu_sharing,
                 "let ranks share a GPU, taking turns: for tests; NCCL 2.30 or later");
 }

@@ -90,6 +90,10 @@ class Device {
   virtual void start_profiler();
   virtual void stop_profiler();
 
+  /// For a process that fails: work given to streams may never end, and from now on nothing waits for it.
+  /// Memory is left to the end of the process.
+  virtual void abandon() {}
+
   /// Device memory, 256-byte aligned, contents undefined. Throws Error when there is not enough.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
   /// Host memory that `upload` and `download` move asynchronously (pinned on GPUs). Tensors in it can be

@@ -62,7 +62,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
 }
 
 Engine::~Engine() {
-  give_up_when_failing(communicators_);
+  give_up_when_failing(communicators_, runtime_->device);
 }
 
 /// What tensor parallelism moves: all of it is exposed in part, so a copy less shows. The other groups'

@@ -110,7 +110,7 @@ Generator::Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridC
 }
 
 Generator::~Generator() {
-  give_up_when_failing(communicators_);
+  give_up_when_failing(communicators_, runtime_->device);
 }
 
 GenerationReport Generator::run(std::span<const GenerationRequest> requests, const DecodingOptions& options,

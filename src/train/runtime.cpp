@@ -14,9 +14,11 @@ std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communi
       WatchdogOptions{.limit = limited ? runtime.comm_timeout : std::numeric_limits<double>::infinity()});
 }
 
-void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators) {
+void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators, Device& device) {
   constexpr double seconds = 2;
-  if (std::uncaught_exceptions() > 0 && !abort_all(communicators->all(), seconds)) communicators.release();
+  if (std::uncaught_exceptions() == 0 || abort_all(communicators->all(), seconds)) return;
+  communicators.release();
+  device.abandon();
 }
 
 }  // namespace llama3d

@@ -27,6 +27,6 @@ std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communi
 
 /// For destructors: a rank that fails alone has work on its device that waits for others for ever; freeing
 /// memory would wait too.
-void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators);
+void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators, Device& device);
 
 }  // namespace llama3d
