@@ -159,9 +159,10 @@ void CudaDevice::download(void* destination, const Tensor& source, Stream& strea
 }
 
 /// Before the driver starts. Each stream gets a queue of its own to the GPU: where two shared one, work that
-/// waits for another rank could hold up the work this rank owes to that one.
+/// waits for another rank could hold up the work this rank owes to that one. Scripts written for other
+/// trainers ask for a single queue.
 void prepare_driver() {
-  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/1);
 }
 
 }  // namespace

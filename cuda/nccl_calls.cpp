@@ -57,6 +57,7 @@ void* allocate_peer_memory(std::size_t bytes, std::string& failure) {
 }
 
 void free_peer_memory(void* memory) noexcept {
+  cudaDeviceSynchronize();  // as cudaFree does
   ncclMemFree(memory);
 }
 
