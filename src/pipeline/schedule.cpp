@@ -70,10 +70,9 @@ std::optional<Action> send_after(const PipelineShape& shape, int stage, const Ac
   }
 }
 
-/// Puts the communication between the computations of one stage. A receive starts one computation early,
-/// ahead of that computation's send. In a ring of stages it must not overtake a send of its own channel: the
-/// tensor it waits for may, all the way round, depend on that send. There it starts together with the send
-/// instead.
+/// Puts the communication between the computations of one stage. In a ring of stages a receive must follow
+/// the last send of its channel at once, and then starts together with it: stages whose sends all come first
+/// would wait for each other.
 std::vector<Action> with_communication(const std::vector<Action>& computes, const PipelineShape& shape,
                                        int stage) {
   const bool ring = shape.chunks > 1;
@@ -81,8 +80,8 @@ std::vector<Action> with_communication(const std::vector<Action>& computes, cons
   const auto receive = [&](std::size_t j) { return receive_for(shape, stage, computes[j]); };
   const auto send = [&](std::size_t j) { return send_after(shape, stage, computes[j]); };
   const auto starts_early = [&](std::size_t j) {
-    if (j == 0) return false;
-    return !ring || !send(j - 1) || channel_of(send(j - 1)->kind) != channel_of(receive(j)->kind);
+    if (!ring || j == 0) return false;
+    return !send(j - 1) || channel_of(send(j - 1)->kind) != channel_of(receive(j)->kind);
   };
 
   std::vector<Action> actions;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <map>
+#include <string_view>
 #include <utility>
 
 #include "base/error.hpp"
@@ -14,10 +16,20 @@ namespace {
 
 using Timeline = std::vector<std::vector<TimedAction>>;
 
-enum class Sends {
-  buffered,  ///< complete at once and hold up nothing
-  matched,   ///< the rules of schedule.hpp
+enum class Rules {
+  buffered_sends,  ///< complete at once and hold up nothing
+  matched_sends,   ///< those of schedule.hpp
+  cold_start,      ///< matched, and a computation may first have to make itself ready
 };
+
+std::string_view words_of(Rules rules) {
+  switch (rules) {
+    case Rules::buffered_sends: return "sends complete at once";
+    case Rules::matched_sends: return "sends complete only with their receives";
+    case Rules::cold_start: return "first computations wait for all that was started before";
+  }
+  throw ContractViolation("unknown rules");
+}
 
 constexpr double kUnknown = -1;
 bool known(double time) {
@@ -50,8 +62,9 @@ struct RankState {
 /// What ties an action to others.
 struct Links {
   std::vector<std::size_t>
-      waits_for;      ///< computation: its receive and the send whose buffer it reuses, same rank
-  Place counterpart;  ///< send or receive: the other end
+      waits_for;             ///< computation: its receive and the send whose buffer it reuses, same rank
+  Place counterpart;         ///< send or receive: the other end
+  bool makes_ready = false;  ///< computation: whether schedule.hpp lets it wait for all that was started
 };
 
 /// What a computation waits for: its receive, and the send before last of its channel, as kBuffersPerChannel
@@ -84,14 +97,17 @@ AllLinks link(const Schedule& schedule) {
   AllLinks links;
   for (int stage = 0; stage < schedule.shape.stages; ++stage) {
     std::array<std::vector<std::size_t>, 2> sends;
+    std::map<std::pair<ActionKind, int>, int> done;
     std::vector<Links>& line = links.emplace_back();
     for (const Action& action : schedule.ranks[stage].actions) {
       if (is_compute(action.kind)) {
-        line.push_back({prerequisites(index[stage], action, sends), {}});
+        const int cold = action.kind == ActionKind::forward ? kColdForwards : kColdBackwards;
+        const bool makes_ready = ++done[{action.kind, action.chunk}] <= cold;
+        line.push_back({prerequisites(index[stage], action, sends), {}, makes_ready});
       } else {
         const PlacedAction other = counterpart(schedule.shape, stage, action);
         line.push_back(
-            {{}, {static_cast<std::size_t>(other.stage), index[other.stage].find(other.action).value()}});
+            {{}, {static_cast<std::size_t>(other.stage), index[other.stage].find(other.action).value()}, {}});
       }
     }
   }
@@ -102,8 +118,8 @@ AllLinks link(const Schedule& schedule) {
 /// order in which the ranks are looked at does not matter.
 class Player {
  public:
-  Player(const Schedule& schedule, const std::vector<ActionCosts>& costs, const AllLinks& links, Sends sends)
-      : schedule_(schedule), costs_(costs), links_(links), sends_(sends), ranks_(schedule.ranks.size()) {
+  Player(const Schedule& schedule, const std::vector<ActionCosts>& costs, const AllLinks& links, Rules rules)
+      : schedule_(schedule), costs_(costs), links_(links), rules_(rules), ranks_(schedule.ranks.size()) {
     for (const RankSchedule& rank : schedule.ranks) {
       std::vector<TimedAction>& line = timeline_.emplace_back();
       for (const Action& action : rank.actions) line.push_back({action, kUnknown, kUnknown});
@@ -120,13 +136,14 @@ class Player {
       }
     }
     const std::string stuck = describe_stuck();
-    LLAMA3D_EXPECT(stuck.empty(), "{} schedule deadlocks when sends {}: {}", name_of(schedule_.kind),
-                   sends_ == Sends::buffered ? "complete at once" : "complete only with their receives",
-                   stuck);
+    LLAMA3D_EXPECT(stuck.empty(), "{} schedule deadlocks when {}: {}", name_of(schedule_.kind),
+                   words_of(rules_), stuck);
     return std::move(timeline_);
   }
 
  private:
+  bool matched() const { return rules_ != Rules::buffered_sends; }
+
   const ActionCosts& costs_of(std::size_t rank, const Action& action) const {
     if (costs_.size() == 1) return costs_.front();
     const int g = schedule_.shape.global_chunk(static_cast<int>(rank), action.chunk);
@@ -155,6 +172,10 @@ class Player {
   const TimedAction* obstacle(std::size_t rank) const {
     for (const std::size_t needed : links_[rank][ranks_[rank].next].waits_for) {
       if (!known(timeline_[rank][needed].end)) return &timeline_[rank][needed];
+    }
+    if (rules_ != Rules::cold_start || !links_[rank][ranks_[rank].next].makes_ready) return nullptr;
+    for (const ChannelState& channel : ranks_[rank].channels) {
+      if (!channel.operations.empty()) return &timeline_[rank][channel.operations.front().indices.front()];
     }
     return nullptr;
   }
@@ -190,8 +211,7 @@ class Player {
     const std::vector<TimedAction>& line = timeline_[rank];
     auto& operations =
         state.channels[static_cast<std::size_t>(channel_of(line[index].action.kind))].operations;
-    const bool joins =
-        sends_ == Sends::matched && index > 0 && starts_together(line[index - 1].action, line[index].action);
+    const bool joins = matched() && index > 0 && starts_together(line[index - 1].action, line[index].action);
     if (joins) {
       operations.back().indices.push_back(index);
     } else {
@@ -208,7 +228,7 @@ class Player {
       if (complete(rank, channel, *operation)) {
         operation = channel.operations.erase(operation);
         moved = true;
-      } else if (sends_ == Sends::matched) {
+      } else if (matched()) {
         break;
       } else {
         ++operation;
@@ -222,7 +242,7 @@ class Player {
     for (const std::size_t index : operation.indices) {
       double& begin = timeline_[rank][index].begin;
       if (known(begin)) continue;
-      begin = sends_ == Sends::matched ? std::max(operation.queued, channel.free_at) : operation.queued;
+      begin = matched() ? std::max(operation.queued, channel.free_at) : operation.queued;
       moved = true;
     }
     return moved;
@@ -244,7 +264,7 @@ class Player {
     const TimedAction& here = timeline_[rank][index];
     const Place other = links_[rank][index].counterpart;
     const TimedAction& there = timeline_[other.rank][other.index];
-    if (sends_ == Sends::buffered && is_send(here.action.kind)) return here.begin;
+    if (!matched() && is_send(here.action.kind)) return here.begin;
     if (!known(there.begin)) return kUnknown;
     return std::max(here.begin, there.begin) + transfer_time(rank, index);
   }
@@ -272,7 +292,7 @@ class Player {
   const Schedule& schedule_;
   const std::vector<ActionCosts>& costs_;
   const AllLinks& links_;
-  Sends sends_;
+  Rules rules_;
   std::vector<RankState> ranks_;
   Timeline timeline_;
 };
@@ -304,10 +324,11 @@ Simulation simulate(const Schedule& schedule, const std::vector<ActionCosts>& co
   check_schedule(schedule);
   check_costs(schedule.shape, costs);
   const AllLinks links = link(schedule);
-  Player(schedule, costs, links, Sends::buffered).play();
+  Player(schedule, costs, links, Rules::buffered_sends).play();
 
   Simulation simulation;
-  simulation.timeline = Player(schedule, costs, links, Sends::matched).play();
+  simulation.timeline = Player(schedule, costs, links, Rules::matched_sends).play();
+  Player(schedule, costs, links, Rules::cold_start).play();
   double busy = 0;
   for (const std::vector<TimedAction>& line : simulation.timeline) {
     for (const TimedAction& timed : line) {

@@ -30,6 +30,12 @@ void swap(Schedule& schedule, int rank, const Action& a, const Action& b) {
   std::iter_swap(find(schedule, rank, a), find(schedule, rank, b));
 }
 
+/// Moves an action up to the place of another.
+void move_to(Schedule& schedule, int rank, const Action& action, int place) {
+  const auto from = find(schedule, rank, action);
+  std::rotate(schedule.ranks[rank].actions.begin() + place, from, from + 1);
+}
+
 std::vector<Schedule> some_of_each_kind() {
   return {make_schedule(ScheduleKind::gpipe, {3, 1, 4}), make_schedule(ScheduleKind::one_f_one_b, {3, 1, 4}),
           make_schedule(ScheduleKind::interleaved, {3, 2, 6}),
@@ -89,7 +95,7 @@ BOOST_AUTO_TEST_CASE(swapped_actions_are_named) {
 
 BOOST_AUTO_TEST_CASE(receives_out_of_order_are_named) {
   Schedule schedule = make_schedule(ScheduleKind::gpipe, {2, 1, 3});
-  swap(schedule, 1, {receive_activation, 0}, {receive_activation, 1});
+  move_to(schedule, 1, {receive_activation, 1}, 0);
   BOOST_CHECK_EXCEPTION(play(schedule), ContractViolation,
                         says({"rank 1 does receive_activation(micro-batch 1",
                               "where rank 0 does send_activation(micro-batch 0"}));
@@ -130,8 +136,8 @@ BOOST_AUTO_TEST_CASE(too_few_slots_or_buffers_are_named) {
   BOOST_CHECK_EXCEPTION(play(schedule), ContractViolation, says({"rank 0", "1 live", "has 2"}));
 
   schedule = make_schedule(ScheduleKind::gpipe, {2, 1, 4});
-  const auto third = find(schedule, 1, {receive_activation, 2});
-  std::rotate(schedule.ranks[1].actions.begin(), third, third + 1);
+  move_to(schedule, 1, {receive_activation, 1}, 1);
+  move_to(schedule, 1, {receive_activation, 2}, 2);
   BOOST_CHECK_EXCEPTION(play(schedule), ContractViolation, says({"rank 1", "receive_activation", "buffers"}));
 }
 
@@ -162,6 +168,17 @@ BOOST_AUTO_TEST_CASE(ranks_that_wait_for_each_other_are_named) {
             "rank 0 at backward(micro-batch 0, chunk 0) waiting for receive_gradient(micro-batch 0, chunk 0)",
             "rank 1 at forward(micro-batch 1, chunk 0) waiting for receive_activation(micro-batch 1, chunk "
             "0)"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_receive_that_holds_up_what_it_waits_for_is_named) {
+  // The first forward may wait for all that was started before: for a gradient that comes of this forward.
+  Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {2, 1, 1});
+  move_to(schedule, 0, {receive_gradient, 0}, 0);
+  BOOST_CHECK_EXCEPTION(
+      play(schedule), ContractViolation,
+      says({"deadlocks when first computations wait for all that was started before",
+            "rank 0 at forward(micro-batch 0, chunk 0) waiting for receive_gradient(micro-batch 0, chunk 0)",
+            "rank 1 at forward(micro-batch 0, chunk 0)"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_ring_of_sends_ahead_of_receives_deadlocks) {
