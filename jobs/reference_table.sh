@@ -9,7 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 : "${RANKS:=8}"                  # processes, one a GPU
-: "${GRIDS:=1x1 1x2 1x2:zero-bubble 2x2 2x2:zero-bubble 2x1 4x1 1x4 8x1 1x8}"  # TPxPP[:schedule]; the rest is DP
+: "${GRIDS:=1x1 1x1@2 1x2 1x2:zero-bubble 2x2 2x2:zero-bubble 2x1 4x1 1x4 8x1 1x8}"
+                                 # TPxPP[@micro-batch][:schedule]; the rest is DP
 : "${MODEL:=llama3-8b}"
 : "${SEQ_LENGTH:=4096}"
 : "${GLOBAL_BATCH_SIZE:=128}"    # sequences
@@ -33,17 +34,20 @@ read -ra states <<<"$STATES"
 
 done_runs=()
 for grid in $GRIDS; do
-  sizes=${grid%%:*}
+  sizes=${grid%%[@:]*}
   schedule=1f1b
   [[ $grid == *:* ]] && schedule=${grid#*:}
+  micro_batch=$MICRO_BATCH_SIZE
+  [[ $grid == *@* ]] && micro_batch=${grid#*@} micro_batch=${micro_batch%:*}
   tp=${sizes%x*} pp=${sizes#*x}
   ((RANKS % (tp * pp) == 0)) || continue
   folder=$OUTPUT_DIR/tp$tp-pp$pp-dp$((RANKS / tp / pp))
+  [[ $grid == *@* ]] && folder+=-micro$micro_batch
   [[ $schedule == 1f1b ]] || folder+=-$schedule
-  echo "== TP $tp x PP $pp x DP $((RANKS / tp / pp)), $schedule"
+  echo "== TP $tp x PP $pp x DP $((RANKS / tp / pp)), $schedule, micro-batch $micro_batch"
   # What does not fit the GPUs is refused with the reason; the other grids go on.
   if RANKS=$RANKS MODEL=$MODEL DATA=$DATA OUTPUT_DIR=$folder STEPS=$STEPS SEQ_LENGTH=$SEQ_LENGTH DEVICE=$DEVICE \
-    MICRO_BATCH_SIZE=$MICRO_BATCH_SIZE GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE CHECKPOINT_INTERVAL=0 LLAMA3D=$LLAMA3D \
+    MICRO_BATCH_SIZE=$micro_batch GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE CHECKPOINT_INTERVAL=0 LLAMA3D=$LLAMA3D \
     TP_SIZE=$tp PP_SIZE=$pp PIPELINE_SCHEDULE=$schedule "$here/train.sh" "${states[@]}" --recompute "$RECOMPUTE" \
     --no-final-checkpoint --log-interval 1 "$@"; then
     done_runs+=("$folder")
