@@ -70,27 +70,26 @@ std::optional<Action> send_after(const PipelineShape& shape, int stage, const Ac
   }
 }
 
-/// Puts the communication between the computations of one stage. In a ring of stages a receive must follow
-/// the last send of its channel at once, and then starts together with it: stages whose sends all come first
+/// Puts the communication between the computations of one stage. In a ring of stages a receive directly
+/// follows the last send of its channel, and so starts together with it: stages whose sends all came first
 /// would wait for each other.
 std::vector<Action> with_communication(const std::vector<Action>& computes, const PipelineShape& shape,
                                        int stage) {
   const bool ring = shape.chunks > 1;
-  const std::size_t count = computes.size();
-  const auto receive = [&](std::size_t j) { return receive_for(shape, stage, computes[j]); };
-  const auto send = [&](std::size_t j) { return send_after(shape, stage, computes[j]); };
-  const auto starts_early = [&](std::size_t j) {
-    if (!ring || j == 0) return false;
-    return !send(j - 1) || channel_of(send(j - 1)->kind) != channel_of(receive(j)->kind);
-  };
-
   std::vector<Action> actions;
-  actions.reserve(3 * count);
-  for (std::size_t j = 0; j < count; ++j) {
-    if (receive(j) && !starts_early(j)) actions.push_back(*receive(j));
-    if (j + 1 < count && receive(j + 1) && starts_early(j + 1)) actions.push_back(*receive(j + 1));
-    actions.push_back(computes[j]);
-    if (send(j)) actions.push_back(*send(j));
+  actions.reserve(3 * computes.size());
+  for (const Action& compute : computes) {
+    if (const auto receive = receive_for(shape, stage, compute)) {
+      const Channel channel = channel_of(receive->kind);
+      const auto of_channel = [channel](const Action& action) {
+        return !is_compute(action.kind) && channel_of(action.kind) == channel;
+      };
+      const auto last = std::find_if(actions.rbegin(), actions.rend(), of_channel);
+      const bool joins = ring && last != actions.rend() && is_send(last->kind);
+      actions.insert(joins ? last.base() : actions.end(), *receive);
+    }
+    actions.push_back(compute);
+    if (const auto send = send_after(shape, stage, compute)) actions.push_back(*send);
   }
   return actions;
 }

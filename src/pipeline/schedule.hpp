@@ -4,9 +4,8 @@
 // How a schedule is executed (the simulator proves schedules against exactly this):
 //  - A rank does its actions in order. Computations follow each other on one stream; a computation waits for
 //  its
-//    own receive and for nothing else that is received. The first of a kind and chunk (`kColdForwards`, and
-//    `kColdBackwards`: one that sets the weights' gradients and one that adds to them) may wait for all that
-//    the rank has started before: a GPU that loads a kernel first ends what it is doing.
+//    own receive and for nothing else that is received. It may also wait for all that its rank has started
+//    before: a GPU that has to load a kernel first ends what it is doing.
 //  - Sends and receives are started and not waited for. Activations and gradients have a channel each, a
 //    communicator over the stages in which the operations of a rank run one after another: a send completes
 //    only when its receive has been started, and until then whatever its rank started later on that channel
@@ -65,7 +64,6 @@ inline bool is_compute(ActionKind kind) {
 
 enum class Channel { activation, gradient };
 inline constexpr int kBuffersPerChannel = 2;
-inline constexpr int kColdForwards = 1, kColdBackwards = 2;
 
 /// The channel of a send or receive; throws ContractViolation for a computation.
 Channel channel_of(ActionKind kind);
@@ -92,8 +90,9 @@ struct PlacedAction {
 /// gradients from g + 1 to g. Throws ContractViolation for a computation and beyond the model's ends.
 PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action);
 
-/// The actions of one rank, in order. A receive is placed right before the computation that needs it, a send
-/// right after the one that produces its tensor. A receive that waits holds one of a GPU's multiprocessors;
+/// The actions of one rank, in order. A receive is placed right before the computation that needs it
+/// (interleaved: right after the last send of its channel), a send right after the one that produces its
+/// tensor. A receive that waits holds one of a GPU's multiprocessors;
 /// started a computation earlier, it slows the products beside it by more than the transfer takes.
 struct RankSchedule {
   std::vector<Action> actions;

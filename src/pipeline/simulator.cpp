@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <deque>
-#include <map>
 #include <string_view>
 #include <utility>
 
@@ -19,14 +18,14 @@ using Timeline = std::vector<std::vector<TimedAction>>;
 enum class Rules {
   buffered_sends,  ///< complete at once and hold up nothing
   matched_sends,   ///< those of schedule.hpp
-  cold_start,      ///< matched, and a computation may first have to make itself ready
+  cold_start,      ///< matched, and a computation waits for all that its rank has started before
 };
 
 std::string_view words_of(Rules rules) {
   switch (rules) {
     case Rules::buffered_sends: return "sends complete at once";
     case Rules::matched_sends: return "sends complete only with their receives";
-    case Rules::cold_start: return "first computations wait for all that was started before";
+    case Rules::cold_start: return "computations wait for all that was started before";
   }
   throw ContractViolation("unknown rules");
 }
@@ -62,9 +61,8 @@ struct RankState {
 /// What ties an action to others.
 struct Links {
   std::vector<std::size_t>
-      waits_for;             ///< computation: its receive and the send whose buffer it reuses, same rank
-  Place counterpart;         ///< send or receive: the other end
-  bool makes_ready = false;  ///< computation: whether schedule.hpp lets it wait for all that was started
+      waits_for;      ///< computation: its receive and the send whose buffer it reuses, same rank
+  Place counterpart;  ///< send or receive: the other end
 };
 
 /// What a computation waits for: its receive, and the send before last of its channel, as kBuffersPerChannel
@@ -97,17 +95,14 @@ AllLinks link(const Schedule& schedule) {
   AllLinks links;
   for (int stage = 0; stage < schedule.shape.stages; ++stage) {
     std::array<std::vector<std::size_t>, 2> sends;
-    std::map<std::pair<ActionKind, int>, int> done;
     std::vector<Links>& line = links.emplace_back();
     for (const Action& action : schedule.ranks[stage].actions) {
       if (is_compute(action.kind)) {
-        const int cold = action.kind == ActionKind::forward ? kColdForwards : kColdBackwards;
-        const bool makes_ready = ++done[{action.kind, action.chunk}] <= cold;
-        line.push_back({prerequisites(index[stage], action, sends), {}, makes_ready});
+        line.push_back({prerequisites(index[stage], action, sends), {}});
       } else {
         const PlacedAction other = counterpart(schedule.shape, stage, action);
         line.push_back(
-            {{}, {static_cast<std::size_t>(other.stage), index[other.stage].find(other.action).value()}, {}});
+            {{}, {static_cast<std::size_t>(other.stage), index[other.stage].find(other.action).value()}});
       }
     }
   }
@@ -173,7 +168,7 @@ class Player {
     for (const std::size_t needed : links_[rank][ranks_[rank].next].waits_for) {
       if (!known(timeline_[rank][needed].end)) return &timeline_[rank][needed];
     }
-    if (rules_ != Rules::cold_start || !links_[rank][ranks_[rank].next].makes_ready) return nullptr;
+    if (rules_ != Rules::cold_start) return nullptr;
     for (const ChannelState& channel : ranks_[rank].channels) {
       if (!channel.operations.empty()) return &timeline_[rank][channel.operations.front().indices.front()];
     }

@@ -37,8 +37,8 @@ struct Simulation {
 /// something twice, receives out of order, runs out of receive buffers, or declares another number of live
 /// activations than it has. Matching is strict: on each channel the order of a pair's sends must be the order
 /// of its receives. The schedule must finish when a send completes at once (buffered, as small MPI
-/// messages) and by the rules of schedule.hpp (NCCL on one stream a channel), with and without first
-/// computations that wait; the times are those by the rules, without.
+/// messages) and by the rules of schedule.hpp (NCCL on one stream a channel), whether computations wait for
+/// all that was started before or not; the times are those when they do not.
 Simulation simulate(const Schedule& schedule, const std::vector<ActionCosts>& costs);
 
 /// The computations as text, one line a rank, time to the right: F forward, B backward (I and W when split),

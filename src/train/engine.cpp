@@ -61,10 +61,6 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       *event = runtime.device.create_event();
 }
 
-Engine::~Engine() {
-  give_up_when_failing(communicators_, runtime_->device);
-}
-
 /// What tensor parallelism moves: all of it is exposed in part, so a copy less shows. The other groups'
 /// transfers hide behind compute either way. A tensor has to lie at the same place on every rank of a group.
 void Engine::register_memory() {

@@ -45,7 +45,6 @@ class Engine {
   /// `communicators` are those of the plan's grid; `runtime` must outlive the engine.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
          std::unique_ptr<GridCommunicators> communicators);
-  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -107,7 +106,8 @@ class Engine {
   DeviceMemory host_totals_;  ///< (2) fp64
   StepEvents events_[3];      ///< of two steps under way and the one before
   std::deque<StepUnderWay> under_way_;
-  std::unique_ptr<Watchdog> watchdog_;  ///< last: it looks at the communicators
+  std::unique_ptr<Watchdog> watchdog_;  ///< looks at the communicators
+  FailureGuard guard_{communicators_, runtime_->device};
 };
 
 }  // namespace llama3d

@@ -109,10 +109,6 @@ Generator::Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridC
                                             *stream_, *communicators_->tp, memory_.model, memory_.weights);
 }
 
-Generator::~Generator() {
-  give_up_when_failing(communicators_, runtime_->device);
-}
-
 GenerationReport Generator::run(std::span<const GenerationRequest> requests, const DecodingOptions& options,
                                 const TokenConsumer& consumer) {
   for (const GenerationRequest& request : requests)

@@ -48,7 +48,6 @@ class Generator {
   /// `communicators` are those of a grid whose tp groups the plan is for; `runtime` must outlive the
   /// generator.
   Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridCommunicators> communicators);
-  ~Generator();
   Generator(const Generator&) = delete;
   Generator& operator=(const Generator&) = delete;
 
@@ -89,7 +88,8 @@ class Generator {
   DeviceMemory host_logits_, host_tokens_;
   std::vector<float> row_;  ///< logits of one row, all shards
   std::int64_t steps_ = 0;
-  std::unique_ptr<Watchdog> watchdog_;  ///< last: it looks at the communicators
+  std::unique_ptr<Watchdog> watchdog_;  ///< looks at the communicators
+  FailureGuard guard_{communicators_, runtime_->device};
 };
 
 }  // namespace llama3d

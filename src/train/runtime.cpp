@@ -14,11 +14,13 @@ std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communi
       WatchdogOptions{.limit = limited ? runtime.comm_timeout : std::numeric_limits<double>::infinity()});
 }
 
-void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators, Device& device) {
+FailureGuard::~FailureGuard() {
   constexpr double seconds = 2;
-  if (std::uncaught_exceptions() == 0 || abort_all(communicators->all(), seconds)) return;
-  communicators.release();
-  device.abandon();
+  if (std::uncaught_exceptions() == 0) return;
+  const bool alone = (*communicators_)->world->size() == 1;
+  if (!abort_all((*communicators_)->all(), seconds)) communicators_->release();
+  // Not all that has been given up comes to an end: what the GPU's copy engines wait for does not.
+  if (!alone) device_->abandon();
 }
 
 }  // namespace llama3d

@@ -25,8 +25,20 @@ struct Runtime {
 /// Collective.
 std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communicators);
 
-/// For destructors: a rank that fails alone has work on its device that waits for others for ever; freeing
-/// memory would wait too.
-void give_up_when_failing(std::unique_ptr<GridCommunicators>& communicators, Device& device);
+/// The last member of what computes with communicators. A rank that fails alone has work on its device that
+/// waits for others for ever, and freeing memory would wait too: while an exception goes by, the end of this
+/// gives the communicators up and, where there are other ranks, leaves memory to the end of the process.
+class FailureGuard {
+ public:
+  FailureGuard(std::unique_ptr<GridCommunicators>& communicators, Device& device)
+      : communicators_(&communicators), device_(&device) {}
+  ~FailureGuard();
+  FailureGuard(const FailureGuard&) = delete;
+  FailureGuard& operator=(const FailureGuard&) = delete;
+
+ private:
+  std::unique_ptr<GridCommunicators>* communicators_;
+  Device* device_;
+};
 
 }  // namespace llama3d

@@ -171,12 +171,12 @@ BOOST_AUTO_TEST_CASE(ranks_that_wait_for_each_other_are_named) {
 }
 
 BOOST_AUTO_TEST_CASE(a_receive_that_holds_up_what_it_waits_for_is_named) {
-  // The first forward may wait for all that was started before: for a gradient that comes of this forward.
+  // The forward may wait for all that was started before: for a gradient that comes of this forward.
   Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {2, 1, 1});
   move_to(schedule, 0, {receive_gradient, 0}, 0);
   BOOST_CHECK_EXCEPTION(
       play(schedule), ContractViolation,
-      says({"deadlocks when first computations wait for all that was started before",
+      says({"deadlocks when computations wait for all that was started before",
             "rank 0 at forward(micro-batch 0, chunk 0) waiting for receive_gradient(micro-batch 0, chunk 0)",
             "rank 1 at forward(micro-batch 0, chunk 0)"}));
 }
