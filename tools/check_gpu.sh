@@ -2,11 +2,12 @@
 # What check.sh cannot see where there is no GPU: every test that takes a device, on the GPU, then the kernels' tests
 # under compute-sanitizer's memcheck and racecheck. Works on a build that is there (BUILD, default build/ci).
 #
-#   tools/check_gpu.sh [tests] [memcheck] [racecheck] [ranks] [hangs]     # the first three when none is named
+#   tools/check_gpu.sh [tests] [memcheck] [racecheck] [ranks] [hangs] [cold]   # the first three when none is named
 #
 # ranks: the tests of several ranks (RANKS, default "2 4 8"), each on a GPU of its own as far as there are some. Ranks
 # that share one take turns, which takes minutes, and NCCL 2.30 or later on LD_LIBRARY_PATH.
 # hangs: ranks, 2 to 8 of them, that are stopped and killed in a step; as many GPUs, or such an NCCL.
+# cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have one micro-batch (COLD_MODEL, default llama3-tiny).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/common.sh
@@ -63,8 +64,6 @@ on_ranks() {
 ranks() {
   local n program
   export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} LLAMA3D_TEST_TIMEOUT=600
-  # A process that begins with a pipeline loads kernels in its first step, where receives may wait meanwhile.
-  on_ranks 8 test_grid --run_test=blocks_of_rows_do_not_matter
   for n in $RANKS; do
     for program in communicator traffic grid recompute golden generator; do
       [[ $program == traffic && $n != [48] ]] && continue
@@ -74,6 +73,24 @@ ranks() {
       on_ranks "$n" "test_$program"
     done
   done
+}
+
+# Pipelines whose first step comes to a GPU where no kernel is loaded and no product timed, as in every new process: what
+# is loaded waits for what is under way.
+cold() {
+  local folder schedule
+  folder=$(mktemp -d)
+  "$bin/llama3d" tokenize --tokenizer bytes --input jobs/data/pride_and_prejudice.txt --output "$folder/text.h5"
+  for schedule in gpipe 1f1b zero-bubble interleaved; do
+    say "a cold $schedule"
+    LLAMA3D_CACHE_DIR=$folder/$schedule NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} mpirun --quiet --oversubscribe --bind-to none \
+      -np 2 "$bin/llama3d" train --data "$folder/text.h5" --output-dir "$folder/run" --model "${COLD_MODEL:-llama3-tiny}" \
+      --device cuda --allow-gpu-sharing --precision bf16 --seq-length 512 --steps 2 --log-interval 1 --pp-size 2 \
+      --pipeline-schedule "$schedule" --global-batch-size $([[ $schedule == interleaved ]] && echo 2 || echo 1) \
+      --comm-timeout 60 --no-final-checkpoint
+    rm -r "$folder/run"
+  done
+  rm -r "$folder"
 }
 
 hangs() {
@@ -87,8 +104,8 @@ prepare_mpi 1
 for what in "${@:-tests}" $([[ $# -gt 0 ]] || echo memcheck racecheck); do
   say "$what"
   case $what in
-    tests | memcheck | racecheck | ranks | hangs) "$what" ;;
-    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck, ranks, hangs" >&2; exit 2 ;;
+    tests | memcheck | racecheck | ranks | hangs | cold) "$what" ;;
+    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck, ranks, hangs, cold" >&2; exit 2 ;;
   esac
 done
 say "passed"
