@@ -52,15 +52,6 @@ racecheck() {
   rm "$log"
 }
 
-# on_ranks N PROGRAM [options of Boost.Test]
-on_ranks() {
-  local n=$1 program=$2
-  shift 2
-  say "$program on $n ranks $*"
-  LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/$program" \
-    --log_level=test_suite "$@"
-}
-
 ranks() {
   local n program
   export NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} LLAMA3D_TEST_TIMEOUT=600
@@ -70,7 +61,9 @@ ranks() {
       [[ $program == golden && $n != [48] ]] && continue
       [[ $program == recompute && $n != 4 ]] && continue
       [[ $program == generator && $n != 2 ]] && continue
-      on_ranks "$n" "test_$program"
+      say "test_$program on $n ranks"
+      LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program" \
+        --log_level=test_suite
     done
   done
 }

@@ -92,8 +92,8 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
 
 /// The actions of one rank, in order. A receive is placed right before the computation that needs it
 /// (interleaved: right after the last send of its channel), a send right after the one that produces its
-/// tensor. A receive that waits holds one of a GPU's multiprocessors;
-/// started a computation earlier, it slows the products beside it by more than the transfer takes.
+/// tensor. A receive that waits holds one of a GPU's multiprocessors; started a computation earlier, it slows
+/// the products beside it by more than the transfer takes.
 struct RankSchedule {
   std::vector<Action> actions;
   /// Most micro-batch x chunk pairs whose forward has begun and whose last backward part has not ended: the
