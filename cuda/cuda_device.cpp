@@ -65,7 +65,7 @@ void free_unless_abandoned(Free free, void* memory) {
 class CudaDevice final : public Device {
  public:
   CudaDevice(cuda::GpuTraits traits, bool peers_map)
-      : traits_(std::move(traits)), kernels_(traits_), start_(memory_now()), peers_map_(peers_map) {}
+      : traits_(std::move(traits)), kernels_(traits_), bytes_(memory_now().total), peers_map_(peers_map) {}
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
@@ -78,8 +78,7 @@ class CudaDevice final : public Device {
   std::string peak_source() const override {
     return peak_flops(DType::bf16) ? "dense peak of NVIDIA's data sheet" : "no data sheet known for this GPU";
   }
-  std::size_t memory_bytes() const override { return start_.total; }
-  std::size_t reserved_bytes() const override { return start_.total - start_.free; }
+  std::size_t memory_bytes() const override { return bytes_; }
   std::size_t memory_in_use() const override {
     const Memory now = memory_now();
     return now.total - now.free;
@@ -110,7 +109,7 @@ class CudaDevice final : public Device {
  private:
   cuda::GpuTraits traits_;
   cuda::CudaKernels kernels_;
-  Memory start_;
+  std::size_t bytes_;
   bool peers_map_;  ///< what is allocated
 };
 

@@ -71,10 +71,7 @@ class Device {
   virtual std::string peak_source() const = 0;
   /// Bytes of memory the device has.
   virtual std::size_t memory_bytes() const = 0;
-  /// Bytes of them that were taken before anything was allocated here: by the driver for this process, and by
-  /// others.
-  virtual std::size_t reserved_bytes() const = 0;
-  /// Bytes taken now, the reserved ones among them.
+  /// Bytes of them taken now: on a GPU also by its driver, by communicators and by other processes.
   virtual std::size_t memory_in_use() const = 0;
 
   /// Whether work given to a stream is done later, beside the caller.

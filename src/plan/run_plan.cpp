@@ -219,7 +219,7 @@ RankMemory allocate(const RankPlan& plan, Device& device) {
 
 DeviceRoom DeviceRoom::of(const Device& device, int node_ranks) {
   const auto ranks = static_cast<std::size_t>(node_ranks);
-  if (device.kind() == "cpu") return {device.memory_bytes() / ranks, device.reserved_bytes(), std::nullopt};
+  if (device.kind() == "cpu") return {device.memory_bytes() / ranks, 0, std::nullopt};
   return {device.memory_bytes(), device.memory_in_use(), available_host_memory() / ranks};
 }
 

@@ -84,6 +84,7 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
   runtime_ = std::make_unique<Runtime>(Runtime{*device_, agreement, make});
   RankPlan plan = make_rank_plan(shape, agreement.rank(), device_->kernels());
   auto communicators = runtime_->make_communicators(plan.grid);
+  room_ = DeviceRoom::of(*device_, agreement.node_size());
   engine_ = std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators));
   state_ =
       std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,

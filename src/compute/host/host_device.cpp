@@ -88,7 +88,6 @@ class HostDevice final : public Device {
   std::optional<double> peak_flops(DType) const override { return std::nullopt; }
   std::string peak_source() const override { return "no peak is assumed for CPUs"; }
   std::size_t memory_bytes() const override { return memory_bytes_; }
-  std::size_t reserved_bytes() const override { return 0; }
   std::size_t memory_in_use() const override { return bytes_in_use; }
 
   Kernels& kernels() override { return kernels_; }
