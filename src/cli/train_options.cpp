@@ -86,7 +86,8 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
   line.add_flag("offload-optimizer", s.offload_optimizer,
                 "keep AdamW's moments and the master weights in host memory, moved beside compute");
   line.add_word("recompute", s.recompute, parse_recompute, name_of,
-                "in the backward pass: none, cheap (norms and SwiGLU) or full (whole layers)");
+                "in the backward pass: none, cheap (norms, SwiGLU, gathered rows of tensor parallelism) or "
+                "full (whole layers)");
 }
 
 void add_sample_options(CommandLine& line, TrainSettings& s) {

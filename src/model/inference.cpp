@@ -57,7 +57,6 @@ InferenceStep InferenceStep::take(Arena& arena, const InferenceLayout& layout, s
   step.final_sum = arena.take(s.compute, shard);
   step.normed = arena.take(s.compute, shard);
   step.final_rstd = arena.take(DType::fp32, {s.shard_rows});
-  if (s.tp > 1) step.gathered = arena.take(s.compute, {rows, s.hidden});
   step.chosen = arena.take(s.compute, {choices, s.hidden});
   step.logits = arena.take(s.compute, {s.tp, choices, s.vocabulary});
   return step;
@@ -70,8 +69,7 @@ InferenceMemory InferenceMemory::take(Arena& cache, Arena& activations, const In
     memory.caches.push_back(cache.take(
         s.compute, {layout.slots, layout.capacity, 2 * s.attention.key_value_heads * s.attention.head_dim}));
   memory.rope = activations.take(DType::fp32, {s.positions, s.attention.head_dim});
-  if (s.tp > 1) memory.exchange_inputs = activations.take(s.compute, {s.rows, s.hidden});
-  if (s.tp > 1) memory.exchange_outputs = activations.take(s.compute, {s.rows, s.hidden});
+  if (s.tp > 1) memory.all_rows = activations.take(s.compute, {s.rows, s.hidden});
   memory.tokens = activations.take(DType::int32, {layout.slots});
   Arena measured;
   InferenceStep::take(measured, layout, s.rows, layout.padded(layout.slots));
@@ -86,7 +84,7 @@ InferenceModel::InferenceModel(const ModelConfig& config, const InferenceLayout&
     : layout_(layout),
       stream_(&stream),
       memory_(&memory),
-      tp_(device.kernels(), stream, tp_group, memory.exchange_inputs, memory.exchange_outputs),
+      tp_(device.kernels(), stream, tp_group, memory.all_rows),
       constants_{layout.shape.attention, static_cast<float>(config.norm_epsilon), memory.rope},
       final_norm_(table.view(parameters, ParameterRole::final_norm)),
       host_inputs_(device,
@@ -148,7 +146,7 @@ Tensor InferenceModel::forward(const InferenceRows& rows) {
   }
   kernels.add_rms_norm_forward(incoming.residual, incoming.delta, final_norm_, constants_.norm_epsilon,
                                step.final_sum, step.normed, step.final_rstd, *stream_);
-  const Tensor all = tp_.gather(step.normed, step.gathered, labels::tp_all_gather_input);
+  const Tensor all = tp_.gather(step.normed, step.layer.input_gathered, labels::tp_all_gather_input);
   // Picking rows is what an embedding does.
   kernels.embedding_forward(inputs.slice(row_kinds * t, inputs.elements()), all, 0, step.chosen, *stream_);
   head_->forward(step.chosen, step.logits);

@@ -35,7 +35,6 @@ struct InferenceStep {
   Tensor delta;              ///< shard (T/tp, C)
   Tensor final_sum, normed;  ///< shard (T/tp, C)
   Tensor final_rstd;         ///< (T/tp) fp32
-  Tensor gathered;           ///< (T, C), empty for tp 1
   Tensor chosen;             ///< (choices, C)
   Tensor logits;             ///< (tp, choices, V/tp) compute
 
@@ -45,11 +44,11 @@ struct InferenceStep {
 
 /// Everything inference computes in, parameters apart. The same code measures and allocates it.
 struct InferenceMemory {
-  std::vector<Tensor> caches;                ///< of every layer: (slots, capacity, 2 Hkv D) compute
-  Tensor rope;                               ///< (capacity, D) fp32
-  Tensor exchange_inputs, exchange_outputs;  ///< (T, C), see TensorParallel; empty for tp 1
-  Tensor tokens;                             ///< (slots) int32, those chosen, on their way to other tp ranks
-  Tensor step;                               ///< what InferenceStep is laid out in
+  std::vector<Tensor> caches;  ///< of every layer: (slots, capacity, 2 Hkv D) compute
+  Tensor rope;                 ///< (capacity, D) fp32
+  Tensor all_rows;             ///< (T, C), scratch of TensorParallel; empty for tp 1
+  Tensor tokens;               ///< (slots) int32, those chosen, on their way to other tp ranks
+  Tensor step;                 ///< what InferenceStep is laid out in
 
   static InferenceMemory take(Arena& cache, Arena& activations, const InferenceLayout& layout);
 };

@@ -9,15 +9,22 @@ LayerActivations take_activations(Arena& arena, const StageShape& s, Wanted want
   const auto take = [&](Recompute dropped_from, DType dtype, Shape shape) {
     return wanted(dropped_from) ? arena.take(dtype, shape) : Tensor();
   };
+  // Of several ranks a shard's rows are needed until all of them are gathered.
+  const Recompute shard_dropped = s.tp > 1 ? Recompute::none : Recompute::cheap;
+  const auto take_gathered = [&] {
+    return s.tp > 1 ? take(Recompute::cheap, s.compute, {s.rows, s.hidden}) : Tensor();
+  };
   LayerActivations a;
   a.input_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
-  a.input_normed = take(Recompute::cheap, s.compute, {s.shard_rows, s.hidden});
+  a.input_normed = take(shard_dropped, s.compute, {s.shard_rows, s.hidden});
+  a.input_gathered = take_gathered();
   a.qkv = take(Recompute::full, s.compute, {s.rows, s.attention.fused_columns()});
   a.attention = take(Recompute::full, s.compute, {s.rows, s.attention.output_columns()});
   a.lse = take(Recompute::full, DType::fp32, {s.attention.query_heads, s.rows});
   a.middle = take(Recompute::full, s.compute, {s.shard_rows, s.hidden});
   a.middle_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
-  a.middle_normed = take(Recompute::cheap, s.compute, {s.shard_rows, s.hidden});
+  a.middle_normed = take(shard_dropped, s.compute, {s.shard_rows, s.hidden});
+  a.middle_gathered = take_gathered();
   a.gate_up = take(Recompute::full, s.compute, {s.rows, 2 * s.feed_forward});
   a.gated = take(Recompute::cheap, s.compute, {s.rows, s.feed_forward});
   return a;
@@ -42,10 +49,10 @@ LayerActivations LayerActivations::take_recomputed(Arena& arena, const StageShap
 LayerActivations LayerActivations::joined_with(const LayerActivations& other) const {
   LayerActivations joined = *this;
   for (const auto member :
-       {&LayerActivations::input_rstd, &LayerActivations::input_normed, &LayerActivations::qkv,
-        &LayerActivations::attention, &LayerActivations::lse, &LayerActivations::middle,
-        &LayerActivations::middle_rstd, &LayerActivations::middle_normed, &LayerActivations::gate_up,
-        &LayerActivations::gated})
+       {&LayerActivations::input_rstd, &LayerActivations::input_normed, &LayerActivations::input_gathered,
+        &LayerActivations::qkv, &LayerActivations::attention, &LayerActivations::lse,
+        &LayerActivations::middle, &LayerActivations::middle_rstd, &LayerActivations::middle_normed,
+        &LayerActivations::middle_gathered, &LayerActivations::gate_up, &LayerActivations::gated})
     if (!(joined.*member)) joined.*member = other.*member;
   return joined;
 }
@@ -117,7 +124,7 @@ void TransformerLayer::attention_forward(const LayerActivations& a, const Docume
                                          const Tensor& delta, const LayerCache* cache) const {
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
-  qkv_.forward(a.input_normed, a.qkv);
+  qkv_.forward(a.input_normed, a.input_gathered, a.qkv);
   kernels.rope_forward(a.qkv, documents, constants_->rope, constants_->attention, stream);
   attend(a, documents, cache);
   output_.forward(a.attention, delta);
@@ -126,7 +133,7 @@ void TransformerLayer::attention_forward(const LayerActivations& a, const Docume
 }
 
 void TransformerLayer::mlp_forward(const LayerActivations& a) const {
-  gate_up_.forward(a.middle_normed, a.gate_up);
+  gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
   tp_->kernels().swiglu_forward(a.gate_up, a.gated, tp_->stream());
 }
 
@@ -139,7 +146,7 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
                            stream);
   if (recompute_ == Recompute::full) {
     attention_forward(a, documents, delta);
-    gate_up_.forward(a.middle_normed, a.gate_up);
+    gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
   } else {
     kernels.rms_norm_forward(a.middle, middle_norm_.value, constants_->norm_epsilon, a.middle_normed,
                              a.middle_rstd, stream);
@@ -150,10 +157,11 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
 void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
                                     const LayerScratch& scratch, const Tensor& d) const {
   const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated);
+  RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
   const Tensor again = recompute_ == Recompute::none ? Tensor() : a.gated;
   tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
   if (!split_backward_) down_.backward_weight(dy, a.gated);
-  column_backward(gate_up_, g.gate_up, a.middle_normed, scratch.normed);
+  column_backward(gate_up_, g.gate_up, rows, scratch.normed);
   tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,
                                    middle_norm_.gradient, tp_->stream());
 }
@@ -164,16 +172,29 @@ void TransformerLayer::attention_backward(const LayerActivations& a, const Layer
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention);
+  RowExchange rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
   if (!split_backward_) output_.backward_weight(dy, a.attention);
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
   kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
-  column_backward(qkv_, g.qkv, a.input_normed, scratch.normed);
+  column_backward(qkv_, g.qkv, rows, scratch.normed);
   kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
                             input_norm_.gradient, stream);
 }
 
-void TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy, const Tensor& x,
+RowExchange TransformerLayer::all_rows(const ColumnParallelLinear& linear, const Tensor& x,
+                                       const Tensor& gathered) const {
+  // Without recomputation they were kept, and a whole forward done again has just gathered them.
+  const bool there = tp_->size() > 1 && recompute_ != Recompute::cheap;
+  return there ? RowExchange(gathered, 1, tp_->stream()) : linear.gather(x, gathered);
+}
+
+RowExchange TransformerLayer::all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
+                                                    const Tensor& gathered) const {
+  return split_backward_ ? RowExchange() : all_rows(linear, x, gathered);
+}
+
+void TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
                                        const Tensor& dx) const {
   if (split_backward_)
     linear.backward_input(dy, dx);
@@ -189,22 +210,26 @@ void TransformerLayer::backward(const LayerActivations& a, const LayerGradients&
 }
 
 void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGradients& g) const {
+  RowExchange middle = all_rows(gate_up_, a.middle_normed, a.middle_gathered);
+  RowExchange input = all_rows(qkv_, a.input_normed, a.input_gathered);
   down_.backward_weight(g.down_output, a.gated);
-  gate_up_.backward_weight(g.gate_up, a.middle_normed);
+  gate_up_.backward_weight(g.gate_up, middle);
   output_.backward_weight(g.attention_output, a.attention);
-  qkv_.backward_weight(g.qkv, a.input_normed);
+  qkv_.backward_weight(g.qkv, input);
 }
 
 void TransformerLayer::run_products_in_blocks(const LayerActivations& a, const LayerGradients& g,
                                               const LayerScratch& scratch, const Tensor& delta) const {
-  qkv_.forward(a.input_normed, a.qkv);
+  qkv_.forward(a.input_normed, a.input_gathered, a.qkv);
   output_.forward(a.attention, delta);
-  gate_up_.forward(a.middle_normed, a.gate_up);
+  gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
   down_.forward(a.gated, delta);
   down_.backward_input(delta, g.down_output, scratch.gated);
+  RowExchange middle = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
+  column_backward(gate_up_, g.gate_up, middle, scratch.normed);
   output_.backward_input(delta, g.attention_output, scratch.attention);
-  column_backward(gate_up_, g.gate_up, a.middle_normed, scratch.normed);
-  column_backward(qkv_, g.qkv, a.input_normed, scratch.normed);
+  RowExchange input = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
+  column_backward(qkv_, g.qkv, input, scratch.normed);
 }
 
 }  // namespace llama3d

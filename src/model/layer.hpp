@@ -10,17 +10,19 @@ namespace llama3d {
 
 /// What a layer's forward leaves for its backward. "Shard" tensors hold T/tp rows, the others all T.
 struct LayerActivations {
-  Tensor input;          ///< shard (T/tp, C), the residual stream
-  Tensor input_rstd;     ///< (T/tp) fp32
-  Tensor input_normed;   ///< shard (T/tp, C)
-  Tensor qkv;            ///< (T, fused columns), rotated
-  Tensor attention;      ///< (T, Hq D)
-  Tensor lse;            ///< (Hq, T) fp32
-  Tensor middle;         ///< shard (T/tp, C), the residual stream after attention
-  Tensor middle_rstd;    ///< (T/tp) fp32
-  Tensor middle_normed;  ///< shard (T/tp, C)
-  Tensor gate_up;        ///< (T, 2F)
-  Tensor gated;          ///< (T, F)
+  Tensor input;            ///< shard (T/tp, C), the residual stream
+  Tensor input_rstd;       ///< (T/tp) fp32
+  Tensor input_normed;     ///< shard (T/tp, C)
+  Tensor input_gathered;   ///< (T, C), its rows of all ranks; empty for tp 1
+  Tensor qkv;              ///< (T, fused columns), rotated
+  Tensor attention;        ///< (T, Hq D)
+  Tensor lse;              ///< (Hq, T) fp32
+  Tensor middle;           ///< shard (T/tp, C), the residual stream after attention
+  Tensor middle_rstd;      ///< (T/tp) fp32
+  Tensor middle_normed;    ///< shard (T/tp, C)
+  Tensor middle_gathered;  ///< (T, C), its rows of all ranks; empty for tp 1
+  Tensor gate_up;          ///< (T, 2F)
+  Tensor gated;            ///< (T, F)
 
   /// The tensors that live from forward to backward, `input` apart, which the caller places.
   static LayerActivations take_kept(Arena& arena, const StageShape& shape);
@@ -111,7 +113,11 @@ class TransformerLayer {
                     const Tensor& d) const;
   void attention_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
                           const DocumentRows& documents, const Tensor& d) const;
-  void column_backward(const ColumnParallelLinear& linear, const Tensor& dy, const Tensor& x,
+  /// All rows of a product's input, for its weight gradient: there, or on their way once more.
+  RowExchange all_rows(const ColumnParallelLinear& linear, const Tensor& x, const Tensor& gathered) const;
+  RowExchange all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
+                                    const Tensor& gathered) const;
+  void column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
                        const Tensor& dx) const;
 
   const TensorParallel* tp_;

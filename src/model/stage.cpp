@@ -36,8 +36,7 @@ StageMemory StageMemory::take(Arena& activations, Arena& workspace, const StageL
   StageMemory memory;
   for (int slot = 0; slot < layout.slots; ++slot) memory.slots.push_back(take_slot(activations, layout));
 
-  if (s.tp > 1) memory.exchange_inputs = workspace.take(s.compute, {s.rows, s.hidden});
-  if (s.tp > 1) memory.exchange_outputs = workspace.take(s.compute, {s.rows, s.hidden});
+  if (s.tp > 1) memory.all_rows = workspace.take(s.compute, {s.rows, s.hidden});
   memory.delta = workspace.take(s.compute, {s.shard_rows, s.hidden});
   memory.rope = workspace.take(DType::fp32, {s.positions, s.attention.head_dim});
   memory.recomputed = LayerActivations::take_recomputed(workspace, s);
@@ -60,7 +59,7 @@ Stage::Stage(const ModelConfig& config, const StageLayout& layout, const Paramet
       device_(&device),
       stream_(&stream),
       memory_(&memory),
-      tp_(device.kernels(), stream, tp_group, memory.exchange_inputs, memory.exchange_outputs),
+      tp_(device.kernels(), stream, tp_group, memory.all_rows),
       constants_{layout.shape.attention, static_cast<float>(config.norm_epsilon), memory.rope},
       totals_(totals),
       inputs_(memory.slots.size()),

@@ -48,9 +48,9 @@ struct StageMemory {
   // activations
   std::vector<ActivationSlot> slots;
   // workspace
-  Tensor exchange_inputs, exchange_outputs;  ///< (T, C), see TensorParallel; empty for tp 1
-  Tensor delta;                              ///< shard (T/tp, C)
-  Tensor rope;                               ///< (P, D) fp32
+  Tensor all_rows;  ///< (T, C), scratch of TensorParallel; empty for tp 1
+  Tensor delta;     ///< shard (T/tp, C)
+  Tensor rope;      ///< (P, D) fp32
   LayerActivations recomputed;
   LayerGradients gradients;  ///< when the backward is joint
   LayerScratch scratch;

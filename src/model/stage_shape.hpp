@@ -11,7 +11,7 @@ namespace llama3d {
 /// What the backward pass computes again instead of keeping it.
 enum class Recompute {
   none,   ///< nothing
-  cheap,  ///< norm outputs and SwiGLU
+  cheap,  ///< norm outputs, their gathering over the tp group, and SwiGLU
   full,   ///< everything inside a layer; only the layers' inputs are kept
 };
 

@@ -5,13 +5,13 @@
 namespace llama3d {
 
 void VocabularyParallelEmbedding::forward(const Tensor& ids, const Tensor& x) const {
-  const Tensor partial = tp_->partial(x);
+  const Tensor partial = tp_->all_rows(x);
   tp_->kernels().embedding_forward(ids, table_.value, first_id_, partial, tp_->stream());
   tp_->reduce_scatter(partial, x, labels::tp_embedding);
 }
 
 void VocabularyParallelEmbedding::backward(const Tensor& ids, const Tensor& dx) const {
-  const Tensor full = tp_->gather(dx, labels::tp_embedding);
+  const Tensor full = tp_->gather(dx, tp_->all_rows(dx), labels::tp_embedding);
   tp_->kernels().embedding_backward(ids, full, first_id_, table_.gradient, tp_->stream());
 }
 

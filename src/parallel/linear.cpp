@@ -4,27 +4,29 @@
 
 namespace llama3d {
 
-void ColumnParallelLinear::forward(const Tensor& x, const Tensor& y) const {
-  RowExchange full = tp_->start_gather(x, labels::tp_all_gather_input);
+RowExchange ColumnParallelLinear::gather(const Tensor& x, const Tensor& full) const {
+  return tp_->start_gather(x, full, labels::tp_all_gather_input);
+}
+
+void ColumnParallelLinear::forward(const Tensor& x, const Tensor& full, const Tensor& y) const {
+  RowExchange rows = gather(x, full);
   for (int block = 0; block < tp_->blocks(); ++block) {
-    full.wait(block);
-    tp_->kernels().linear_forward(tp_->block_of(full.full(), block), weight_.value, tp_->block_of(y, block),
+    rows.wait(block);
+    tp_->kernels().linear_forward(tp_->block_of(rows.full(), block), weight_.value, tp_->block_of(y, block),
                                   tp_->stream());
   }
 }
 
-void ColumnParallelLinear::backward(const Tensor& dy, const Tensor& x, const Tensor& dx) const {
-  RowExchange full = tp_->start_gather(x, labels::tp_all_gather_input);
-  const Tensor partial = tp_->partial(dx);
+void ColumnParallelLinear::backward(const Tensor& dy, RowExchange& x, const Tensor& dx) const {
+  const Tensor partial = tp_->all_rows(dx);
   tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
   RowExchange reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
-  full.wait();
-  tp_->kernels().linear_backward_weight(dy, full.full(), weight_.gradient, tp_->stream());
+  backward_weight(dy, x);
   reduction.wait();
 }
 
 void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx) const {
-  RowExchange partial(tp_->partial(dx), tp_->blocks(), tp_->stream());
+  RowExchange partial(tp_->all_rows(dx), tp_->blocks(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
                                          tp_->block_of(partial.full(), block), tp_->stream());
@@ -33,13 +35,13 @@ void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx) co
   partial.wait();
 }
 
-void ColumnParallelLinear::backward_weight(const Tensor& dy, const Tensor& x) const {
-  const Tensor full = tp_->gather(x, labels::tp_all_gather_input);
-  tp_->kernels().linear_backward_weight(dy, full, weight_.gradient, tp_->stream());
+void ColumnParallelLinear::backward_weight(const Tensor& dy, RowExchange& x) const {
+  x.wait();
+  tp_->kernels().linear_backward_weight(dy, x.full(), weight_.gradient, tp_->stream());
 }
 
 void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
-  RowExchange partial(tp_->partial(y), tp_->blocks(), tp_->stream());
+  RowExchange partial(tp_->all_rows(y), tp_->blocks(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     tp_->kernels().linear_forward(tp_->block_of(x, block), weight_.value,
                                   tp_->block_of(partial.full(), block), tp_->stream());

@@ -16,14 +16,16 @@ class ColumnParallelLinear {
  public:
   ColumnParallelLinear(const TensorParallel& tp, WeightTensors weight) : tp_(&tp), weight_(weight) {}
 
-  /// y: (T, N/tp) from x: (T/tp, K).
-  void forward(const Tensor& x, const Tensor& y) const;
-  /// dx: (T/tp, K) from dy: (T, N/tp), and the weight gradient is accumulated. x is gathered once more,
-  /// rather than all its rows kept, behind the product that gives dx; dx is reduced behind the other.
-  void backward(const Tensor& dy, const Tensor& x, const Tensor& dx) const;
+  /// y: (T, N/tp) from x: (T/tp, K), whose rows are gathered in `full` (T, K).
+  void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
+  /// Starts to bring all rows of x to `full` once more, for the weight gradient.
+  RowExchange gather(const Tensor& x, const Tensor& full) const;
+  /// dx: (T/tp, K) from dy: (T, N/tp), and the weight gradient is accumulated from all rows of x, which may
+  /// be on their way; dx is reduced behind the product that does.
+  void backward(const Tensor& dy, RowExchange& x, const Tensor& dx) const;
   /// The two halves of a split backward.
   void backward_input(const Tensor& dy, const Tensor& dx) const;
-  void backward_weight(const Tensor& dy, const Tensor& x) const;
+  void backward_weight(const Tensor& dy, RowExchange& x) const;
 
  private:
   const TensorParallel* tp_;

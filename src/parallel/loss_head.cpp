@@ -57,7 +57,7 @@ void VocabularyParallelLossHead::loss_and_gradient(const Tensor& y, const Tensor
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   const Tensor full = tp_->gather(y, buffers_.gathered, labels::tp_all_gather_input);
-  const Tensor partial = tp_->partial(dy);
+  const Tensor partial = tp_->all_rows(dy);
   for_each_chunk(full.rows(), [&](auto begin, auto end) {
     const Tensor dlogits = chunk_loss(full, targets, begin, end, true, totals);
     kernels.linear_backward_input(dlogits, weight_.value, partial.slice(begin, end), stream);

@@ -11,7 +11,7 @@ Tensor slice_of(const Tensor& tensor, int part, int parts) {
 }
 
 /// As much of a buffer as the rows of all shards like this take.
-Tensor all_rows_of(const Tensor& shard, int ranks, const Tensor& buffer) {
+Tensor rows_of_all(const Tensor& shard, int ranks, const Tensor& buffer) {
   const std::int64_t rows = shard.rows() * ranks;
   return buffer.flat().slice(0, rows * shard.columns()).reshape({rows, shard.columns()});
 }
@@ -38,7 +38,7 @@ Tensor TensorParallel::shard_block(const Tensor& shard, int block) const {
 
 RowExchange TensorParallel::start_gather(const Tensor& shard, const Tensor& full, Label label) const {
   if (size() == 1) return {shard, 1, *stream_};
-  RowExchange exchange(all_rows_of(shard, size(), full), blocks(), *stream_);
+  RowExchange exchange(rows_of_all(shard, size(), full), blocks(), *stream_);
   for (int block = 0; block < blocks(); ++block) {
     exchange.started(block, group_->all_gather(shard_block(shard, block), block_of(exchange.full(), block),
                                                label, *stream_));
@@ -53,8 +53,8 @@ Tensor TensorParallel::gather(const Tensor& shard, const Tensor& full, Label lab
   return exchange.full();
 }
 
-Tensor TensorParallel::partial(const Tensor& shard) const {
-  return size() == 1 ? shard : all_rows_of(shard, size(), outputs_);
+Tensor TensorParallel::all_rows(const Tensor& shard) const {
+  return size() == 1 ? shard : rows_of_all(shard, size(), scratch_);
 }
 
 void TensorParallel::start_reduction(RowExchange& exchange, int block, const Tensor& shard,

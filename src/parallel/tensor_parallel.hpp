@@ -1,5 +1,6 @@
 #pragma once
-// What the tensor-parallel operations of a rank share: the machine, the tp group and two exchange buffers.
+// What the tensor-parallel operations of a rank share: the machine, the tp group and a buffer for partial
+// sums.
 //
 // Sequence parallelism (Korthikanti et al., 2022): the residual stream and its norms hold only 1/tp of the
 // rows, a "shard" of (T/tp, C); products between them see all T rows, "full".
@@ -15,9 +16,11 @@
 
 namespace llama3d {
 
-/// Rows of a full tensor being gathered or reduced.
+/// Rows of a full tensor being gathered or reduced, or there already.
 class RowExchange {
  public:
+  /// Of nothing.
+  RowExchange() = default;
   /// In a group of one nothing is under way and there is one block.
   RowExchange(Tensor full, int blocks, Stream& stream) : full_(full), stream_(&stream), works_(blocks) {}
 
@@ -29,7 +32,7 @@ class RowExchange {
 
  private:
   Tensor full_;
-  Stream* stream_;
+  Stream* stream_ = nullptr;
   std::vector<WorkHandle> works_;
 };
 
@@ -41,11 +44,10 @@ struct TensorParallelOverlap {
 
 class TensorParallel {
  public:
-  /// `inputs`, `outputs`: (T, C) compute each, scratch for gathered inputs and for partial outputs of up to T
-  /// rows; may be empty when the group is one rank, where shard and full are the same tensor and nothing is
-  /// exchanged.
-  TensorParallel(Kernels& kernels, Stream& stream, Communicator& group, Tensor inputs, Tensor outputs)
-      : kernels_(&kernels), stream_(&stream), group_(&group), inputs_(inputs), outputs_(outputs) {}
+  /// `scratch`: (T, C) compute; may be empty when the group is one rank, where shard and full are the same
+  /// tensor and nothing is exchanged.
+  TensorParallel(Kernels& kernels, Stream& stream, Communicator& group, Tensor scratch)
+      : kernels_(&kernels), stream_(&stream), group_(&group), scratch_(scratch) {}
 
   int rank() const { return group_->rank(); }
   int size() const { return group_->size(); }
@@ -58,18 +60,15 @@ class TensorParallel {
   /// Rows of block b of any tensor with all rows.
   Tensor block_of(const Tensor& full, int block) const;
 
-  /// Starts to bring all rows of `shard`, (T/tp, C) -> (T, C), to the input buffer, or to `full`; a group of
-  /// one takes `shard` itself. The input buffer is valid until the next gather into it.
-  RowExchange start_gather(const Tensor& shard, Label label) const {
-    return start_gather(shard, inputs_, label);
-  }
+  /// Starts to bring all rows of `shard`, (T/tp, C) -> (T, C), to `full`; a group of one takes `shard`
+  /// itself.
   RowExchange start_gather(const Tensor& shard, const Tensor& full, Label label) const;
   /// The same, waited for.
-  Tensor gather(const Tensor& shard, Label label) const { return gather(shard, inputs_, label); }
   Tensor gather(const Tensor& shard, const Tensor& full, Label label) const;
 
-  /// Where a product should write its partial sums over all rows, to be reduced into `shard`.
-  Tensor partial(const Tensor& shard) const;
+  /// Scratch for all rows of which `shard` is a part, such as partial sums to be reduced into it. Valid until
+  /// the next operation that asks for it.
+  Tensor all_rows(const Tensor& shard) const;
   /// Starts: shard = this rank's rows of the sum over the group of `partial`, one block or all.
   void start_reduction(RowExchange& exchange, int block, const Tensor& shard, Label label) const;
   RowExchange start_reduction(const Tensor& partial, const Tensor& shard, Label label) const;
@@ -82,7 +81,7 @@ class TensorParallel {
   Kernels* kernels_;
   Stream* stream_;
   Communicator* group_;
-  Tensor inputs_, outputs_;
+  Tensor scratch_;
   TensorParallelOverlap overlap_;
 };
 

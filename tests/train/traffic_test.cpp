@@ -18,6 +18,7 @@ struct Case {
   ScheduleKind schedule = ScheduleKind::one_f_one_b;
   int chunks = 1;
   bool tied = false;
+  Recompute recompute = Recompute::none;
 };
 
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
@@ -37,8 +38,11 @@ struct Expected {
 
     // A gather or a scatter of the residual stream moves all but a rank's own share of T x C.
     const std::int64_t stream = (tp - 1) * rows * m.hidden * element_bytes / tp * micro_batches;
-    bytes["tp.all_gather.input"] = stream * (4 * layers + last);
-    bytes["tp.reduce_scatter.output"] = stream * 2 * layers;
+    // A layer's two inputs, once more where they are not kept; whole layers are done again up to their last
+    // product.
+    const std::int64_t times = c.recompute == Recompute::none ? 1 : 2;
+    bytes["tp.all_gather.input"] = stream * (2 * times * layers + last);
+    bytes["tp.reduce_scatter.output"] = stream * (c.recompute == Recompute::full ? 3 : 2) * layers;
     bytes["tp.all_gather.gradient"] = stream * 2 * layers;
     bytes["tp.reduce_scatter.gradient"] = stream * (2 * layers + last);
     bytes["tp.embedding"] = first ? 2 * stream : 0;
@@ -76,6 +80,7 @@ void check_traffic(const Case& c) {
   shape.grid = c.grid;
   shape.schedule = c.schedule;
   shape.chunks = c.chunks;
+  shape.recompute = c.recompute;
   shape.pipeline_layers.assign(static_cast<std::size_t>(c.grid.pp * c.chunks), 8 / (c.grid.pp * c.chunks));
   shape.micro_batch = micro_batch;
   shape.global_batch = global_batch;
@@ -86,7 +91,8 @@ void check_traffic(const Case& c) {
   run.engine().queue_step(run.micro_batches(batch), 1, 1e-3);
   LabelRecords moved = run.engine().take_report().communication;
 
-  BOOST_TEST_CONTEXT(c.grid.to_string() << " " << name_of(c.schedule) << (c.tied ? " tied" : "")) {
+  BOOST_TEST_CONTEXT(c.grid.to_string() << " " << name_of(c.schedule) << (c.tied ? " tied" : "") << " "
+                                        << name_of(c.recompute)) {
     const Expected expected(c, shape.model, run.plan().grid.coordinate());
     for (const auto& [label, bytes] : expected.bytes)
       BOOST_CHECK_MESSAGE(moved[Label{label}].bytes == bytes,
@@ -102,6 +108,8 @@ BOOST_AUTO_TEST_CASE(every_label_moves_what_its_formula_says) {
   const int ranks = control().size();
   if (ranks == 4) {
     check_traffic({{4, 1, 1}});
+    check_traffic({{4, 1, 1}, ScheduleKind::one_f_one_b, 1, false, Recompute::cheap});
+    check_traffic({{4, 1, 1}, ScheduleKind::one_f_one_b, 1, false, Recompute::full});
     check_traffic({{1, 4, 1}});
     check_traffic({{1, 1, 4}});
     check_traffic({{2, 2, 1}, ScheduleKind::interleaved, 2});
@@ -109,6 +117,7 @@ BOOST_AUTO_TEST_CASE(every_label_moves_what_its_formula_says) {
   } else {
     check_traffic({{2, 2, 2}});
     check_traffic({{2, 2, 2}, ScheduleKind::zero_bubble});
+    check_traffic({{2, 2, 2}, ScheduleKind::zero_bubble, 1, false, Recompute::cheap});
     check_traffic({{2, 2, 2}, ScheduleKind::interleaved, 2, true});
     check_traffic({{4, 2, 1}});
     check_traffic({{1, 4, 2}, ScheduleKind::one_f_one_b, 1, true});
