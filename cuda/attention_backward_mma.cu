@@ -8,6 +8,7 @@
 // are whole 16-byte pieces. P and dS change owners through shared memory. The next tile's Q and dO are on
 // their way meanwhile. The blocks with most work start first.
 
+#include "cuda/attention_backward.cuh"
 #include "cuda/attention_kernels.hpp"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
@@ -25,23 +26,6 @@ template <int D>
 inline constexpr int query_tiles = query_rows<D> / 32;
 constexpr float log2_e = 1.4426950408889634f;
 
-struct Arguments {
-  const Bf16* qkv;
-  const Bf16* dout;
-  const float* lse;
-  const float* delta;
-  const std::int32_t* start;
-  const std::int32_t* end;
-  Bf16* dqkv;
-  float* dq;
-  int rows, query_heads, key_value_heads;
-  float scale;
-
-  __device__ std::int64_t stride(int head_dim) const {
-    return static_cast<std::int64_t>(query_heads + 2 * key_value_heads) * head_dim;
-  }
-};
-
 /// Shared memory of a block: offsets in bytes.
 template <int D>
 struct Layout {
@@ -54,25 +38,6 @@ struct Layout {
   static constexpr int lse = ds + query_rows<D> * key_rows * 2;  ///< two stages of lse, then two of delta
   static constexpr int bytes = lse + 4 * query_rows<D> * 4;
 };
-
-/// First element of a 16 x 8 fragment in the accumulator of dQ: (head, tile, 16 rows, 8 columns, lane, 4).
-template <int D>
-__device__ __forceinline__ std::int64_t dq_offset(int head, int tiles, int tile, int row16, int column8) {
-  return (((static_cast<std::int64_t>(head) * tiles + tile) * (query_rows<D> / 16) + row16) * (D / 8) +
-          column8) *
-         128;
-}
-
-__device__ __forceinline__ void add_to(float* sum, const float (&value)[4]) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(sum), "f"(value[0]), "f"(value[1]),
-               "f"(value[2]), "f"(value[3])
-               : "memory");
-#else
-#pragma unroll
-  for (int i = 0; i < 4; ++i) atomicAdd(sum + i, value[i]);
-#endif
-}
 
 template <int M, int N>
 __device__ __forceinline__ void clear(float (&tile)[M][N][4]) {
@@ -121,9 +86,9 @@ __device__ __forceinline__ void multiply_rows(float (&c)[query_tiles<D>][4][4], 
 
 /// Scores become weights, 0 for hidden pairs.
 template <int D>
-__device__ __forceinline__ void exponentiate(float (&scores)[query_tiles<D>][4][4], const Arguments& a,
-                                             const WarpPlace<D>& place, const float* lse, int first_query,
-                                             int first_key, bool masked) {
+__device__ __forceinline__ void exponentiate(float (&scores)[query_tiles<D>][4][4],
+                                             const BackwardArguments& a, const WarpPlace<D>& place,
+                                             const float* lse, int first_query, int first_key, bool masked) {
   const float scale_log2 = a.scale * log2_e;
 #pragma unroll
   for (int m = 0; m < query_tiles<D>; ++m)
@@ -200,9 +165,9 @@ __device__ __forceinline__ void add_transposed(float (&sum)[2][D / 16][4],
 
 /// dQ of a warp's 32 queries and 32 columns, added to the accumulator.
 template <int D>
-__device__ __forceinline__ void add_query_gradient(const Arguments& a, const SharedTile<key_rows>& ds,
+__device__ __forceinline__ void add_query_gradient(const BackwardArguments& a, const SharedTile<key_rows>& ds,
                                                    const SharedTile<D>& k, const WarpPlace<D>& place,
-                                                   int head, int tile, int tiles) {
+                                                   int head, int tile) {
   float dq[2][4][4];
   clear(dq);
 #pragma unroll
@@ -225,7 +190,9 @@ __device__ __forceinline__ void add_query_gradient(const Arguments& a, const Sha
   for (int m = 0; m < 2; ++m)
 #pragma unroll
     for (int n = 0; n < 4; ++n)
-      add_to(a.dq + dq_offset<D>(head, tiles, tile, place.dq_query / 16 + m, place.dq_column / 8 + n) +
+      add_to(a.dq +
+                 a.dq_offset<D>(head, (tile * query_rows<D> + place.dq_query) / 16 + m,
+                                place.dq_column / 8 + n) +
                  place.lane * 4,
              dq[m][n]);
 }
@@ -250,7 +217,7 @@ __device__ __forceinline__ void write_gradient(const float (&sum)[2][D / 16][4],
 }
 
 template <int D>
-__global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Arguments a) {
+__global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const BackwardArguments a) {
   extern __shared__ __align__(1024) std::byte shared[];
   const std::uint32_t base = shared_address(shared);
   const SharedTile<D> k(base + Layout<D>::k), v(base + Layout<D>::v);
@@ -261,7 +228,6 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
   const int kv_head = blockIdx.x, first_key = blockIdx.y * key_rows;
   const int group = a.query_heads / a.key_value_heads;
   const std::int64_t stride = a.stride(D);
-  const int tiles = (a.rows + query_rows<D> - 1) / query_rows<D>;
   const int first_tile = first_key / query_rows<D>;
   const int last_key = min(first_key + key_rows, a.rows) - 1;
   const int tiles_seen = (a.end[last_key] + query_rows<D> - 1) / query_rows<D> - first_tile;
@@ -319,73 +285,21 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ar
     __syncthreads();
     add_transposed<D>(dv, p, dout, place);
     add_transposed<D>(dk, ds, q, place);
-    add_query_gradient<D>(a, ds, k, place, head, tile, tiles);
+    add_query_gradient<D>(a, ds, k, place, head, tile);
   }
   Bf16* gradients = a.dqkv + (a.query_heads + kv_head) * D;
   write_gradient<D>(dk, gradients, stride, first_key, a.rows, place, a.scale);
   write_gradient<D>(dv, gradients + a.key_value_heads * D, stride, first_key, a.rows, place, 1);
 }
 
-/// delta[h][t] = sum over D of out * dout. A thread takes 8 elements, D / 8 neighbouring lanes a head.
 template <int D>
-__global__ __launch_bounds__(256) void delta_kernel(const Bf16* out, const Bf16* dout, float* delta, int rows,
-                                                    int query_heads) {
-  const std::int64_t piece = static_cast<std::int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  const std::int64_t pieces = static_cast<std::int64_t>(rows) * query_heads * (D / 8);
-  float sum = 0;
-  if (piece < pieces) {
-    const auto x = Packet<8>::load(out + piece * 8), y = Packet<8>::load(dout + piece * 8);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = fmaf(x.value[i], y.value[i], sum);
-  }
-#pragma unroll
-  for (int offset = D / 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (piece >= pieces || piece % (D / 8) != 0) return;
-  const std::int64_t head_row = piece / (D / 8);
-  delta[head_row % query_heads * rows + head_row / query_heads] = sum;
-}
-
-/// dQ from the accumulator's order to rows, scaled and rounded. A thread takes 8 columns of two rows.
-template <int D>
-__global__ __launch_bounds__(256) void query_gradient_kernel(const Arguments a) {
-  const int tiles = (a.rows + query_rows<D> - 1) / query_rows<D>;
-  const int column8 = threadIdx.x % (D / 8), head = blockIdx.y;
-  const int pair = blockIdx.x * (256 / (D / 8)) + threadIdx.x / (D / 8);  // 8 pairs of rows in 16 rows
-  const int row16 = pair / 8, row = row16 * 16 + pair % 8;
-  if (row >= a.rows) return;
-  const float4* from = reinterpret_cast<const float4*>(
-      a.dq + dq_offset<D>(head, tiles, row16 / (query_rows<D> / 16), row16 % (query_rows<D> / 16), column8) +
-      pair % 8 * 16);
-  Packet<8> upper, lower;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float4 value = from[i];
-    upper.value[2 * i] = value.x * a.scale;
-    upper.value[2 * i + 1] = value.y * a.scale;
-    lower.value[2 * i] = value.z * a.scale;
-    lower.value[2 * i + 1] = value.w * a.scale;
-  }
-  const std::int64_t stride = a.stride(D);
-  Bf16* to = a.dqkv + row * stride + head * D + column8 * 8;
-  upper.store(to);
-  if (row + 8 < a.rows) lower.store(to + 8 * stride);
-}
-
-template <int D>
-void launch(const Arguments& a, const AttentionCall& call, cudaStream_t stream) {
-  const std::int64_t pieces = std::int64_t{a.rows} * a.query_heads * (D / 8);
-  delta_kernel<D><<<static_cast<unsigned>((pieces + 255) / 256), 256, 0, stream>>>(
-      static_cast<const Bf16*>(call.out), a.dout, call.delta, a.rows, a.query_heads);
-  check(cudaMemsetAsync(a.dq, 0,
-                        static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float),
-                        stream),
-        "clearing the gradient of the queries");
+void launch(const AttentionCall& call, cudaStream_t stream) {
+  const BackwardArguments a(call);
+  begin_backward<D>(a, call, stream);
   take_shared_memory(attention_backward_kernel<D>, Layout<D>::bytes);
   const dim3 grid(a.key_value_heads, (a.rows + key_rows - 1) / key_rows);
   attention_backward_kernel<D><<<grid, threads, Layout<D>::bytes, stream>>>(a);
-  const int pairs = (a.rows + 15) / 16 * 8, pairs_a_block = 256 / (D / 8);
-  const dim3 post((pairs + pairs_a_block - 1) / pairs_a_block, a.query_heads);
-  query_gradient_kernel<D><<<post, 256, 0, stream>>>(a);
+  end_backward<D>(a, stream);
 }
 
 }  // namespace
@@ -396,27 +310,14 @@ std::size_t mma_shared_bytes(int head_dim) {
 }
 
 std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim) {
-  constexpr std::int64_t most = query_rows<64>;  // of any head size
-  return query_heads * ((rows + most - 1) / most * most) * head_dim;
+  return query_heads * ((rows + dq_tile - 1) / dq_tile * dq_tile) * head_dim;
 }
 
 void attention_backward_mma(const AttentionCall& call, cudaStream_t stream) {
-  const Arguments a{static_cast<const Bf16*>(call.qkv),
-                    static_cast<const Bf16*>(call.dout),
-                    call.lse,
-                    call.delta,
-                    call.start,
-                    call.end,
-                    static_cast<Bf16*>(call.dqkv),
-                    call.dq,
-                    call.rows,
-                    call.query_heads,
-                    call.key_value_heads,
-                    call.scale};
   if (call.head_dim == 64)
-    launch<64>(a, call, stream);
+    launch<64>(call, stream);
   else
-    launch<128>(a, call, stream);
+    launch<128>(call, stream);
 }
 
 }  // namespace llama3d::cuda

@@ -3,6 +3,7 @@
 #include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -198,7 +199,7 @@ std::string reason_of(cudaError_t status) {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use) {
+std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use, int architecture) {
   prepare_driver();
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -214,6 +215,7 @@ std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use) {
   cuda::GpuTraits traits = traits_of(ordinal);
   require_supported(traits);
   traits.shared = use == GpuUse::shared;
+  traits.architecture = std::min(traits.architecture, architecture);
   return std::make_unique<CudaDevice>(std::move(traits), use == GpuUse::beside_peers);
 }
 

@@ -16,7 +16,7 @@ std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const 
   const std::size_t forward =
       std::max({matmul_scratch(request), attention_cached_scratch(request, gpu_), loss_scratch(request)});
   if (!request.backward) return forward;
-  return std::max({forward, attention_scratch(request), norm_scratch(request, gpu_),
+  return std::max({forward, attention_scratch(request, gpu_), norm_scratch(request, gpu_),
                    embedding_scratch(request), optimizer_scratch()});
 }
 

@@ -33,7 +33,7 @@ class Scratch {
 
 /// Bytes each group of operations needs for calls within the request.
 std::size_t matmul_scratch(const WorkspaceRequest& request);
-std::size_t attention_scratch(const WorkspaceRequest& request);
+std::size_t attention_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t attention_cached_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t norm_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t embedding_scratch(const WorkspaceRequest& request);

@@ -138,7 +138,8 @@ void check(Machine& m, DType dtype, const AttentionShape& shape, const std::vect
 
 BOOST_AUTO_TEST_SUITE(attention)
 
-BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines()) * data::make(reals()), machine, dtype) {
+BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines_old_and_new()) * data::make(reals()),
+                     machine, dtype) {
   const std::vector<std::vector<std::int64_t>> batches = {
       {},   // no row
       {1},  // one token
@@ -156,20 +157,30 @@ BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines()) * data::mak
     for (const std::int64_t size : {16, 64, 128}) check(machine.get(), dtype, {2, 1, size}, lengths, 1);
 }
 
-BOOST_DATA_TEST_CASE(long_documents, data::make(machines()) * data::make(reals()), machine, dtype) {
+BOOST_DATA_TEST_CASE(long_documents, data::make(machines_old_and_new()) * data::make(reals()), machine,
+                     dtype) {
   for (const std::int64_t size : {64, 128}) {
     check(machine.get(), dtype, {4, 2, size}, {700, 3, 321}, 1);
     check(machine.get(), dtype, {2, 2, size}, {1000}, 1);
   }
 }
 
-BOOST_DATA_TEST_CASE(documents_of_a_training_sequence, data::make(machines()) * data::make(reals()), machine,
-                     dtype) {
+// More blocks of rows than a GPU has multiprocessors: one takes several, of different lengths.
+BOOST_DATA_TEST_CASE(blocks_of_rows_by_the_hundred, data::make(machines_old_and_new()) * data::make(reals()),
+                     machine, dtype) {
+  std::vector<std::int64_t> lengths;
+  for (int i = 0; i < 2; ++i) lengths.insert(lengths.end(), {1, 64, 300, 130, 17, 128});
+  for (const std::int64_t size : {64, 128}) check(machine.get(), dtype, {16, 4, size}, lengths, 1);
+}
+
+BOOST_DATA_TEST_CASE(documents_of_a_training_sequence,
+                     data::make(machines_old_and_new()) * data::make(reals()), machine, dtype) {
   check(machine.get(), dtype, {2, 1, 64}, {4100}, 1);
   check(machine.get(), dtype, {1, 1, 128}, {4100}, 1);
 }
 
-BOOST_DATA_TEST_CASE(heads_of_every_kind, data::make(machines()) * data::make(reals()), machine, dtype) {
+BOOST_DATA_TEST_CASE(heads_of_every_kind, data::make(machines_old_and_new()) * data::make(reals()), machine,
+                     dtype) {
   for (const std::int64_t size : {2, 16, 20, 64, 128}) {
     for (const auto& [queries, keys] : {std::pair{1, 1}, {3, 3}, {3, 1}, {8, 2}}) {
       check(machine.get(), dtype, {queries, keys, size}, {37, 70}, 1);
@@ -180,14 +191,15 @@ BOOST_DATA_TEST_CASE(heads_of_every_kind, data::make(machines()) * data::make(re
 // Head sizes 64 and 128 are those of the models, and the ones that have kernels of their own.
 const auto head_sizes = data::make({std::int64_t{16}, std::int64_t{64}, std::int64_t{128}});
 
-BOOST_DATA_TEST_CASE(large_scores, data::make(machines()) * data::make(reals()) * head_sizes, machine, dtype,
-                     size) {
+BOOST_DATA_TEST_CASE(large_scores, data::make(machines_old_and_new()) * data::make(reals()) * head_sizes,
+                     machine, dtype, size) {
   // Scores of some hundred: exp of them, unshifted, would be infinite. A running maximum moves all the time.
   check(machine.get(), dtype, {2, 2, size}, {100, 200}, 8);
   check(machine.get(), dtype, {4, 1, size}, {330}, 3);
 }
 
-BOOST_DATA_TEST_CASE(scores_that_grow_along_a_row, data::make(machines()) * head_sizes, machine, size) {
+BOOST_DATA_TEST_CASE(scores_that_grow_along_a_row, data::make(machines_old_and_new()) * head_sizes, machine,
+                     size) {
   // The last key of each row weighs most, or the first: whichever way tiles are walked, the largest score so
   // far is outgrown again and again.
   Machine& m = machine.get();
@@ -211,7 +223,8 @@ BOOST_DATA_TEST_CASE(scores_that_grow_along_a_row, data::make(machines()) * head
 }
 
 BOOST_DATA_TEST_CASE(one_row_documents_return_their_value,
-                     data::make(machines()) * data::make(reals()) * head_sizes, machine, dtype, size) {
+                     data::make(machines_old_and_new()) * data::make(reals()) * head_sizes, machine, dtype,
+                     size) {
   Machine& m = machine.get();
   const AttentionShape shape{2, 2, size};
   const Documents documents(m, {1, 1, 1});
@@ -223,7 +236,8 @@ BOOST_DATA_TEST_CASE(one_row_documents_return_their_value,
 }
 
 BOOST_DATA_TEST_CASE(rows_never_see_other_documents_or_the_future,
-                     data::make(machines()) * data::make(reals()) * head_sizes, machine, dtype, size) {
+                     data::make(machines_old_and_new()) * data::make(reals()) * head_sizes, machine, dtype,
+                     size) {
   Machine& m = machine.get();
   const AttentionShape shape{4, 2, size};
   const Documents documents(m, {70, 30, 50});
@@ -247,7 +261,8 @@ BOOST_DATA_TEST_CASE(rows_never_see_other_documents_or_the_future,
 }
 
 BOOST_DATA_TEST_CASE(a_nan_reaches_those_who_see_it,
-                     data::make(machines()) * data::make(reals()) * head_sizes, machine, dtype, size) {
+                     data::make(machines_old_and_new()) * data::make(reals()) * head_sizes, machine, dtype,
+                     size) {
   Machine& m = machine.get();
   const AttentionShape shape{1, 1, size};
   const Documents documents(m, {20, 10});

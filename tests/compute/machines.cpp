@@ -19,6 +19,8 @@ namespace {
 
 using Factory = std::function<std::unique_ptr<Device>()>;
 
+constexpr auto old_gpu = "cuda, kernels of sm_80";
+
 using Factories = std::vector<std::pair<std::string, Factory>>;
 
 /// A new back end is one more line.
@@ -26,7 +28,10 @@ const Factories& factories() {
   static const Factories all = [] {
     Factories made = {{"cpu 1 thread", [] { return make_host_device(1); }},
                       {"cpu 3 threads", [] { return make_host_device(3); }}};
-    if (gpu_required() || gpu_available()) made.push_back({"cuda", [] { return make_gpu(); }});
+    if (gpu_required() || gpu_available()) {
+      made.push_back({"cuda", [] { return make_gpu(); }});
+      made.push_back({old_gpu, make_gpu_of_old});
+    }
     return made;
   }();
   return all;
@@ -65,7 +70,7 @@ Machine::Machine(std::unique_ptr<Device> made)
                               .hidden = 16384,
                               .largest_features = 16384,
                               .largest_weight = 512 * 512,
-                              .attention = {8, 4, 128}};
+                              .attention = {16, 4, 128}};
   std::size_t bytes = 0;
   for (const DType compute : reals())
     for (const DType gradient : reals()) {
@@ -95,7 +100,13 @@ std::ostream& operator<<(std::ostream& out, const MachineCase& machine) {
 std::vector<MachineCase> machines() {
   std::vector<MachineCase> all;
   for (const auto& [name, factory] : factories())
-    if (!gpu_required() || name == "cuda") all.push_back({name});
+    if (name == "cuda" || (!gpu_required() && name != old_gpu)) all.push_back({name});
+  return all;
+}
+
+std::vector<MachineCase> machines_old_and_new() {
+  std::vector<MachineCase> all = machines();
+  if (all.back().name == "cuda") all.push_back({old_gpu});
   return all;
 }
 

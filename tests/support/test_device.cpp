@@ -28,6 +28,9 @@ std::unique_ptr<Device> make_gpu(int node_rank, int node_size) {
   const GpuUse alone = node_size > 1 ? GpuUse::beside_peers : GpuUse::alone;
   return make_cuda_device(node_rank, gpus_shared(node_size) ? GpuUse::shared : alone);
 }
+std::unique_ptr<Device> make_gpu_of_old() {
+  return make_cuda_device(0, GpuUse::alone, 80);
+}
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device) {
   return make_nccl_communicators(grid, control, device, gpus_shared(control.node_size()));
@@ -41,6 +44,9 @@ bool gpus_shared(int) {
 }
 std::unique_ptr<Device> make_gpu(int, int) {
   throw std::logic_error("a test asks for a GPU, and this build has no CUDA");
+}
+std::unique_ptr<Device> make_gpu_of_old() {
+  return make_gpu(0, 1);
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&) {
   throw std::logic_error("a test asks for GPUs, and this build has no CUDA");
