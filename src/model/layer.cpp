@@ -138,8 +138,10 @@ void TransformerLayer::mlp_forward(const LayerActivations& a) const {
 }
 
 void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRows& documents,
-                                     const Tensor& delta, Rematerialized what) const {
+                                     const Tensor& delta, Rematerialized what, DeferredWork& others) const {
   if (recompute_ == Recompute::none) return;
+  // A whole forward gathers its inputs anew.
+  if (recompute_ == Recompute::full) others.run();
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed, a.input_rstd,
@@ -154,30 +156,34 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
   if (what == Rematerialized::everything) kernels.swiglu_forward(a.gate_up, a.gated, stream);
 }
 
+// Weight gradients are put off until something is communicated: that of a row-parallel product to the
+// reduction behind the column-parallel one before it, that of the column-parallel product to the gathering
+// before the next, of the layer before.
 void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
-                                    const LayerScratch& scratch, const Tensor& d) const {
-  const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated);
+                                    const LayerScratch& scratch, const Tensor& d,
+                                    DeferredWork& others) const {
+  const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated, others);
   RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
   const Tensor again = recompute_ == Recompute::none ? Tensor() : a.gated;
   tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
-  if (!split_backward_) down_.backward_weight(dy, a.gated);
-  column_backward(gate_up_, g.gate_up, rows, scratch.normed);
+  if (!split_backward_) others.put([this, dy, x = a.gated] { down_.backward_weight(dy, x); });
+  column_backward(gate_up_, g.gate_up, rows, scratch.normed, others);
   tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,
                                    middle_norm_.gradient, tp_->stream());
 }
 
 void TransformerLayer::attention_backward(const LayerActivations& a, const LayerGradients& g,
                                           const LayerScratch& scratch, const DocumentRows& documents,
-                                          const Tensor& d) const {
+                                          const Tensor& d, DeferredWork& others) const {
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
-  const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention);
+  const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention, others);
   RowExchange rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
-  if (!split_backward_) output_.backward_weight(dy, a.attention);
+  if (!split_backward_) others.put([this, dy, x = a.attention] { output_.backward_weight(dy, x); });
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
   kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
-  column_backward(qkv_, g.qkv, rows, scratch.normed);
+  column_backward(qkv_, g.qkv, rows, scratch.normed, others);
   kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
                             input_norm_.gradient, stream);
 }
@@ -195,41 +201,46 @@ RowExchange TransformerLayer::all_rows_unless_split(const ColumnParallelLinear& 
 }
 
 void TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
-                                       const Tensor& dx) const {
-  if (split_backward_)
-    linear.backward_input(dy, dx);
-  else
-    linear.backward(dy, x, dx);
+                                       const Tensor& dx, DeferredWork& others) const {
+  linear.backward_input(dy, dx, others);
+  if (split_backward_) return;
+  x.wait();
+  others.put([&linear, dy, all = x.full()] { linear.backward_weight(dy, all); });
 }
 
 void TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,
-                                const LayerScratch& scratch, const DocumentRows& documents,
-                                const Tensor& d) const {
-  mlp_backward(a, g, scratch, d);
-  attention_backward(a, g, scratch, documents, d);
+                                const LayerScratch& scratch, const DocumentRows& documents, const Tensor& d,
+                                DeferredWork& others) const {
+  mlp_backward(a, g, scratch, d, others);
+  attention_backward(a, g, scratch, documents, d, others);
 }
 
 void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGradients& g) const {
   RowExchange middle = all_rows(gate_up_, a.middle_normed, a.middle_gathered);
   RowExchange input = all_rows(qkv_, a.input_normed, a.input_gathered);
   down_.backward_weight(g.down_output, a.gated);
-  gate_up_.backward_weight(g.gate_up, middle);
+  middle.wait();
+  gate_up_.backward_weight(g.gate_up, middle.full());
   output_.backward_weight(g.attention_output, a.attention);
-  qkv_.backward_weight(g.qkv, input);
+  input.wait();
+  qkv_.backward_weight(g.qkv, input.full());
 }
 
 void TransformerLayer::run_products_in_blocks(const LayerActivations& a, const LayerGradients& g,
-                                              const LayerScratch& scratch, const Tensor& delta) const {
+                                              const LayerScratch& scratch, const Tensor& delta,
+                                              DeferredWork& others) const {
   qkv_.forward(a.input_normed, a.input_gathered, a.qkv);
   output_.forward(a.attention, delta);
   gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
   down_.forward(a.gated, delta);
-  down_.backward_input(delta, g.down_output, scratch.gated);
-  RowExchange middle = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
-  column_backward(gate_up_, g.gate_up, middle, scratch.normed);
-  output_.backward_input(delta, g.attention_output, scratch.attention);
-  RowExchange input = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
-  column_backward(qkv_, g.qkv, input, scratch.normed);
+  Tensor dy = down_.backward_input(delta, g.down_output, scratch.gated, others);
+  RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
+  if (!split_backward_) others.put([this, dy, x = a.gated] { down_.backward_weight(dy, x); });
+  column_backward(gate_up_, g.gate_up, rows, scratch.normed, others);
+  dy = output_.backward_input(delta, g.attention_output, scratch.attention, others);
+  rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
+  if (!split_backward_) others.put([this, dy, x = a.attention] { output_.backward_weight(dy, x); });
+  column_backward(qkv_, g.qkv, rows, scratch.normed, others);
 }
 
 }  // namespace llama3d

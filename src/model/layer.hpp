@@ -89,20 +89,21 @@ class TransformerLayer {
     for_backward,  ///< all but SwiGLU's output, which backward itself computes again
     everything,
   };
-  /// Computes again what Recompute did not keep; bit-equal to the forward.
+  /// Computes again what Recompute did not keep; bit-equal to the forward. Runs `others` where it would
+  /// overwrite what they read.
   void rematerialize(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta,
-                     Rematerialized what) const;
+                     Rematerialized what, DeferredWork& others) const;
   /// inout d (T/tp, C): gradient of the output in, of the input out. Accumulates the norms' gradients, and
   /// those of the products' weights too unless the backward is split; then g keeps what backward_weight
-  /// needs.
+  /// needs. Runs `others`, and leaves there its own last product, which reads a and g.
   void backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
-                const DocumentRows& documents, const Tensor& d) const;
+                const DocumentRows& documents, const Tensor& d, DeferredWork& others) const;
   /// The weight gradients of a split backward.
   void backward_weight(const LayerActivations& a, const LayerGradients& g) const;
   /// The products that the tp group's blocks (TensorParallelOverlap) go through, one after another on
   /// whatever the tensors hold: to be timed.
   void run_products_in_blocks(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
-                              const Tensor& delta) const;
+                              const Tensor& delta, DeferredWork& others) const;
 
  private:
   void attention_forward(const LayerActivations& a, const DocumentRows& documents, const Tensor& delta,
@@ -110,15 +111,16 @@ class TransformerLayer {
   void attend(const LayerActivations& a, const DocumentRows& documents, const LayerCache* cache) const;
   void mlp_forward(const LayerActivations& a) const;
   void mlp_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
-                    const Tensor& d) const;
+                    const Tensor& d, DeferredWork& others) const;
   void attention_backward(const LayerActivations& a, const LayerGradients& g, const LayerScratch& scratch,
-                          const DocumentRows& documents, const Tensor& d) const;
+                          const DocumentRows& documents, const Tensor& d, DeferredWork& others) const;
   /// All rows of a product's input, for its weight gradient: there, or on their way once more.
   RowExchange all_rows(const ColumnParallelLinear& linear, const Tensor& x, const Tensor& gathered) const;
   RowExchange all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
                                     const Tensor& gathered) const;
-  void column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
-                       const Tensor& dx) const;
+  /// dx (T/tp, C) and, put off, the weight gradient from all rows of x.
+  void column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x, const Tensor& dx,
+                       DeferredWork& others) const;
 
   const TensorParallel* tp_;
   const LayerConstants* constants_;

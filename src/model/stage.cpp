@@ -158,25 +158,28 @@ void Stage::loss_forward(int slot, const Tensor& residual, bool training, const 
 void Stage::backward(int chunk, int slot, const Tensor& d, const GroupCalls& calls) {
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   const auto chunk_layers = layers(chunk);
+  DeferredWork others(layout_.shape.tp == 1);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
     const LayerActivations a = activations(slot, i);
     chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
-                                  TransformerLayer::Rematerialized::for_backward);
-    chunk_layers[i].backward(a, layer_gradients(slot, i), memory_->scratch, kept.documents(), d);
-    if (calls.ready && !layout_.shape.split_backward) calls.ready(GroupKind::layer, layer_index(chunk, i));
+                                  TransformerLayer::Rematerialized::for_backward, others);
+    chunk_layers[i].backward(a, layer_gradients(slot, i), memory_->scratch, kept.documents(), d, others);
+    if (calls.ready && !layout_.shape.split_backward)
+      others.put([&calls, layer = layer_index(chunk, i)] { calls.ready(GroupKind::layer, layer); });
   }
-  if (!has_embedding(chunk)) return;
-  embedding_->backward(kept.ids(), d);
-  if (calls.ready) calls.ready(GroupKind::embedding, -1);
+  if (has_embedding(chunk)) embedding_->backward(kept.ids(), d, others);
+  others.run();
+  if (has_embedding(chunk) && calls.ready) calls.ready(GroupKind::embedding, -1);
 }
 
 void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
+  DeferredWork others(true);
   const auto chunk_layers = layers(chunk);
   for (std::size_t i = chunk_layers.size(); i-- > 0;) {
     const LayerActivations a = activations(slot, i);
     chunk_layers[i].rematerialize(a, kept.documents(), memory_->delta,
-                                  TransformerLayer::Rematerialized::everything);
+                                  TransformerLayer::Rematerialized::everything, others);
     chunk_layers[i].backward_weight(a, layer_gradients(slot, i));
     if (calls.ready) calls.ready(GroupKind::layer, layer_index(chunk, i));
   }
@@ -192,7 +195,9 @@ void Stage::draw_products_in_blocks() const {
 
 void Stage::run_products_in_blocks() const {
   const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
-  layers_.front().run_products_in_blocks(a, layer_gradients(0, 0), memory_->scratch, memory_->delta);
+  DeferredWork others(layout_.shape.tp == 1);
+  layers_.front().run_products_in_blocks(a, layer_gradients(0, 0), memory_->scratch, memory_->delta, others);
+  others.run();
 }
 
 void Stage::visit_logits(const std::function<void(std::int64_t, const Tensor&)>& visit) const {

@@ -10,9 +10,11 @@ void VocabularyParallelEmbedding::forward(const Tensor& ids, const Tensor& x) co
   tp_->reduce_scatter(partial, x, labels::tp_embedding);
 }
 
-void VocabularyParallelEmbedding::backward(const Tensor& ids, const Tensor& dx) const {
-  const Tensor full = tp_->gather(dx, tp_->all_rows(dx), labels::tp_embedding);
-  tp_->kernels().embedding_backward(ids, full, first_id_, table_.gradient, tp_->stream());
+void VocabularyParallelEmbedding::backward(const Tensor& ids, const Tensor& dx, DeferredWork& others) const {
+  RowExchange rows = tp_->start_gather(dx, tp_->all_rows(dx), labels::tp_embedding);
+  others.run();
+  rows.wait();
+  tp_->kernels().embedding_backward(ids, rows.full(), first_id_, table_.gradient, tp_->stream());
 }
 
 }  // namespace llama3d

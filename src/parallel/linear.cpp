@@ -17,27 +17,25 @@ void ColumnParallelLinear::forward(const Tensor& x, const Tensor& full, const Te
   }
 }
 
-void ColumnParallelLinear::backward(const Tensor& dy, RowExchange& x, const Tensor& dx) const {
+void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx, DeferredWork& others) const {
   const Tensor partial = tp_->all_rows(dx);
-  tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
-  RowExchange reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
-  backward_weight(dy, x);
+  RowExchange reduction(partial, tp_->blocks(), tp_->stream());
+  if (others.empty()) {
+    for (int block = 0; block < tp_->blocks(); ++block) {
+      tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
+                                           tp_->block_of(partial, block), tp_->stream());
+      tp_->start_reduction(reduction, block, dx, labels::tp_reduce_scatter_gradient);
+    }
+  } else {
+    tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
+    reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
+    others.run();
+  }
   reduction.wait();
 }
 
-void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx) const {
-  RowExchange partial(tp_->all_rows(dx), tp_->blocks(), tp_->stream());
-  for (int block = 0; block < tp_->blocks(); ++block) {
-    tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
-                                         tp_->block_of(partial.full(), block), tp_->stream());
-    tp_->start_reduction(partial, block, dx, labels::tp_reduce_scatter_gradient);
-  }
-  partial.wait();
-}
-
-void ColumnParallelLinear::backward_weight(const Tensor& dy, RowExchange& x) const {
-  x.wait();
-  tp_->kernels().linear_backward_weight(dy, x.full(), weight_.gradient, tp_->stream());
+void ColumnParallelLinear::backward_weight(const Tensor& dy, const Tensor& x) const {
+  tp_->kernels().linear_backward_weight(dy, x, weight_.gradient, tp_->stream());
 }
 
 void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
@@ -50,7 +48,8 @@ void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
   partial.wait();
 }
 
-Tensor RowParallelLinear::backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx) const {
+Tensor RowParallelLinear::backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx,
+                                         DeferredWork& others) const {
   if (tp_->size() == 1) {
     if (full) tp_->kernels().copy(dy, full, tp_->stream());
     const Tensor all = full ? full : dy;
@@ -58,6 +57,7 @@ Tensor RowParallelLinear::backward_input(const Tensor& dy, const Tensor& full, c
     return all;
   }
   RowExchange gathered = tp_->start_gather(dy, full, labels::tp_all_gather_gradient);
+  others.run();
   for (int block = 0; block < tp_->blocks(); ++block) {
     gathered.wait(block);
     tp_->kernels().linear_backward_input(tp_->block_of(gathered.full(), block), weight_.value,

@@ -1,6 +1,7 @@
 #pragma once
 // Linear layers split over the tp group, as in Megatron-LM (Shoeybi et al., 2019) with sequence parallelism.
 
+#include "parallel/deferred_work.hpp"
 #include "parallel/tensor_parallel.hpp"
 
 namespace llama3d {
@@ -20,12 +21,11 @@ class ColumnParallelLinear {
   void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
   /// Starts to bring all rows of x to `full` once more, for the weight gradient.
   RowExchange gather(const Tensor& x, const Tensor& full) const;
-  /// dx: (T/tp, K) from dy: (T, N/tp), and the weight gradient is accumulated from all rows of x, which may
-  /// be on their way; dx is reduced behind the product that does.
-  void backward(const Tensor& dy, RowExchange& x, const Tensor& dx) const;
-  /// The two halves of a split backward.
-  void backward_input(const Tensor& dy, const Tensor& dx) const;
-  void backward_weight(const Tensor& dy, RowExchange& x) const;
+  /// dx: (T/tp, K) from dy: (T, N/tp), reduced while `others` run; where there are none, behind the product,
+  /// in blocks.
+  void backward_input(const Tensor& dy, const Tensor& dx, DeferredWork& others) const;
+  /// Accumulates the weight gradient. x: (T, K), all rows.
+  void backward_weight(const Tensor& dy, const Tensor& x) const;
 
  private:
   const TensorParallel* tp_;
@@ -39,9 +39,9 @@ class RowParallelLinear {
 
   /// y: (T/tp, N) from x: (T, K/tp).
   void forward(const Tensor& x, const Tensor& y) const;
-  /// dx: (T, K/tp) from dy: (T/tp, N). Returns all rows of dy, for backward_weight: in `full` (T, N), or dy
-  /// itself where that is empty, as it may be in a group of one.
-  Tensor backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx) const;
+  /// dx: (T, K/tp) from dy: (T/tp, N), whose rows are gathered while `others` run. Returns all rows of dy,
+  /// for backward_weight: in `full` (T, N), or dy itself where that is empty, as it may be in a group of one.
+  Tensor backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx, DeferredWork& others) const;
   /// Accumulates the weight gradient. dy: (T, N).
   void backward_weight(const Tensor& dy, const Tensor& x) const;
 
