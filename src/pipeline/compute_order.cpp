@@ -105,4 +105,15 @@ std::vector<Action> compute_order(ScheduleKind kind, const PipelineShape& shape,
   throw ContractViolation("unknown schedule kind");
 }
 
+std::vector<Action> forward_order(const PipelineShape& shape) {
+  // In groups, as when training: while a group is in one chunk, its first micro-batch comes round to the
+  // next.
+  Actions order;
+  for (int begin = 0; begin < shape.micro_batches; begin += shape.stages)
+    for (int chunk = 0; chunk < shape.chunks; ++chunk)
+      for (int k = begin; k < std::min(begin + shape.stages, shape.micro_batches); ++k)
+        order.push_back({ActionKind::forward, k, chunk});
+  return order;
+}
+
 }  // namespace llama3d

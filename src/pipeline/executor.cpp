@@ -32,10 +32,11 @@ PipelineBufferCounts PipelineBufferCounts::of(const RankSchedule& schedule) {
   };
   PipelineBufferCounts counts;
   counts.slots = schedule.peak_live_activations;
-  // Without a backward pass, an input lives as long as its forward pass.
   const bool trains = has(backward) || has(backward_weight);
-  counts.inputs = peak_alive(schedule, {receive_activation, forward},
-                             trains ? std::set{backward, backward_weight} : std::set{forward});
+  // Without a backward pass an input lives as long as its forward pass, and evaluations are of different
+  // sizes.
+  counts.inputs = trains ? peak_alive(schedule, {receive_activation, forward}, {backward, backward_weight})
+                         : kBuffersPerChannel;
   counts.outputs = has(send_activation) ? kBuffersPerChannel : 0;
   counts.gradients = peak_alive(schedule, {receive_gradient}, {backward, backward_input});
   if (counts.gradients > 0 && has(send_gradient)) counts.gradients += kBuffersPerChannel - 1;
@@ -51,20 +52,6 @@ PipelineBuffers PipelineBuffers::take(Arena& arena, const StageShape& shape,
     return buffers;
   };
   return {take(counts.inputs), take(counts.outputs), take(counts.gradients)};
-}
-
-RankSchedule make_forward_schedule(const PipelineShape& shape, int stage) {
-  RankSchedule schedule;
-  for (int micro_batch = 0; micro_batch < shape.micro_batches; ++micro_batch)
-    for (int chunk = 0; chunk < shape.chunks; ++chunk) {
-      const int global_chunk = chunk * shape.stages + stage;
-      const auto add = [&](ActionKind kind) { schedule.actions.push_back({kind, micro_batch, chunk}); };
-      if (global_chunk > 0) add(ActionKind::receive_activation);
-      add(ActionKind::forward);
-      if (global_chunk < shape.global_chunks() - 1) add(ActionKind::send_activation);
-    }
-  schedule.peak_live_activations = 1;
-  return schedule;
 }
 
 PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, Stage& stage,

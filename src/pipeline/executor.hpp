@@ -28,9 +28,6 @@ struct PipelineBuffers {
   static PipelineBuffers take(Arena& arena, const StageShape& shape, const PipelineBufferCounts& counts);
 };
 
-/// The order of an evaluation: every micro-batch forward through every chunk, nothing back.
-RankSchedule make_forward_schedule(const PipelineShape& shape, int stage);
-
 class PipelineExecutor {
  public:
   /// `forward` and `backward` are the pipeline's two channels. All references must outlive the executor.

@@ -180,4 +180,12 @@ Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape) {
   return schedule;
 }
 
+Schedule make_forward_schedule(const PipelineShape& shape) {
+  Schedule schedule{ScheduleKind::interleaved, shape, {}, /*trains=*/false};
+  for (int stage = 0; stage < shape.stages; ++stage)
+    schedule.ranks.push_back(
+        {with_communication(forward_order(shape), shape, stage), /*peak_live_activations=*/1});
+  return schedule;
+}
+
 }  // namespace llama3d

@@ -105,6 +105,7 @@ struct Schedule {
   ScheduleKind kind = ScheduleKind::one_f_one_b;
   PipelineShape shape;
   std::vector<RankSchedule> ranks;  ///< one a stage
+  bool trains = true;               ///< otherwise there are forwards only, whatever the kind
 };
 
 /// Throws ConfigurationError where the kind does not fit the shape: anything below 1, chunks above 1 for
@@ -117,5 +118,10 @@ struct Schedule {
 ///    than 1f1b on the first stage (Qi et al., 2023).
 /// All kinds add up the weight gradients of a chunk in the order of the micro-batches.
 Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape);
+
+/// The order of an evaluation: every micro-batch forward through every chunk, nothing back, each activation
+/// dropped after its forward. With several chunks in the ring of the interleaved schedule, for any number of
+/// micro-batches.
+Schedule make_forward_schedule(const PipelineShape& shape);
 
 }  // namespace llama3d

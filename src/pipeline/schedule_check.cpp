@@ -36,14 +36,27 @@ class RankRules {
   ActionIndex index_;
 };
 
-/// One micro-batch on one chunk: receive, forward, send; receive, backward in one or two parts, send.
-void check_passage(const RankRules& rules, const PipelineShape& shape, int stage, int micro_batch,
+/// One micro-batch on one chunk: receive, forward, send.
+void check_forward(const RankRules& rules, const PipelineShape& shape, int stage, int micro_batch,
                    int chunk) {
   using enum ActionKind;
   const auto action = [=](ActionKind kind) { return Action{kind, micro_batch, chunk}; };
-  const bool first = shape.global_chunk(stage, chunk) == 0;
-  const bool last = shape.global_chunk(stage, chunk) == shape.global_chunks() - 1;
+  rules.require(action(forward));
+  if (shape.global_chunk(stage, chunk) == 0)
+    rules.forbid(action(receive_activation), "the first chunk has no predecessor");
+  else
+    rules.require_in_order(action(receive_activation), action(forward));
+  if (shape.global_chunk(stage, chunk) == shape.global_chunks() - 1)
+    rules.forbid(action(send_activation), "the last chunk has no successor");
+  else
+    rules.require_in_order(action(forward), action(send_activation));
+}
 
+/// And back: receive, backward in one or two parts, send.
+void check_backward(const RankRules& rules, const PipelineShape& shape, int stage, int micro_batch,
+                    int chunk) {
+  using enum ActionKind;
+  const auto action = [=](ActionKind kind) { return Action{kind, micro_batch, chunk}; };
   const bool split = rules.has(action(backward_input)) || rules.has(action(backward_weight));
   const ActionKind gradient = split ? backward_input : backward;
   rules.require_in_order(action(forward), action(gradient));
@@ -52,20 +65,21 @@ void check_passage(const RankRules& rules, const PipelineShape& shape, int stage
     rules.require_in_order(action(backward_input), action(backward_weight));
   }
 
-  if (first) {
-    rules.forbid(action(receive_activation), "the first chunk has no predecessor");
+  if (shape.global_chunk(stage, chunk) == 0)
     rules.forbid(action(send_gradient), "the first chunk has no predecessor");
-  } else {
-    rules.require_in_order(action(receive_activation), action(forward));
+  else
     rules.require_in_order(action(gradient), action(send_gradient));
-  }
-  if (last) {
-    rules.forbid(action(send_activation), "the last chunk has no successor");
+  if (shape.global_chunk(stage, chunk) == shape.global_chunks() - 1)
     rules.forbid(action(receive_gradient), "the last chunk has no successor");
-  } else {
-    rules.require_in_order(action(forward), action(send_activation));
+  else
     rules.require_in_order(action(receive_gradient), action(gradient));
-  }
+}
+
+/// Nothing goes back.
+void check_no_backward(const RankRules& rules, int micro_batch, int chunk) {
+  using enum ActionKind;
+  for (const ActionKind kind : {receive_gradient, backward, backward_input, backward_weight, send_gradient})
+    rules.forbid({kind, micro_batch, chunk}, "an evaluation goes forward only");
 }
 
 /// Both ends of a channel must agree which tensor is the n-th. A rank receives from one other only, a
@@ -118,7 +132,11 @@ void check_schedule(const Schedule& schedule) {
     const RankRules rules(shape, stage, actions);
     for (int chunk = 0; chunk < shape.chunks; ++chunk) {
       for (int micro_batch = 0; micro_batch < shape.micro_batches; ++micro_batch) {
-        check_passage(rules, shape, stage, micro_batch, chunk);
+        check_forward(rules, shape, stage, micro_batch, chunk);
+        if (schedule.trains)
+          check_backward(rules, shape, stage, micro_batch, chunk);
+        else
+          check_no_backward(rules, micro_batch, chunk);
       }
     }
     check_receive_buffers(shape, stage, actions);

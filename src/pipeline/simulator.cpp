@@ -303,12 +303,14 @@ void check_costs(const PipelineShape& shape, const std::vector<ActionCosts>& cos
   }
 }
 
-int peak_live(const std::vector<TimedAction>& line) {
+int peak_live(const std::vector<TimedAction>& line, bool trains) {
   int live = 0, peak = 0;
   for (const TimedAction& timed : line) {
     const ActionKind kind = timed.action.kind;
     if (kind == ActionKind::forward) peak = std::max(peak, ++live);
-    if (kind == ActionKind::backward || kind == ActionKind::backward_weight) --live;
+    const bool last = trains ? kind == ActionKind::backward || kind == ActionKind::backward_weight
+                             : kind == ActionKind::forward;
+    if (last) --live;
   }
   return peak;
 }
@@ -331,7 +333,7 @@ Simulation simulate(const Schedule& schedule, const std::vector<ActionCosts>& co
       busy += timed.end - timed.begin;
       simulation.makespan = std::max(simulation.makespan, timed.end);
     }
-    simulation.peak_live_activations.push_back(peak_live(line));
+    simulation.peak_live_activations.push_back(peak_live(line, schedule.trains));
   }
   if (simulation.makespan > 0) {
     simulation.bubble_fraction = 1 - busy / (schedule.shape.stages * simulation.makespan);

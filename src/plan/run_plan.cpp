@@ -190,8 +190,9 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   auto partition = partition_of(shape, pipeline);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
-  RankSchedule schedule = shape.training ? make_schedule(shape.schedule, pipeline).ranks[stage]
-                                         : make_forward_schedule(pipeline, grid.coordinate().pp);
+  RankSchedule schedule =
+      (shape.training ? make_schedule(shape.schedule, pipeline) : make_forward_schedule(pipeline))
+          .ranks[stage];
   const StageLayout layout =
       layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)

@@ -164,7 +164,9 @@ Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {
   kernels.fill_zero(totals, *stream_);
   PipelineShape shape = plan_.pipeline;
   shape.micro_batches = static_cast<int>(micro_batches.size());
-  executor_->evaluate(make_forward_schedule(shape, plan_.grid.coordinate().pp), views(micro_batches));
+  const Schedule schedule = make_forward_schedule(shape);
+  executor_->evaluate(schedule.ranks[static_cast<std::size_t>(plan_.grid.coordinate().pp)],
+                      views(micro_batches));
   communicators_->log.activity().micro_batch(-1);
   // Every tp rank of the last stage knows the same losses.
   if (plan_.grid.coordinate().tp != 0) kernels.fill_zero(totals, *stream_);

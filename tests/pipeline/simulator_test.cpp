@@ -106,6 +106,26 @@ BOOST_AUTO_TEST_CASE(bubble_fractions_are_the_known_formulas) {
   BOOST_CHECK_SMALL(fraction(ScheduleKind::zero_bubble, {p, 1, m}) - (p - 1.0) / (3 * m + p - 1), kRounding);
 }
 
+BOOST_AUTO_TEST_CASE(evaluations_end_as_soon_as_the_ring_allows) {
+  for (int p = 1; p <= 8; ++p)
+    for (int v = 1; v <= (p == 1 ? 1 : 4); ++v)
+      for (int m = 1; m <= 20; ++m) {
+        const Simulation simulation = simulate(make_forward_schedule({p, v, m}), {ActionCosts{}});
+        // A group that does not fill the ring goes round it all the same.
+        const int rest = m % p, rounds = m / p * p * v + (rest == 0 ? 0 : p * (v - 1) + rest);
+        BOOST_CHECK_SMALL(simulation.makespan - (rounds + p - 1), kRounding);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(an_evaluation_that_goes_back_is_named) {
+  Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {2, 1, 3});
+  schedule.trains = false;
+  BOOST_CHECK_EXCEPTION(
+      simulate(schedule, {ActionCosts{}}), ContractViolation, [](const ContractViolation& e) {
+        return std::string(e.what()).find("an evaluation goes forward only") != std::string::npos;
+      });
+}
+
 BOOST_AUTO_TEST_CASE(zero_bubble_never_takes_longer_than_1f1b) {
   for (int stages = 1; stages <= 8; ++stages) {
     for (int micro_batches = 1; micro_batches <= 16; ++micro_batches) {
