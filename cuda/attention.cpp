@@ -13,28 +13,18 @@
 namespace llama3d::cuda {
 namespace {
 
-constexpr std::int64_t key_tile = 128;  // of attention_backward_wgmma
-
 bool suits_mma(const GpuTraits& gpu, DType dtype, std::int64_t head_dim) {
   return dtype == DType::bf16 && (head_dim == 64 || head_dim == 128) &&
          mma_shared_bytes(static_cast<int>(head_dim)) <= gpu.shared_bytes;
 }
 
-#if LLAMA3D_SM_90A
 /// Where mma does.
 bool suits_wgmma(const GpuTraits& gpu) {
-  return gpu.architecture == 90;
+  return gpu.architecture == 90 && has_wgmma_code();
 }
-#else
-bool suits_wgmma(const GpuTraits&) {
-  return false;
-}
-void attention_forward_wgmma(const AttentionCall&, int, cudaStream_t) {}
-void attention_backward_wgmma(const AttentionCall&, int, cudaStream_t) {}
-#endif
 
-bool backward_suits_wgmma(const GpuTraits& gpu, std::int64_t head_dim) {
-  return suits_wgmma(gpu) && head_dim == 128;
+bool backward_suits_wgmma(const GpuTraits& gpu, DType dtype, std::int64_t head_dim) {
+  return suits_mma(gpu, dtype, head_dim) && suits_wgmma(gpu) && head_dim == 128;
 }
 
 /// Over how many blocks a key-value head's query heads are split: their number divides that of the heads. A
@@ -43,12 +33,11 @@ bool backward_suits_wgmma(const GpuTraits& gpu, std::int64_t head_dim) {
 /// than they even out; between these two halves are fastest (H100, sequences of 4096 and 8192).
 int backward_splits(const GpuTraits& gpu, std::int64_t rows, const AttentionShape& shape) {
   const std::int64_t group = shape.query_heads / shape.key_value_heads;
-  const std::int64_t blocks = shape.key_value_heads * ((rows + key_tile - 1) / key_tile);
-  const double per_multiprocessor = static_cast<double>(blocks) / gpu.multiprocessors;
-  if (group == 1 || per_multiprocessor >= 4) return 1;
-  std::int64_t splits = 2;
-  while (group % splits != 0 || (splits < group && per_multiprocessor * static_cast<double>(splits) < 1.9))
-    ++splits;
+  const std::int64_t blocks = shape.key_value_heads * ((rows + wgmma_key_tile - 1) / wgmma_key_tile);
+  const double each = static_cast<double>(blocks) / gpu.multiprocessors;
+  if (each >= 4) return 1;
+  std::int64_t splits = group % 2 == 0 ? 2 : 1;
+  while (group % splits != 0 || (splits < group && each * static_cast<double>(splits) < 1.9)) ++splits;
   return static_cast<int>(splits);
 }
 
@@ -75,11 +64,11 @@ struct BackwardScratch {
   float* dq;
   float* partial = nullptr;
   int splits;
-  BackwardScratch(Scratch& scratch, const GpuTraits& gpu, std::int64_t rows, const AttentionShape& shape)
+  BackwardScratch(Scratch& scratch, const GpuTraits& gpu, DType dtype, std::int64_t rows,
+                  const AttentionShape& shape)
       : delta(scratch.take<float>(shape.query_heads * rows, "attention_backward")),
-        dq(scratch.take<float>(mma_dq_elements(rows, shape.query_heads, shape.head_dim),
-                               "attention_backward")),
-        splits(backward_suits_wgmma(gpu, shape.head_dim) ? backward_splits(gpu, rows, shape) : 1) {
+        dq(scratch.take<float>(dq_elements(rows, shape.query_heads, shape.head_dim), "attention_backward")),
+        splits(backward_suits_wgmma(gpu, dtype, shape.head_dim) ? backward_splits(gpu, rows, shape) : 1) {
     if (splits > 1)
       partial = scratch.take<float>(splits * rows * shape.key_value_heads * 2 * shape.head_dim,
                                     "attention_backward");
@@ -91,9 +80,9 @@ struct BackwardScratch {
 std::size_t attention_scratch(const WorkspaceRequest& request, const GpuTraits& gpu) {
   // Fewer rows may be split more often.
   std::size_t most = 0;
-  for (std::int64_t rows = request.tokens; rows > 0; rows = (rows - 1) / key_tile * key_tile) {
+  for (std::int64_t rows = request.tokens; rows > 0; rows = (rows - 1) / wgmma_key_tile * wgmma_key_tile) {
     Scratch scratch;
-    BackwardScratch(scratch, gpu, rows, request.attention);
+    BackwardScratch(scratch, gpu, request.compute, rows, request.attention);
     most = std::max(most, scratch.used());
   }
   return most;
@@ -104,7 +93,8 @@ void CudaKernels::attention_forward(const Tensor& qkv, const DocumentRows& docum
                                     Stream& stream) {
   contracts::attention_forward(qkv, documents, shape, out, lse);
   if (qkv.rows() == 0) return;
-  const AttentionCall call = make_call(qkv, documents, shape, out, lse);
+  AttentionCall call = make_call(qkv, documents, shape, out, lse);
+  call.counters = counters_;
   if (!suits_mma(gpu_, qkv.dtype(), shape.head_dim))
     attention_forward_plain(call, qkv.dtype(), handle_of(stream));
   else if (suits_wgmma(gpu_))
@@ -123,16 +113,16 @@ void CudaKernels::attention_backward(const Tensor& qkv, const DocumentRows& docu
   call.dout = dout.data();
   call.dqkv = dqkv.data();
   Scratch scratch(workspace_);
-  const BackwardScratch space(scratch, gpu_, qkv.rows(), shape);
+  const BackwardScratch space(scratch, gpu_, qkv.dtype(), qkv.rows(), shape);
   call.delta = space.delta;
   call.dq = space.dq;
   call.partial = space.partial;
-  if (!suits_mma(gpu_, qkv.dtype(), shape.head_dim))
-    attention_backward_plain(call, qkv.dtype(), handle_of(stream));
-  else if (backward_suits_wgmma(gpu_, shape.head_dim))
+  if (backward_suits_wgmma(gpu_, qkv.dtype(), shape.head_dim))
     attention_backward_wgmma(call, space.splits, handle_of(stream));
-  else
+  else if (suits_mma(gpu_, qkv.dtype(), shape.head_dim))
     attention_backward_mma(call, handle_of(stream));
+  else
+    attention_backward_plain(call, qkv.dtype(), handle_of(stream));
   check_launch("attention_backward", qkv.shape());
 }
 

@@ -101,17 +101,16 @@ static __global__ __launch_bounds__(256) void query_gradient_kernel(const Backwa
 
 /// Before the kernel that adds to dQ.
 template <int D>
-void begin_backward(const BackwardArguments& a, const AttentionCall& call, cudaStream_t stream) {
+static void begin_backward(const BackwardArguments& a, const AttentionCall& call, cudaStream_t stream) {
   delta_kernel<D><<<blocks_for(std::int64_t{a.rows} * a.query_heads * (D / 8), 256), 256, 0, stream>>>(
       static_cast<const Bf16*>(call.out), a.dout, call.delta, a.rows, a.query_heads);
-  check(cudaMemsetAsync(a.dq, 0,
-                        static_cast<std::size_t>(mma_dq_elements(a.rows, a.query_heads, D)) * sizeof(float),
-                        stream),
+  check(cudaMemsetAsync(
+            a.dq, 0, static_cast<std::size_t>(dq_elements(a.rows, a.query_heads, D)) * sizeof(float), stream),
         "clearing the gradient of the queries");
 }
 /// Behind it.
 template <int D>
-void end_backward(const BackwardArguments& a, cudaStream_t stream) {
+static void end_backward(const BackwardArguments& a, cudaStream_t stream) {
   const int pairs = (a.rows + 15) / 16 * 8, pairs_a_block = 256 / (D / 8);
   const dim3 grid((pairs + pairs_a_block - 1) / pairs_a_block, a.query_heads);
   query_gradient_kernel<D><<<grid, 256, 0, stream>>>(a);

@@ -10,6 +10,7 @@
 
 #include "cuda/attention_backward.cuh"
 #include "cuda/attention_kernels.hpp"
+#include "cuda/attention_softmax.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 
@@ -24,7 +25,6 @@ inline constexpr int query_rows = D == 64 ? 128 : 64;
 /// Tiles of 16 queries in a warp's part of the scores.
 template <int D>
 inline constexpr int query_tiles = query_rows<D> / 32;
-constexpr float log2_e = 1.4426950408889634f;
 
 /// Shared memory of a block: offsets in bytes.
 template <int D>
@@ -309,7 +309,7 @@ std::size_t mma_shared_bytes(int head_dim) {
   return static_cast<std::size_t>(head_dim == 64 ? Layout<64>::bytes : Layout<128>::bytes);
 }
 
-std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim) {
+std::int64_t dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim) {
   return query_heads * ((rows + dq_tile - 1) / dq_tile * dq_tile) * head_dim;
 }
 

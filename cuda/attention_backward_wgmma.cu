@@ -15,6 +15,7 @@
 
 #include "cuda/attention_backward.cuh"
 #include "cuda/attention_kernels.hpp"
+#include "cuda/attention_softmax.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/tensor_map.hpp"
@@ -24,15 +25,15 @@ namespace llama3d::cuda {
 namespace {
 
 constexpr int D = 128;
-constexpr int key_rows = 128, query_rows = 64;
+constexpr int key_rows = wgmma_key_tile, query_rows = 64;
 constexpr int consumers = 2;  // warpgroups
 constexpr int group_keys = key_rows / consumers, group_columns = D / consumers;
 constexpr int consumer_threads = consumers * warpgroup_threads,
               threads = consumer_threads + warpgroup_threads;
 constexpr int stages = 2;
-constexpr float log2_e = 1.4426950408889634f;
 
-/// Who computes what: blocks count splits of heads, heads, tiles of keys.
+/// A block is one of the grid's key tiles (y), of a key-value head and one of its splits (x, the splits of a
+/// head side by side).
 struct Work {
   int splits;
   float* partial;  ///< (splits, T, Hkv, 2, D), dK and dV; none where one block has all query heads

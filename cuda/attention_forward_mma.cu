@@ -6,6 +6,7 @@
 // used the next keys are. Tall blocks start first, so that short ones fill the end.
 
 #include "cuda/attention_kernels.hpp"
+#include "cuda/attention_softmax.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 
@@ -16,13 +17,7 @@ constexpr int block_rows = 128;
 constexpr int warps = 4;
 constexpr int threads = warps * 32;
 constexpr int warp_rows = block_rows / warps;  // two tiles of 16
-constexpr float log2_e = 1.4426950408889634f;
-
-/// The reference of a row's exponents moves only when the largest score has outgrown it by this many powers
-/// of two: below that nothing can overflow, and the output need not be rescaled.
-constexpr float tolerated_growth = 8;
-
-constexpr int key_rows = 64;  // of a tile
+constexpr int key_rows = 64;                   // of a tile
 
 struct Arguments {
   const Bf16* qkv;
@@ -86,15 +81,6 @@ __device__ __forceinline__ void mask_scores(float (&scores)[2][N / 8][4], const 
           if (key > row || key < start) scores[m][n][i] = -INFINITY;
         }
     }
-}
-
-__device__ __forceinline__ float quad_max(float value) {
-  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-__device__ __forceinline__ float quad_sum(float value) {
-  value += __shfl_xor_sync(0xffffffffu, value, 1);
-  return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
 /// Moves the references up where they must, with sums and outputs.

@@ -7,6 +7,7 @@
 // key of the oldest document in sight.
 
 #include "cuda/attention_kernels.hpp"
+#include "cuda/attention_softmax.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/tensor_map.hpp"
@@ -21,16 +22,12 @@ constexpr int group_rows = tile_rows / consumers;
 constexpr int consumer_threads = consumers * warpgroup_threads;
 constexpr int threads = consumer_threads + warpgroup_threads;
 constexpr int stages = 2;
-constexpr float log2_e = 1.4426950408889634f;
-
-/// As in the kernel for older GPUs: below this many powers of two nothing overflows, and the output need not
-/// be rescaled.
-constexpr float tolerated_growth = 8;
 
 struct Arguments {
   const std::int32_t* start;
   Bf16* out;
   float* lse;
+  int* counters;  ///< items taken, blocks that take no more
   int rows, query_heads, key_value_heads;
   float scale;
 };
@@ -48,17 +45,9 @@ struct Items {
   }
 };
 
-/// Zero between calls, of which a GPU runs one at a time: a rank computes on one stream.
-__device__ int items_taken;
-__device__ unsigned blocks_done;
-
-__device__ __forceinline__ int take_item() {
-  return atomicAdd(&items_taken, 1);
-}
-/// After the first item beyond the last.
-__device__ __forceinline__ void take_no_more() {
-  if (atomicInc(&blocks_done, gridDim.x - 1) == gridDim.x - 1) atomicExch(&items_taken, 0);
-}
+/// A block of threads ends after so many, and leaves its multiprocessor to what is waiting for one, such as
+/// NCCL.
+constexpr int most_items = 8;
 
 /// Shared memory of a block.
 template <int D>
@@ -128,8 +117,8 @@ template <int D>
 __device__ void produce(const Arguments& a, const CUtensorMap& qkv, const Items& items, Memory<D> memory) {
   int n = 0;      // tiles of earlier items
   int count = 0;  // earlier items
-  for (int item = take_item(), next; item < items.count(); item = next, ++count) {
-    next = take_item();
+  for (int item = atomicAdd(a.counters, 1), next; item < items.count(); item = next, ++count) {
+    next = count + 1 < most_items ? atomicAdd(a.counters, 1) : items.count();
     const int head = items.head(item), block_row = items.block_row(item);
     const int kv_head = head / (a.query_heads / a.key_value_heads);
     const int key_column = (a.query_heads + kv_head) * D, value_column = key_column + a.key_value_heads * D;
@@ -143,6 +132,7 @@ __device__ void produce(const Arguments& a, const CUtensorMap& qkv, const Items&
     memory.queries_empty().wait(count - 1);
     memory.set_item(item);
     load<D>(memory.queries(), qkv, head * D, block_row, memory.queries_full());
+#pragma unroll 1
     for (int tile = last; tile >= first; --tile) {
       if (tile > first) load_keys(tile - 1);
       const int i = n + last - tile;
@@ -154,7 +144,11 @@ __device__ void produce(const Arguments& a, const CUtensorMap& qkv, const Items&
   memory.queries_empty().wait(count - 1);
   memory.set_item(Memory<D>::no_item);
   memory.queries_full().arrive();
-  take_no_more();
+  // The last block leaves zeros.
+  if (atomicAdd(a.counters + 1, 1) == static_cast<int>(gridDim.x) - 1) {
+    atomicExch(a.counters, 0);
+    atomicExch(a.counters + 1, 0);
+  }
 }
 
 /// What a thread keeps of its two rows of an item.
@@ -164,15 +158,6 @@ struct RowState {
   float reference[2];  ///< score at which exponentials are 1
   float sum[2];        ///< of exponentials, this thread's columns only
 };
-
-__device__ __forceinline__ float quad_max(float value) {
-  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-__device__ __forceinline__ float quad_sum(float value) {
-  value += __shfl_xor_sync(0xffffffffu, value, 1);
-  return value + __shfl_xor_sync(0xffffffffu, value, 2);
-}
 
 constexpr int score_count = tile_rows / 2;  // of a thread: two rows, a quarter of the keys
 using Scores = float[score_count];
@@ -386,10 +371,10 @@ __global__ __launch_bounds__(threads,
   if (threadIdx.x == 0) memory.initialize();
   __syncthreads();
   if (threadIdx.x >= consumer_threads) {
-    give_registers<24>();
+    give_registers<40>();
     if (threadIdx.x == consumer_threads) produce<D>(a, qkv, items, memory);
   } else {
-    take_registers<240>();
+    take_registers<232>();
     consume<D>(a, items, memory);
   }
 }
@@ -397,15 +382,20 @@ __global__ __launch_bounds__(threads,
 template <int D>
 void launch(const AttentionCall& call, int multiprocessors, cudaStream_t stream) {
   take_shared_memory(attention_forward_kernel<D>, Memory<D>::bytes);
-  const Arguments a{call.start,       static_cast<Bf16*>(call.out), call.lse,  call.rows,
+  const Arguments a{call.start,       static_cast<Bf16*>(call.out), call.lse,  call.counters, call.rows,
                     call.query_heads, call.key_value_heads,         call.scale};
   const Items items{divide_up(call.rows, tile_rows), call.query_heads};
-  const int blocks = std::min(multiprocessors, items.row_blocks * items.heads);
+  const int count = items.row_blocks * items.heads;
+  const int blocks = std::max(std::min(multiprocessors, count), divide_up(count, most_items));
   attention_forward_kernel<D><<<blocks, threads, Memory<D>::bytes, stream>>>(
       a, items, map_matrix(call.qkv, call.rows, call.fused_columns(), tile_rows));
 }
 
 }  // namespace
+
+bool has_wgmma_code() {
+  return true;
+}
 
 void attention_forward_wgmma(const AttentionCall& call, int multiprocessors, cudaStream_t stream) {
   if (call.head_dim == 64)

@@ -18,11 +18,13 @@ struct AttentionCall {
   float scale = 1;       ///< 1 / sqrt(D)
   void* out = nullptr;   ///< (T, Hq D)
   float* lse = nullptr;  ///< (Hq, T)
+  /// attention_forward_wgmma only: two, zero between calls, of calls that follow each other.
+  int* counters = nullptr;
   // backward only
   const void* dout = nullptr;  ///< (T, Hq D)
   void* dqkv = nullptr;        ///< (T, fused columns)
   float* delta = nullptr;      ///< scratch (Hq, T): sums over D of out * dout
-  float* dq = nullptr;         ///< scratch, mma_dq_elements() fp32
+  float* dq = nullptr;         ///< scratch, dq_elements() fp32
   float* partial = nullptr;    ///< scratch of attention_backward_wgmma: (splits, T, Hkv, 2, D)
 
   LLAMA3D_HOST_DEVICE std::int64_t fused_columns() const {
@@ -35,17 +37,19 @@ struct AttentionCall {
 // unordered atomic additions, so the last bits of its fp32 sums vary.
 void attention_forward_mma(const AttentionCall& call, cudaStream_t stream);
 void attention_backward_mma(const AttentionCall& call, cudaStream_t stream);
-/// The forward pass by what only sm_90 has, where the build has code for it (attention.cpp knows); the same
-/// results but for rounding. One call at a time on a GPU. `multiprocessors`: of the GPU.
+// The same by what only sm_90 has (wgmma, bulk copies); the backward pass for heads of 128.
+/// Whether the build has code for it.
+bool has_wgmma_code();
+/// `multiprocessors`: of the GPU.
 void attention_forward_wgmma(const AttentionCall& call, int multiprocessors, cudaStream_t stream);
-/// The backward pass likewise, heads of 128. A key-value head's query heads are split over `splits` blocks, a
-/// divisor.
+/// A key-value head's query heads are split over `splits` blocks, a divisor.
 void attention_backward_wgmma(const AttentionCall& call, int splits, cudaStream_t stream);
+inline constexpr int wgmma_key_tile = 128;  ///< key rows of a block of the backward pass
 /// Shared memory that a block takes: sm_80 and sm_90 have it, the smaller GPUs of their generations do not.
 std::size_t mma_shared_bytes(int head_dim);
 /// Elements of AttentionCall::dq: its rows are counted in tiles of dq_tile.
 inline constexpr int dq_tile = 128;
-std::int64_t mma_dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim);
+std::int64_t dq_elements(std::int64_t rows, std::int64_t query_heads, std::int64_t head_dim);
 
 // Any even head size up to 256, fp32 or bf16, one warp a row: for tests, fp32 runs and unusual models.
 void attention_forward_plain(const AttentionCall& call, DType dtype, cudaStream_t stream);

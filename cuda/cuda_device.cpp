@@ -66,7 +66,14 @@ void free_unless_abandoned(Free free, void* memory) {
 class CudaDevice final : public Device {
  public:
   CudaDevice(cuda::GpuTraits traits, bool peers_map)
-      : traits_(std::move(traits)), kernels_(traits_), bytes_(memory_now().total), peers_map_(peers_map) {}
+      : traits_(std::move(traits)),
+        bytes_(memory_now().total),
+        peers_map_(peers_map),
+        counters_(allocate(counter_bytes)),
+        kernels_(traits_, static_cast<int*>(counters_.get())) {
+    check(cudaMemset(counters_.get(), 0, counter_bytes), "clearing the kernels' counters");
+    check(cudaDeviceSynchronize(), "clearing the kernels' counters");
+  }
 
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
@@ -108,10 +115,13 @@ class CudaDevice final : public Device {
   void download(void* destination, const Tensor& source, Stream& stream) override;
 
  private:
+  static constexpr std::size_t counter_bytes = 2 * sizeof(int);
+
   cuda::GpuTraits traits_;
-  cuda::CudaKernels kernels_;
   std::size_t bytes_;
   bool peers_map_;  ///< what is allocated
+  DeviceMemory counters_;
+  cuda::CudaKernels kernels_;
 };
 
 DeviceMemory CudaDevice::allocate(std::size_t bytes) {

@@ -22,7 +22,7 @@ enum class GpuUse { alone, beside_peers, shared };
 /// The GPU of a rank: of those that this process can see, the one at the rank's place on its node, counted
 /// around. So a launcher may leave all GPUs of a node to every rank, or show each rank its own. Throws
 /// ConfigurationError, one line, where there is no GPU, or the driver or the GPU is too old for this build.
-/// Kernels are chosen for the GPU's compute capability, or for `architecture` (80, 90, ...) where that is
+/// Attention is chosen for the GPU's compute capability, or for `architecture` (80, 90, ...) where that is
 /// less.
 std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use = GpuUse::alone,
                                          int architecture = std::numeric_limits<int>::max());

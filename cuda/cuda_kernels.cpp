@@ -7,8 +7,10 @@
 
 namespace llama3d::cuda {
 
-CudaKernels::CudaKernels(const GpuTraits& gpu)
-    : gpu_(gpu), matmul_(std::make_unique<MatmulTuner>(gpu, MatmulTuner::default_cache())) {}
+CudaKernels::CudaKernels(const GpuTraits& gpu, int* counters)
+    : gpu_(gpu),
+      counters_(counters),
+      matmul_(std::make_unique<MatmulTuner>(gpu, MatmulTuner::default_cache())) {}
 
 CudaKernels::~CudaKernels() = default;
 

@@ -16,7 +16,8 @@ class MatmulTuner;
 /// stream at a time.
 class CudaKernels final : public Kernels {
  public:
-  explicit CudaKernels(const GpuTraits& gpu);
+  /// `counters`: two in the GPU's memory, zero; see AttentionCall.
+  CudaKernels(const GpuTraits& gpu, int* counters);
   ~CudaKernels() override;
 
   std::size_t workspace_bytes(const WorkspaceRequest& request) const override;
@@ -73,6 +74,7 @@ class CudaKernels final : public Kernels {
 
  private:
   GpuTraits gpu_;
+  int* counters_;
   Tensor workspace_;
   std::unique_ptr<MatmulTuner> matmul_;
 };

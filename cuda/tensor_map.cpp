@@ -13,9 +13,14 @@ namespace {
 auto encode_function() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};
-  check(
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
-      "asking the driver for tensor maps");
+#if CUDART_VERSION >= 12050
+  const cudaError_t status =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+#else
+  const cudaError_t status =
+      cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
+#endif
+  check(status, "asking the driver for tensor maps");
   if (found != cudaDriverEntryPointSuccess)
     throw Error(ExitStatus::failure, "this GPU's driver knows no tensor maps");
   return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);

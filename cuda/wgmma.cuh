@@ -43,7 +43,8 @@ struct SlabTile {
   }
 };
 
-/// Before the first product that reads registers or shared memory written by this warpgroup.
+/// Before the first product on registers that this warpgroup has written since. Shared memory takes
+/// show_to_products().
 __device__ __forceinline__ void begin_products() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -154,12 +155,12 @@ struct PhaseBarrier {
   __device__ __forceinline__ void arrive_with_copies() const {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(address) : "memory");
   }
-  /// Until phase `n`, counted from 0, has ended. At most one phase may be under way behind it.
+  /// Until phase `n`, counted from 0, has ended; the one before is taken for ended, so no later one may have.
   __device__ __forceinline__ void wait(int n) const {
     asm volatile(
         "{\n.reg .pred done;\nagain%=:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra.uni over%=;\nbra.uni again%=;\nover%=:\n}" ::"r"(address),
+        "@done bra over%=;\nbra again%=;\nover%=:\n}" ::"r"(address),
         "r"(n & 1)
         : "memory");
   }

@@ -51,7 +51,7 @@ InferenceStep InferenceStep::take(Arena& arena, const InferenceLayout& layout, s
   const Shape shard{s.shard_rows, s.hidden};
   InferenceStep step;
   step.inputs = arena.take(DType::int32, {row_kinds * rows + choices});
-  step.layer = LayerActivations::take_recomputed(arena, s);
+  step.layer = LayerActivations::take_shared(arena, s);
   step.layer.input = arena.take(s.compute, shard);
   step.delta = arena.take(s.compute, shard);
   step.final_sum = arena.take(s.compute, shard);

@@ -41,7 +41,7 @@ LayerActivations LayerActivations::take_kept(Arena& arena, const StageShape& sha
                           [&](Recompute dropped_from) { return shape.recompute < dropped_from; });
 }
 
-LayerActivations LayerActivations::take_recomputed(Arena& arena, const StageShape& shape) {
+LayerActivations LayerActivations::take_shared(Arena& arena, const StageShape& shape) {
   return take_activations(arena, shape,
                           [&](Recompute dropped_from) { return shape.recompute >= dropped_from; });
 }

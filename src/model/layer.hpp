@@ -27,7 +27,7 @@ struct LayerActivations {
   /// The tensors that live from forward to backward, `input` apart, which the caller places.
   static LayerActivations take_kept(Arena& arena, const StageShape& shape);
   /// The others, once for all layers.
-  static LayerActivations take_recomputed(Arena& arena, const StageShape& shape);
+  static LayerActivations take_shared(Arena& arena, const StageShape& shape);
   /// These, with what is missing from `other`.
   LayerActivations joined_with(const LayerActivations& other) const;
 };

@@ -39,7 +39,7 @@ StageMemory StageMemory::take(Arena& activations, Arena& workspace, const StageL
   if (s.tp > 1) memory.all_rows = workspace.take(s.compute, {s.rows, s.hidden});
   memory.delta = workspace.take(s.compute, {s.shard_rows, s.hidden});
   memory.rope = workspace.take(DType::fp32, {s.positions, s.attention.head_dim});
-  memory.recomputed = LayerActivations::take_recomputed(workspace, s);
+  memory.shared = LayerActivations::take_shared(workspace, s);
   if (!s.split_backward) memory.gradients = LayerGradients::take(workspace, s);
   memory.scratch = LayerScratch::take(workspace, s);
   if (layout.last_stage) {
@@ -96,7 +96,7 @@ std::int64_t Stage::layer_index(int chunk, std::size_t layer) const {
 
 LayerActivations Stage::activations(int slot, std::size_t layer) const {
   const auto& kept = memory_->slots[static_cast<std::size_t>(slot)].layers[layer];
-  LayerActivations a = kept.joined_with(memory_->recomputed);
+  LayerActivations a = kept.joined_with(memory_->shared);
   if (layer == 0) a.input = inputs_[static_cast<std::size_t>(slot)];
   return a;
 }
@@ -186,7 +186,7 @@ void Stage::backward_weight(int chunk, int slot, const GroupCalls& calls) {
 }
 
 void Stage::draw_products_in_blocks() const {
-  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
+  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->shared);
   std::uint64_t key = 0;
   for (const Tensor& tensor : {a.input_normed, a.attention, a.middle_normed, a.gated, memory_->delta,
                                layer_gradients(0, 0).gate_up, layer_gradients(0, 0).qkv})
@@ -194,7 +194,7 @@ void Stage::draw_products_in_blocks() const {
 }
 
 void Stage::run_products_in_blocks() const {
-  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->recomputed);
+  const LayerActivations a = memory_->slots.front().layers.front().joined_with(memory_->shared);
   DeferredWork others(layout_.shape.tp == 1);
   layers_.front().run_products_in_blocks(a, layer_gradients(0, 0), memory_->scratch, memory_->delta, others);
   others.run();

@@ -48,10 +48,10 @@ struct StageMemory {
   // activations
   std::vector<ActivationSlot> slots;
   // workspace
-  Tensor all_rows;  ///< (T, C), scratch of TensorParallel; empty for tp 1
-  Tensor delta;     ///< shard (T/tp, C)
-  Tensor rope;      ///< (P, D) fp32
-  LayerActivations recomputed;
+  Tensor all_rows;           ///< (T, C), scratch of TensorParallel; empty for tp 1
+  Tensor delta;              ///< shard (T/tp, C)
+  Tensor rope;               ///< (P, D) fp32
+  LayerActivations shared;   ///< by all layers, one after another
   LayerGradients gradients;  ///< when the backward is joint
   LayerScratch scratch;
   Tensor final_sum, final_normed;  ///< shard (T/tp, C), on the last stage

@@ -19,7 +19,7 @@ class ColumnParallelLinear {
 
   /// y: (T, N/tp) from x: (T/tp, K), whose rows are gathered in `full` (T, K).
   void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
-  /// Starts to bring all rows of x to `full` once more, for the weight gradient.
+  /// Starts to bring all rows of x to `full`.
   RowExchange gather(const Tensor& x, const Tensor& full) const;
   /// dx: (T/tp, K) from dy: (T, N/tp), reduced while `others` run; where there are none, behind the product,
   /// in blocks.

@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "compute/machines.hpp"
+#include "support/test_device.hpp"
 
 namespace llama3d::test {
 
@@ -274,6 +275,50 @@ BOOST_DATA_TEST_CASE(a_nan_reaches_those_who_see_it,
   const auto result = out.read();
   for (std::size_t t = 0; t < 30; ++t)
     BOOST_CHECK_EQUAL(std::isnan(result[t * static_cast<std::size_t>(size)]), t >= 5 && t < 20);
+}
+
+/// Attention forward and backward in bf16 on random values.
+struct Attention {
+  std::vector<float> out, dqkv;
+
+  Attention(Machine& m, const AttentionShape& shape, const std::vector<std::int64_t>& lengths) {
+    const std::int64_t t = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+    const Documents documents(m, lengths);
+    const Buffer qkv(m, DType::bf16, {t, shape.fused_columns()},
+                     random_values(t * shape.fused_columns(), DType::bf16, 51));
+    const Buffer dout(m, DType::bf16, {t, shape.output_columns()},
+                      random_values(t * shape.output_columns(), DType::bf16, 52));
+    const Buffer result(m, DType::bf16, {t, shape.output_columns()}),
+        lse(m, DType::fp32, {shape.query_heads, t});
+    const Buffer gradient(m, DType::bf16, {t, shape.fused_columns()});
+    const WorkspaceRequest request{.compute = DType::bf16, .tokens = t, .attention = shape};
+    const Buffer workspace(m, DType::fp32,
+                           {static_cast<std::int64_t>(m.kernels().workspace_bytes(request) / sizeof(float))});
+    m.kernels().set_workspace(workspace);
+    m.kernels().attention_forward(qkv, documents.rows(), shape, result, lse, *m.stream);
+    m.kernels().attention_backward(qkv, documents.rows(), shape, result, lse, dout, gradient, *m.stream);
+    out = result.read();
+    dqkv = gradient.read();
+  }
+};
+
+boost::test_tools::assertion_result has_gpu(boost::unit_test::test_unit_id) {
+  return gpu_available();
+}
+
+// The models' shapes, for which the definition takes too long: blocks with several query heads, of which some
+// share their sums.
+BOOST_AUTO_TEST_CASE(new_and_older_gpus_agree, *boost::unit_test::precondition(has_gpu)) {
+  const std::vector<std::pair<AttentionShape, std::vector<std::int64_t>>> cases = {
+      {{32, 8, 128}, {4096}},      {{32, 8, 128}, {1000, 3096, 4096, 300}},
+      {{16, 4, 128}, {4096}},      {{24, 8, 128}, {4000}},
+      {{8, 2, 128}, {2000, 2096}}, {{32, 8, 64}, {4096}}};
+  Machine newer(make_gpu()), older(make_gpu_of_old());
+  for (const auto& [shape, lengths] : cases) {
+    const Attention a(newer, shape, lengths), b(older, shape, lengths);
+    BOOST_CHECK_LE(relative_error(std::span(a.out), std::span(b.out)), 3e-3);
+    BOOST_CHECK_LE(relative_error(std::span(a.dqkv), std::span(b.dqkv)), 3e-3);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -19,7 +19,7 @@ namespace {
 
 using Factory = std::function<std::unique_ptr<Device>()>;
 
-constexpr auto old_gpu = "cuda, kernels of sm_80";
+constexpr auto old_gpu = "cuda, attention of older GPUs";
 
 using Factories = std::vector<std::pair<std::string, Factory>>;
 

@@ -37,7 +37,7 @@ std::ostream& operator<<(std::ostream& out, const MachineCase& machine);
 
 /// Every machine of this build. Another back end adds itself here and passes all of tests/compute/.
 std::vector<MachineCase> machines();
-/// The same, and the GPU with the kernels that older ones take: for operations that have several.
+/// The same, and the GPU with the attention of older ones.
 std::vector<MachineCase> machines_old_and_new();
 /// The oracle of the equivalence tests: the host kernels on one thread.
 MachineCase oracle();

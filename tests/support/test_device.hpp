@@ -19,7 +19,7 @@ bool gpus_shared(int node_size);
 /// The GPU of a rank; shared where its node has more ranks. Throws where there is none, or the build has no
 /// CUDA.
 std::unique_ptr<Device> make_gpu(int node_rank = 0, int node_size = 1);
-/// The same GPU with the kernels of sm_80.
+/// The same GPU with the attention of older ones.
 std::unique_ptr<Device> make_gpu_of_old();
 /// The GPU when it is required, otherwise the host on one thread.
 std::unique_ptr<Device> make_test_device(int node_rank = 0, int node_size = 1);

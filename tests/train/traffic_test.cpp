@@ -40,9 +40,12 @@ struct Expected {
     const std::int64_t stream = (tp - 1) * rows * m.hidden * element_bytes / tp * micro_batches;
     // A layer's two inputs, once more where they are not kept; whole layers are done again up to their last
     // product.
-    const std::int64_t times = c.recompute == Recompute::none ? 1 : 2;
-    bytes["tp.all_gather.input"] = stream * (2 * times * layers + last);
-    bytes["tp.reduce_scatter.output"] = stream * (c.recompute == Recompute::full ? 3 : 2) * layers;
+    const bool full = c.recompute == Recompute::full;
+    const std::int64_t again = c.recompute == Recompute::none                    ? 0
+                               : full && c.schedule == ScheduleKind::zero_bubble ? 2
+                                                                                 : 1;
+    bytes["tp.all_gather.input"] = stream * (2 * (1 + again) * layers + last);
+    bytes["tp.reduce_scatter.output"] = stream * (2 + (full ? again : 0)) * layers;
     bytes["tp.all_gather.gradient"] = stream * 2 * layers;
     bytes["tp.reduce_scatter.gradient"] = stream * (2 * layers + last);
     bytes["tp.embedding"] = first ? 2 * stream : 0;
@@ -118,6 +121,7 @@ BOOST_AUTO_TEST_CASE(every_label_moves_what_its_formula_says) {
     check_traffic({{2, 2, 2}});
     check_traffic({{2, 2, 2}, ScheduleKind::zero_bubble});
     check_traffic({{2, 2, 2}, ScheduleKind::zero_bubble, 1, false, Recompute::cheap});
+    check_traffic({{2, 2, 2}, ScheduleKind::zero_bubble, 1, false, Recompute::full});
     check_traffic({{2, 2, 2}, ScheduleKind::interleaved, 2, true});
     check_traffic({{4, 2, 1}});
     check_traffic({{1, 4, 2}, ScheduleKind::one_f_one_b, 1, true});
