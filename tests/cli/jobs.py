@@ -59,10 +59,13 @@ class Started:
     def __init__(self, command, folder, extra):
         self.command = [str(word) for word in command]
         self.log = pathlib.Path(tempfile.mkstemp(prefix="job", suffix=".log", dir=folder)[1])
+        # Launchers that share a folder for their sessions may find it removed by one that ends.
+        self.sessions = tempfile.TemporaryDirectory(prefix="llama3d_job_", ignore_cleanup_errors=True)
+        own = {"OMPI_MCA_orte_tmpdir_base": self.sessions.name}
         self.begin = time.monotonic()
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=folder, env=environment(**extra), stdout=subprocess.PIPE, stderr=log, text=True
+                self.command, cwd=folder, env=environment(**own, **extra), stdout=subprocess.PIPE, stderr=log, text=True
             )
 
     def wait(self, deadline_s=DEADLINE_S):
