@@ -18,7 +18,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${STEPS:=8}"
 : "${SKIP_STEPS:=2}"             # at each start, which the table does not count
 : "${RECOMPUTE:=cheap}"          # none, cheap, full
-: "${LEARNING_RATE:=1e-5}"       # as for fine-tuning
 : "${STATES:=--precision bf16 --master-weights none --gradient-dtype bf16 --optimizer-dtype bf16}"
 : "${DEVICE:=cuda}"
 : "${DATA:=}"                    # token file; empty: the sample text, made here
@@ -50,7 +49,7 @@ for grid in $GRIDS; do
   if RANKS=$RANKS MODEL=$MODEL DATA=$DATA OUTPUT_DIR=$folder STEPS=$STEPS SEQ_LENGTH=$SEQ_LENGTH DEVICE=$DEVICE \
     MICRO_BATCH_SIZE=$micro_batch GLOBAL_BATCH_SIZE=$GLOBAL_BATCH_SIZE CHECKPOINT_INTERVAL=0 LLAMA3D=$LLAMA3D \
     TP_SIZE=$tp PP_SIZE=$pp PIPELINE_SCHEDULE=$schedule "$here/train.sh" "${states[@]}" --recompute "$RECOMPUTE" \
-    --learning-rate "$LEARNING_RATE" \
+    --learning-rate 1e-5 --min-learning-rate 1e-6 \
     --no-final-checkpoint --log-interval 1 "$@"; then
     done_runs+=("$folder")
   else
