@@ -266,9 +266,6 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
   const int group = threadIdx.x / warpgroup_threads, warp = threadIdx.x % warpgroup_threads / 32,
             lane = threadIdx.x % 32;
   const int warp_key = group * group_keys + warp * 16, key = walk.first_key + warp_key + lane / 4;
-  const auto release = [&](PhaseBarrier empty) {
-    if (lane == 0) empty.arrive();
-  };
   float dk[D / 2], dv[D / 2];
   memory.keys_full().wait(0);
   for (int n = 0; n < walk.count; ++n) {
@@ -317,7 +314,7 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
     wait_products<1>();
     hold(dv);
     hold(p);
-    release(memory.dout_empty(n));
+    memory.dout_empty(n).arrive_as_warp();
     begin_products();
 #pragma unroll
     for (int q = 0; q < query_rows; q += 16)
@@ -337,7 +334,7 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
     wait_products<0>();
     hold(dk);
     hold(s);
-    release(memory.queries_empty(n));
+    memory.queries_empty(n).arrive_as_warp();
   }
   write_gradient(dk, a, work, walk, key, 0, a.scale);
   write_gradient(dv, a, work, walk, key, 1, 1);

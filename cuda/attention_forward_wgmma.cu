@@ -285,9 +285,6 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
   const int group = threadIdx.x / warpgroup_threads, lane = threadIdx.x % 32;
   const int group_row = group * group_rows, warp_row = group_row + threadIdx.x % warpgroup_threads / 32 * 16;
   const float scale_log2 = a.scale * log2_e;
-  const auto release = [&](PhaseBarrier empty) {
-    if (lane == 0) empty.arrive();
-  };
   // The warpgroups take turns to start products. Heads of 64 have as many exponentials for half the products,
   // so the tensor cores are free often enough.
   constexpr bool turns = D > 64;
@@ -321,8 +318,8 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
     start_scores<D>(scores, memory.queries(), group_row, memory.keys(n));
     wait_products<0>();
     hold(scores);
-    release(memory.keys_empty(n));
-    if (last == first) release(memory.queries_empty());
+    memory.keys_empty(n).arrive_as_warp();
+    if (last == first) memory.queries_empty().arrive_as_warp();
     mask_scores(scores, last * tile_rows, row, start);
     raise_references(scores, state, scale_log2, true, factor);
     exponentiate(scores, state, scale_log2);
@@ -337,15 +334,15 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
       give_turn();
       wait_products<1>();
       hold(scores);
-      release(memory.keys_empty(n + 1));
-      if (tile == first) release(memory.queries_empty());
+      memory.keys_empty(n + 1).arrive_as_warp();
+      if (tile == first) memory.queries_empty().arrive_as_warp();
       if (tile * tile_rows < youngest_start) mask_scores(scores, tile * tile_rows, row, start);
       const bool raised = raise_references(scores, state, scale_log2, false, factor);
       exponentiate(scores, state, scale_log2);
       wait_products<0>();
       hold(state.out);
       hold(weights);
-      release(memory.values_empty(n));
+      memory.values_empty(n).arrive_as_warp();
       if (raised) {
 #pragma unroll
         for (int i = 0; i < D / 2; ++i) state.out[i] *= factor[i / 2 % 2];
@@ -356,7 +353,7 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
     start_output<D>(state, weights, memory.values(n), last > first);
     wait_products<0>();
     hold(state.out);
-    release(memory.values_empty(n));
+    memory.values_empty(n).arrive_as_warp();
     ++n;
     write_rows<D>(a, state, head, row);
   }

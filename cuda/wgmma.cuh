@@ -147,6 +147,11 @@ struct PhaseBarrier {
   __device__ __forceinline__ void arrive() const {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address) : "memory");
   }
+  /// Arrives once for the warp, behind what all its threads have read and written.
+  __device__ __forceinline__ void arrive_as_warp() const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive();
+  }
   __device__ __forceinline__ void arrive_and_expect(int bytes) const {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes)
                  : "memory");
