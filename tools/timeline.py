@@ -22,8 +22,9 @@ except ModuleNotFoundError as missing:
 
 COMPUTE = "compute"
 COLORS = {"forward": "#4878a8", "backward": "#8cb468", "backward_input": "#8cb468", "backward_weight": "#c8d8a0",
-          "update": "#d8b050", "tp": "#b85450", "dp": "#8064a2", "pp.activation": "#e08030", "pp.gradient": "#e0a878",
-          "world": "#606060"}  # fmt: skip
+          "update": "#d8b050", "tp": "#803030", "tp.all_gather": "#b85450", "tp.reduce_scatter": "#e0a090",
+          "dp": "#8064a2", "dp.all_gather": "#8064a2", "dp.reduce_scatter": "#b8a8d0", "pp.activation": "#e08030",
+          "pp.gradient": "#e0a878", "world": "#606060"}  # fmt: skip
 
 
 def text(value: bytes) -> str:
@@ -45,7 +46,8 @@ def read_step(path: pathlib.Path, step: int | None) -> tuple[int, numpy.ndarray]
 
 def lanes_of(rows: numpy.ndarray) -> list[tuple[int, str]]:
     """Rank by rank, computing first."""
-    return sorted({(int(r["rank"]), text(r["lane"])) for r in rows}, key=lambda lane: (lane[0], lane[1] != COMPUTE, lane[1]))
+    lanes = {(int(r["rank"]), text(r["lane"])) for r in rows}
+    return sorted(lanes, key=lambda lane: (lane[0], lane[1] != COMPUTE, lane[1]))
 
 
 def trace(rows: numpy.ndarray) -> dict:
@@ -65,23 +67,52 @@ def trace(rows: numpy.ndarray) -> dict:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def draw(rows: numpy.ndarray, title: str, path: pathlib.Path) -> None:
+def kind_of(name: str) -> str:
+    """The colour's name: a label without its last words, down to the group."""
+    words = name.split(".")
+    while words and ".".join(words) not in COLORS:
+        words.pop()
+    return ".".join(words) or name
+
+
+def window(words: str) -> tuple[float, float]:
+    """FROM:TO, milliseconds."""
+    try:
+        begin, end = map(float, words.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{words}' is not FROM:TO, milliseconds of the step, such as 70:90") from None
+    if not begin < end:
+        raise argparse.ArgumentTypeError(f"'{words}' ends before it begins")
+    return begin, end
+
+
+def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[float, float] | None) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import patches, pyplot
 
     lanes = lanes_of(rows)
-    figure, axes = pyplot.subplots(figsize=(16, 1 + 0.28 * len(lanes)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(16, 1.2 + 0.28 * len(lanes)), layout="constrained")
+    drawn = {}
     for y, (rank, lane) in enumerate(lanes):
         mine = rows[(rows["rank"] == rank) & (rows["lane"] == lane.encode())]
+        if between:
+            mine = mine[(mine["end_seconds"] * 1e3 > between[0]) & (mine["begin_seconds"] * 1e3 < between[1])]
         spans = [(r["begin_seconds"] * 1e3, (r["end_seconds"] - r["begin_seconds"]) * 1e3) for r in mine]
-        colors = [COLORS.get(text(r["name"]) if lane == COMPUTE else lane, "#a0a0a0") for r in mine]
+        kinds = [kind_of(text(r["name"])) for r in mine]
+        colors = [COLORS.get(kind, "#a0a0a0") for kind in kinds]
+        drawn.update(zip(kinds, colors))
         axes.broken_barh(spans, (y + 0.1, 0.8), facecolors=colors, edgecolor="white", linewidth=0.2)
     axes.set_yticks([y + 0.5 for y in range(len(lanes))], [f"{rank} {lane}" for rank, lane in lanes], fontsize=7)
     axes.invert_yaxis()
+    if between:
+        axes.set_xlim(between)
+    if drawn:
+        handles = [patches.Patch(color=color, label=kind) for kind, color in sorted(drawn.items())]
+        axes.legend(handles=handles, ncols=len(handles), loc="lower right", bbox_to_anchor=(1, 1), fontsize=7, frameon=False)
     axes.set_xlabel("ms since the step's begin")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, loc="left")
     figure.savefig(path, dpi=120)
 
 
@@ -91,6 +122,8 @@ def main() -> int:
     parser.add_argument("--step", type=int, help="default: the last that was profiled")
     parser.add_argument("--output", type=pathlib.Path, help="trace (default: timeline.json beside metrics.h5)")
     parser.add_argument("--png", type=pathlib.Path, help="picture")
+    parser.add_argument("--window", type=window, metavar="FROM:TO",
+                        help="milliseconds of the step that the picture shows (default: all)")  # fmt: skip
     arguments = parser.parse_args()
     path = arguments.run / "metrics.h5" if arguments.run.is_dir() else arguments.run
     try:
@@ -101,7 +134,7 @@ def main() -> int:
     output = arguments.output or path.with_name("timeline.json")
     output.write_text(json.dumps(trace(rows)))
     if arguments.png:
-        draw(rows, f"step {step}", arguments.png)
+        draw(rows, f"step {step}", arguments.png, arguments.window)
     print(f"step {step}: {len(rows)} spans of {len(set(rows['rank'].tolist()))} ranks in {output}")
     return 0
 

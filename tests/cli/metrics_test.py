@@ -116,6 +116,14 @@ class Timeline(JobTest):
         self.assertEqual(len(spans), len(rows))
         self.assertAlmostEqual(sum(span["dur"] for span in spans),
                                1e6 * float((rows["end_seconds"] - rows["begin_seconds"]).sum()), delta=1)  # fmt: skip
+        for words, status, complaint in ((["--window", "0:5"], 0, ""), (["--window", "5:0"], 2, "ends before it begins")):
+            picture = self.folder / "timeline.png"
+            drawn = subprocess.run([sys.executable, tool, self.folder / "run", "--png", picture, *words],
+                                   capture_output=True, text=True)  # fmt: skip
+            self.assertEqual(drawn.returncode, status, drawn)
+            self.assertIn(complaint, drawn.stderr)
+            self.assertEqual(picture.exists(), status == 0)
+            picture.unlink(missing_ok=True)
         missing = subprocess.run([sys.executable, tool, self.folder / "run", "--step", "1"], capture_output=True, text=True)
         self.assertEqual(missing.returncode, 3)
         self.assertRegex(missing.stderr, "step 1 has no timeline; those that have: 3, 4")
