@@ -1,5 +1,7 @@
 #include "cli/command_line.hpp"
 
+#include <unistd.h>  // environ
+
 #include <algorithm>
 #include <cctype>
 #include <iterator>
@@ -18,14 +20,25 @@ std::string hyphenated(std::string name) {
   return name;
 }
 
+constexpr std::string_view environment_prefix = "LLAMA3D_";
+
 std::string environment_name(const std::string& option) {
-  std::string name = "LLAMA3D_" + option;
+  std::string name = std::string(environment_prefix) + option;
   for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return name;
 }
 
 std::string environment_origin(const std::string& option) {
   return "environment " + environment_name(option);
+}
+
+/// `LLAMA3D_TP_SIZE=2` to `tp-size`; empty for any other variable.
+std::string option_of_variable(std::string_view assignment) {
+  if (assignment.substr(0, environment_prefix.size()) != environment_prefix) return {};
+  std::string name(assignment.substr(environment_prefix.size()));
+  name.resize(std::min(name.find('='), name.size()));
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return hyphenated(name);
 }
 
 std::string one_line(std::string text) {
@@ -99,20 +112,36 @@ CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     throw ConfigurationError(one_line(e.what()) + "; see " + app_.get_name() + " --help");
   }
+  check_variables();
   return Outcome::run;
 }
 
-std::string CommandLine::suggestion(const std::string& name) const {
-  const std::string* nearest = nullptr;
-  std::size_t least = std::max<std::size_t>(2, name.size() / 3) + 1;
+const CommandLine::Entry* CommandLine::nearest(const std::string& name, std::size_t farthest) const {
+  const Entry* nearest = nullptr;
+  std::size_t least = farthest + 1;
   for (const Entry& entry : entries_) {
     const std::size_t distance = edit_distance(name, entry.name);
     if (distance >= least) continue;
     least = distance;
-    nearest = &entry.name;
+    nearest = &entry;
   }
-  return nearest ? fmt::format("did you mean --{}?", *nearest)
-                 : fmt::format("{} --help lists the options", app_.get_name());
+  return nearest;
+}
+
+std::string CommandLine::suggestion(const std::string& name) const {
+  const Entry* near = nearest(name, std::max<std::size_t>(2, name.size() / 3));
+  return near ? fmt::format("did you mean --{}?", near->name)
+              : fmt::format("{} --help lists the options", app_.get_name());
+}
+
+void CommandLine::check_variables() const {
+  for (char** variable = environ; *variable; ++variable) {
+    const std::string name = option_of_variable(*variable);
+    if (name.empty() || name == config_->get_lnames().front() || find(name)) continue;
+    if (const Entry* near = nearest(name, std::min<std::size_t>(2, name.size() / 3)))
+      throw ConfigurationError(fmt::format("environment {}: names no option; did you mean {}?",
+                                           environment_name(name), environment_name(near->name)));
+  }
 }
 
 void CommandLine::refuse_extras() const {

@@ -128,6 +128,10 @@ class CommandLine {
   /// " (from FILE)" for a value that is not from the command line.
   std::string origin_note(const std::string& name) const;
   [[noreturn]] void refuse_value(const std::string& name, const std::string& value, const char* right) const;
+  /// Of the options at most `farthest` letters away; none where there is none.
+  const Entry* nearest(const std::string& name, std::size_t farthest) const;
+  /// Refuses LLAMA3D_ variables that are this command's options but for a slip. Others may be another's.
+  void check_variables() const;
   /// "did you mean --tp-size?" where an option is near, else where to look.
   std::string suggestion(const std::string& name) const;
   [[noreturn]] void refuse_extras() const;

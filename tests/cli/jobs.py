@@ -75,6 +75,8 @@ class Started:
             self.process.kill()
             self.process.communicate()
             raise AssertionError(f"not ended after {deadline_s} s: {self.command}\n{self.log.read_text()}") from None
+        finally:
+            self.sessions.cleanup()
         seconds = time.monotonic() - self.begin
         return Finished(self.command, self.process.returncode, out, self.log.read_text(), seconds)
 

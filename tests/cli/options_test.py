@@ -59,6 +59,23 @@ class Options(JobTest):
         self.assertEqual(self.resolved(**variables)["steps"], ("10", "environment LLAMA3D_STEPS"))
         self.assertEqual(self.resolved()["steps"], ("1000", "default"))
 
+    def test_variables_with_a_slip(self):
+        for variable, meant in {"TP_SZIE": "TP_SIZE", "GLOBAL_BATCHSIZE": "GLOBAL_BATCH_SIZE", "STEP": "STEPS"}.items():
+            refused = self.command("train", "--print-config", **{f"LLAMA3D_{variable}": 2})
+            self.assertEqual(refused.status, 2, refused)
+            self.assertIn(f"environment LLAMA3D_{variable}: names no option; did you mean LLAMA3D_{meant}?", refused.err)
+
+    def test_variables_of_other_commands(self):
+        """A job's environment may serve several commands: none mistakes another's option for a slip of its own."""
+        commands = ["train", "eval", "generate", "plan", "bench", "tokenize", "import", "export", "inspect"]
+        options = {name: set(re.findall(r"Env:(LLAMA3D_\w+)", self.command(name, "--help").out)) for name in commands}
+        everything = set().union(*options.values()) | {"LLAMA3D_CACHE_DIR", "LLAMA3D_TEST_DEVICE", "LLAMA3D"}
+        self.assertGreater(len(everything), 60)
+        for name in commands:
+            # Without what it needs, each ends soon for another reason.
+            result = self.command(name, **{variable: "0" for variable in everything - options[name]})
+            self.assertNotIn("names no option", result.err)
+
     def test_settings_reach_the_run(self):
         (self.folder / "use.toml").write_text("steps = 3\nglobal_batch_size = 2\nseq-length = 16\n")
         words = ["train", "--config", "use.toml", "--steps", 2, "--output-dir", "used", "--threads", 1]
