@@ -72,9 +72,9 @@ struct CommunicationRow {
 struct TimelineRow {
   std::int64_t step = 0;
   std::int64_t rank = 0;
-  char lane[16] = {};             ///< compute, or a communicator: tp, dp, world, pp.activation, pp.gradient
-  char name[48] = {};             ///< of the computation or the label
-  std::int64_t micro_batch = -1;  ///< or -1
+  char lane[16] = {};  ///< compute, waits, or a communicator: tp, dp, world, pp.activation, pp.gradient
+  char name[48] = {};  ///< of the computation or the label
+  std::int64_t micro_batch = -1;              ///< or -1
   double begin_seconds = 0, end_seconds = 0;  ///< since the rank's begin of the step
 };
 

@@ -16,8 +16,8 @@
 
 namespace llama3d {
 
-/// When a communication was under way, in seconds from some origin, and how long computing stood still for
-/// it.
+/// When a communication was under way, in seconds from some origin, and how long, up to its end, computing
+/// stood still for it.
 struct OperationTimes {
   double begin = 0, end = 0, exposed = 0;
 };

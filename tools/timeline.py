@@ -2,11 +2,12 @@
 """Draws what every rank computed and communicated in a profiled step (`llama3d train --profile-steps FIRST:LAST`).
 
 Writes a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open, and with --png a picture. Times count from
-each rank's own begin of the step.
+each rank's own begin of the step. Waits are when computing stood still for a communication.
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import sys
@@ -20,10 +21,10 @@ except ModuleNotFoundError as missing:
                      "/usr/bin/python3\n")
     sys.exit(3)
 
-COMPUTE = "compute"
-COLORS = {"forward": "#4878a8", "backward": "#8cb468", "backward_input": "#8cb468", "backward_weight": "#c8d8a0",
-          "update": "#d8b050", "tp": "#803030", "tp.all_gather": "#b85450", "tp.reduce_scatter": "#e0a090",
-          "dp": "#8064a2", "dp.all_gather": "#8064a2", "dp.reduce_scatter": "#b8a8d0", "pp.activation": "#e08030",
+COMPUTE, WAITS = "compute", "waits"
+COLORS = {"forward": "#4878a8", "backward": "#8cb468", "backward_input": "#6a9848", "backward_weight": "#c8d8a0",
+          "update": "#d8b050", WAITS: "#e0e0e0", "tp": "#803030", "tp.all_gather": "#b85450", "tp.reduce_scatter": "#e0a090",
+          "dp": "#503878", "dp.all_gather": "#8064a2", "dp.reduce_scatter": "#b8a8d0", "pp.activation": "#e08030",
           "pp.gradient": "#e0a878", "world": "#606060"}  # fmt: skip
 
 
@@ -67,8 +68,10 @@ def trace(rows: numpy.ndarray) -> dict:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def kind_of(name: str) -> str:
+def kind_of(lane: str, name: str) -> str:
     """The colour's name: a label without its last words, down to the group."""
+    if lane == WAITS:
+        return WAITS
     words = name.split(".")
     while words and ".".join(words) not in COLORS:
         words.pop()
@@ -81,26 +84,29 @@ def window(words: str) -> tuple[float, float]:
         begin, end = map(float, words.split(":"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{words}' is not FROM:TO, milliseconds of the step, such as 70:90") from None
-    if not begin < end:
-        raise argparse.ArgumentTypeError(f"'{words}' ends before it begins")
+    if not 0 <= begin < end < math.inf:
+        raise argparse.ArgumentTypeError(f"'{words}' must begin at 0 or later, and end after that")
     return begin, end
 
 
 def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[float, float] | None) -> None:
+    """What computing waited for lies over it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import patches, pyplot
 
-    lanes = lanes_of(rows)
+    lanes = [lane for lane in lanes_of(rows) if lane[1] != WAITS]
+    heights = {lane: y for y, lane in enumerate(lanes)}
+    heights |= {(rank, WAITS): y for (rank, lane), y in heights.items() if lane == COMPUTE}
+    if between:
+        rows = rows[(rows["end_seconds"] * 1e3 > between[0]) & (rows["begin_seconds"] * 1e3 < between[1])]
     figure, axes = pyplot.subplots(figsize=(16, 1.2 + 0.28 * len(lanes)), layout="constrained")
     drawn = {}
-    for y, (rank, lane) in enumerate(lanes):
+    for (rank, lane), y in heights.items():
         mine = rows[(rows["rank"] == rank) & (rows["lane"] == lane.encode())]
-        if between:
-            mine = mine[(mine["end_seconds"] * 1e3 > between[0]) & (mine["begin_seconds"] * 1e3 < between[1])]
         spans = [(r["begin_seconds"] * 1e3, (r["end_seconds"] - r["begin_seconds"]) * 1e3) for r in mine]
-        kinds = [kind_of(text(r["name"])) for r in mine]
+        kinds = [kind_of(lane, text(r["name"])) for r in mine]
         colors = [COLORS.get(kind, "#a0a0a0") for kind in kinds]
         drawn.update(zip(kinds, colors))
         axes.broken_barh(spans, (y + 0.1, 0.8), facecolors=colors, edgecolor="white", linewidth=0.2)
@@ -108,9 +114,9 @@ def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[flo
     axes.invert_yaxis()
     if between:
         axes.set_xlim(between)
-    if drawn:
-        handles = [patches.Patch(color=color, label=kind) for kind, color in sorted(drawn.items())]
-        axes.legend(handles=handles, ncols=len(handles), loc="lower right", bbox_to_anchor=(1, 1), fontsize=7, frameon=False)
+    handles = [patches.Patch(color=color, label=kind) for kind, color in sorted(drawn.items())]
+    axes.legend(handles=handles, ncols=max(1, len(handles)), loc="lower right", bbox_to_anchor=(1, 1), fontsize=7,
+                frameon=False)  # fmt: skip
     axes.set_xlabel("ms since the step's begin")
     axes.set_title(title, fontsize=9, loc="left")
     figure.savefig(path, dpi=120)
@@ -125,9 +131,14 @@ def main() -> int:
     parser.add_argument("--window", type=window, metavar="FROM:TO",
                         help="milliseconds of the step that the picture shows (default: all)")  # fmt: skip
     arguments = parser.parse_args()
+    if arguments.window and not arguments.png:
+        parser.error("--window is of the picture; give --png as well")
     path = arguments.run / "metrics.h5" if arguments.run.is_dir() else arguments.run
     try:
         step, rows = read_step(path, arguments.step)
+        end = rows["end_seconds"].max() * 1e3
+        if arguments.window and arguments.window[0] >= end:
+            raise ValueError(f"--window begins at {arguments.window[0]:g} ms, and step {step} ends at {end:.0f} ms")
     except (OSError, ValueError) as error:
         print(f"timeline.py: error: {error}", file=sys.stderr)
         return 3

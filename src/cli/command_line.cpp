@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
@@ -32,11 +33,9 @@ std::string environment_origin(const std::string& option) {
   return "environment " + environment_name(option);
 }
 
-/// `LLAMA3D_TP_SIZE=2` to `tp-size`; empty for any other variable.
-std::string option_of_variable(std::string_view assignment) {
-  if (assignment.substr(0, environment_prefix.size()) != environment_prefix) return {};
-  std::string name(assignment.substr(environment_prefix.size()));
-  name.resize(std::min(name.find('='), name.size()));
+/// `LLAMA3D_TP_SIZE` to `tp-size`.
+std::string option_of_variable(std::string name) {
+  name.erase(0, environment_prefix.size());
   for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return hyphenated(name);
 }
@@ -74,7 +73,7 @@ CommandLine::CommandLine(const std::string& command, const std::string& descript
   app_.option_defaults()->always_capture_default();
   app_.config_formatter(std::make_shared<OptionToml>(*this));
   config_ = app_.set_config("--config", "", "TOML file with any of these options, e.g. tp-size = 2");
-  config_->envname(environment_name("config"));
+  config_->envname(environment_name("config"))->take_last();
   app_.get_formatter()->column_width(36);
 }
 
@@ -99,6 +98,10 @@ const CommandLine::Entry& CommandLine::entry(const std::string& name) const {
 
 CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
   arguments_.clear();
+  // CLI11 would read the file before the variable that names it. Of two the command line's is last, and
+  // counts.
+  if (const char* path = std::getenv(environment_name("config").c_str()); path && *path)
+    arguments_.push_back(std::string("--config=") + path);
   std::transform(argv + 1, argv + argc, std::back_inserter(arguments_), normalized);
   try {
     app_.parse(std::vector<std::string>(arguments_.rbegin(), arguments_.rend()));
@@ -135,12 +138,18 @@ std::string CommandLine::suggestion(const std::string& name) const {
 }
 
 void CommandLine::check_variables() const {
-  for (char** variable = environ; *variable; ++variable) {
-    const std::string name = option_of_variable(*variable);
-    if (name.empty() || name == config_->get_lnames().front() || find(name)) continue;
-    if (const Entry* near = nearest(name, std::min<std::size_t>(2, name.size() / 3)))
-      throw ConfigurationError(fmt::format("environment {}: names no option; did you mean {}?",
-                                           environment_name(name), environment_name(near->name)));
+  for (char** assignment = environ; *assignment; ++assignment) {
+    const std::string_view text(*assignment);
+    const std::string variable(text.substr(0, text.find('=')));
+    if (variable.rfind(environment_prefix, 0) != 0) continue;
+    const std::string name = option_of_variable(variable);
+    const std::size_t farthest = std::min<std::size_t>(2, name.size() / 3);
+    const Entry* near = nearest(name, farthest);
+    if (!near && edit_distance(name, "config") > farthest) continue;
+    const std::string meant = environment_name(near ? near->name : "config");
+    if (variable != meant)
+      throw ConfigurationError(
+          fmt::format("environment {}: names no option; did you mean {}?", variable, meant));
   }
 }
 

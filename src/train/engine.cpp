@@ -124,8 +124,11 @@ std::vector<TimelineSpan> Engine::timeline_of(const StepUnderWay& step, const Co
   for (const auto& [name, micro_batch, begin, end] : step.spans->spans(origin.event))
     timeline.push_back({"compute", name, micro_batch, begin, end});
   for (const CommunicationInterval* interval : {&step.gradients, &step.update, &behind})
-    for (const auto& [label, times] : interval->spans(origin))
+    for (const auto& [label, times] : interval->spans(origin)) {
       timeline.push_back({lane_of(label), std::string(label.name), -1, times.begin, times.end});
+      if (times.exposed > 0)
+        timeline.push_back({"waits", std::string(label.name), -1, times.end - times.exposed, times.end});
+    }
   return timeline;
 }
 

@@ -17,8 +17,8 @@ struct PhaseSeconds {
   double compute = 0, tp = 0, pp = 0, dp = 0, optimizer = 0;
 };
 
-/// Something that happened in a step, for a timeline. Lanes of a rank: "compute", and one for each
-/// communicator.
+/// Something that happened in a step, for a timeline. Lanes of a rank: "compute", one for each communicator,
+/// and "waits", when computing stood still for a communication.
 struct TimelineSpan {
   std::string lane, name;
   std::int64_t micro_batch = -1;

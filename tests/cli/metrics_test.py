@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy
 
 from jobs import JobTest, main
+
+TIMELINE = pathlib.Path(__file__).resolve().parents[2] / "tools/timeline.py"
 
 STEPS, MIDDLE = 6, 4
 WORLD, TP, PP = 4, 2, 2
@@ -101,13 +104,17 @@ class Timeline(JobTest):
                 self.assertLess(compute["end_seconds"][-1], seconds + 0.5)
                 counted = self.metrics("run", "communication")
                 counted = counted[(counted["step"] == step) & (counted["rank"] == rank)]
-                for label, calls in zip(counted["label"], counted["calls"]):
+                waits = mine[mine["lane"] == b"waits"]
+                for label, calls, exposed in zip(counted["label"], counted["calls"], counted["exposed_seconds"]):
                     if not label.startswith(b"dp."):  # a group of one
-                        self.assertEqual((mine["name"] == label).sum(), calls, label)
+                        self.assertEqual(((mine["name"] == label) & (mine["lane"] != b"waits")).sum(), calls, label)
+                    waited = waits[waits["name"] == label]
+                    self.assertAlmostEqual((waited["end_seconds"] - waited["begin_seconds"]).sum(), exposed, delta=1e-6)
+                self.assertGreater(len(waits), 0)
+                self.assertTrue((waits["begin_seconds"] >= 0).all())
 
     def test_trace(self):
-        tool = pathlib.Path(__file__).resolve().parents[2] / "tools/timeline.py"
-        made = subprocess.run([sys.executable, tool, self.folder / "run", "--step", "3"], capture_output=True, text=True)
+        made = subprocess.run([sys.executable, TIMELINE, self.folder / "run", "--step", "3"], capture_output=True, text=True)
         self.assertEqual(made.returncode, 0, made)
         events = json.loads((self.folder / "run/timeline.json").read_text())["traceEvents"]
         rows = self.metrics("run", "timeline")
@@ -116,17 +123,33 @@ class Timeline(JobTest):
         self.assertEqual(len(spans), len(rows))
         self.assertAlmostEqual(sum(span["dur"] for span in spans),
                                1e6 * float((rows["end_seconds"] - rows["begin_seconds"]).sum()), delta=1)  # fmt: skip
-        for words, status, complaint in ((["--window", "0:5"], 0, ""), (["--window", "5:0"], 2, "ends before it begins")):
-            picture = self.folder / "timeline.png"
-            drawn = subprocess.run([sys.executable, tool, self.folder / "run", "--png", picture, *words],
-                                   capture_output=True, text=True)  # fmt: skip
-            self.assertEqual(drawn.returncode, status, drawn)
-            self.assertIn(complaint, drawn.stderr)
-            self.assertEqual(picture.exists(), status == 0)
-            picture.unlink(missing_ok=True)
-        missing = subprocess.run([sys.executable, tool, self.folder / "run", "--step", "1"], capture_output=True, text=True)
+        missing = subprocess.run([sys.executable, TIMELINE, self.folder / "run", "--step", "1"], capture_output=True, text=True)
         self.assertEqual(missing.returncode, 3)
         self.assertRegex(missing.stderr, "step 1 has no timeline; those that have: 3, 4")
+
+    def test_picture(self):
+        run = shutil.copytree(self.folder / "run", self.folder / "drawn")
+
+        def drawn(*words, status=0):
+            picture = self.folder / "timeline.png"
+            picture.unlink(missing_ok=True)
+            words = [sys.executable, TIMELINE, run, *words]
+            made = subprocess.run(words, cwd=self.folder, capture_output=True, text=True)
+            self.assertEqual(made.returncode, status, made)
+            return picture.read_bytes() if status == 0 else made.stderr
+
+        png = ["--png", "timeline.png"]
+        whole = drawn(*png)
+        self.assertNotEqual(whole, drawn(*png, "--window", "0:1"))
+        self.assertIn("begin at 0 or later", drawn(*png, "--window", "5:0", status=2))
+        self.assertIn("begin at 0 or later", drawn(*png, "--window", "0:inf", status=2))
+        self.assertIn("give --png", drawn("--window", "0:5", status=2))
+        self.assertIn("begins at 1e+09 ms, and step 4 ends at", drawn(*png, "--window", "1e9:2e9", status=3))
+        with h5py.File(run / "metrics.h5", "r+") as file:
+            rows = file["timeline"][:]
+            del file["timeline"]
+            file["timeline"] = rows[rows["lane"] != b"waits"]
+        self.assertNotEqual(whole, drawn(*png), "waits are drawn")
 
     def test_a_range_that_is_none(self):
         for words in ("4:3", "0:2", "x", "3:"):

@@ -60,7 +60,9 @@ class Options(JobTest):
         self.assertEqual(self.resolved()["steps"], ("1000", "default"))
 
     def test_variables_with_a_slip(self):
-        for variable, meant in {"TP_SZIE": "TP_SIZE", "GLOBAL_BATCHSIZE": "GLOBAL_BATCH_SIZE", "STEP": "STEPS"}.items():
+        slips = {"TP_SZIE": "TP_SIZE", "GLOBAL_BATCHSIZE": "GLOBAL_BATCH_SIZE", "STEP": "STEPS", "tp_size": "TP_SIZE",
+                 "TP-SIZE": "TP_SIZE", "CONFG": "CONFIG"}  # fmt: skip
+        for variable, meant in slips.items():
             refused = self.command("train", "--print-config", **{f"LLAMA3D_{variable}": 2})
             self.assertEqual(refused.status, 2, refused)
             self.assertIn(f"environment LLAMA3D_{variable}: names no option; did you mean LLAMA3D_{meant}?", refused.err)
@@ -73,8 +75,21 @@ class Options(JobTest):
         self.assertGreater(len(everything), 60)
         for name in commands:
             # Without what it needs, each ends soon for another reason.
-            result = self.command(name, **{variable: "0" for variable in everything - options[name]})
+            words = [name, "tokens.h5"] if name == "inspect" else [name]
+            result = self.command(*words, **{variable: "0" for variable in everything - options[name]})
             self.assertNotIn("names no option", result.err)
+
+    def test_file_named_by_a_variable(self):
+        (self.folder / "named.toml").write_text("steps = 20\n")
+        (self.folder / "other.toml").write_text("seed = 21\n")
+        options = self.resolved(LLAMA3D_CONFIG="named.toml", LLAMA3D_STEPS=10)
+        self.assertEqual(options["steps"], ("20", "named.toml"))
+        options = self.resolved("--config", "other.toml", LLAMA3D_CONFIG="named.toml")
+        self.assertEqual((options["steps"], options["seed"]), (("1000", "default"), ("21", "other.toml")))
+        self.assertEqual(self.resolved(LLAMA3D_CONFIG="")["steps"], ("1000", "default"))
+        missing = self.command("train", "--print-config", LLAMA3D_CONFIG="missing.toml")
+        self.assertEqual(missing.status, 2, missing)
+        self.assertIn("missing.toml", missing.err)
 
     def test_settings_reach_the_run(self):
         (self.folder / "use.toml").write_text("steps = 3\nglobal_batch_size = 2\nseq-length = 16\n")
