@@ -66,7 +66,7 @@ if [[ $INSTALL != 0 ]]; then
   say "installing what is missing"
   tools/install_packages.sh
 fi
-say "building llama3d in $build"
+say "building llama3d in $build, minutes the first time; what it says goes to $OUTPUT_DIR/build.log"
 build_program
 say "tokenizing $TEXT"
 tokenize_text

@@ -28,6 +28,7 @@ except ModuleNotFoundError as missing:
 
 UNKNOWN = "-"
 COMMUNICATION_HEADS = ["label", "bytes/step/rank", "sec/step", "exposed sec/step", "hidden"]
+HIDDEN = "hidden: the share of its time in which nothing on the rank stood still for it"
 STYLE = """body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child,.text td,.text th{text-align:left}.text td{overflow-wrap:anywhere;vertical-align:top}
@@ -84,6 +85,12 @@ def device_kind(run: Run) -> str:
     return f"{run.setting('device') or ''} {run.attributes.get('device', '')}".lower().replace("gpu", "cuda")
 
 
+def size(value: float) -> str:
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = max(0, min(int(math.log(value, 1024)), len(units) - 1)) if value > 0 else 0
+    return f"{value / 1024**power:.2f} {units[power]}"
+
+
 def heads(runs: list[Run]) -> list[str]:
     per = unit(runs)
     return ["run", "method", "mbs", "grad acc", "global bs", "seqlen", f"{per} memory", "sec/iter",
@@ -99,7 +106,7 @@ def table_row(run: Run, skip: int) -> list[str]:
         run.name,
         method(run),
         *(number(run.number(name), ".0f") for name in sizes),
-        UNKNOWN if memory is None else f"{memory / 2**30:.2f} GiB",
+        UNKNOWN if memory is None else size(memory),
         number(median(rows["step_seconds"]), ".4g"),
         number(median(rows["tokens_per_second_per_gpu"]), ",.0f"),
         f"{100 * mfu:.1f} %" if mfu else UNKNOWN,
@@ -175,7 +182,7 @@ def html_table(rows: list[list[Any]], style: str = "") -> str:
 
 def communication_text(run: Run, skip: int) -> list[str]:
     rows = communication_rows(run, skip)
-    return [f"\n{run.name}: communication", text_table([COMMUNICATION_HEADS, *rows], 1)] if rows else []
+    return [f"\n{run.name}: communication ({HIDDEN})", text_table([COMMUNICATION_HEADS, *rows], 1)] if rows else []
 
 
 def html_run(run: Run, skip: int) -> str:
@@ -184,7 +191,7 @@ def html_run(run: Run, skip: int) -> str:
     parts = [f"<h2>{html.escape(run.name)}</h2><p>{html.escape(str(run.path))}</p>"]
     communication = communication_rows(run, skip)
     if communication:
-        parts.append("<h3>Communication</h3>" + html_table([COMMUNICATION_HEADS, *communication]))
+        parts.append(f"<h3>Communication</h3><p>{HIDDEN}</p>" + html_table([COMMUNICATION_HEADS, *communication]))
     if events:
         parts.append("<h3>Events</h3>" + html_table([["step", "time", "kind", "what"], *events], "text"))
     attributes = [[name, value] for name, value in sorted(run.attributes.items())]

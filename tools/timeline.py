@@ -45,6 +45,12 @@ def read_step(path: pathlib.Path, step: int | None) -> tuple[int, numpy.ndarray]
     return step, rows[rows["step"] == step]
 
 
+def title_of(path: pathlib.Path, step: int) -> str:
+    with h5py.File(path, "r") as file:
+        run = dict(file["run"].attrs)
+    return f"{text(run['model'])}, TP {run['tp']} x PP {run['pp']} x DP {run['dp']}, step {step}"
+
+
 def lanes_of(rows: numpy.ndarray) -> list[tuple[int, str]]:
     """Rank by rank, computing first."""
     lanes = {(int(r["rank"]), text(r["lane"])) for r in rows}
@@ -110,7 +116,7 @@ def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[flo
         colors = [COLORS.get(kind, "#a0a0a0") for kind in kinds]
         drawn.update(zip(kinds, colors))
         axes.broken_barh(spans, (y + 0.1, 0.8), facecolors=colors, edgecolor="white", linewidth=0.2)
-    axes.set_yticks([y + 0.5 for y in range(len(lanes))], [f"{rank} {lane}" for rank, lane in lanes], fontsize=7)
+    axes.set_yticks([y + 0.5 for y in range(len(lanes))], [f"rank {rank} {lane}" for rank, lane in lanes], fontsize=7)
     axes.invert_yaxis()
     if between:
         axes.set_xlim(between)
@@ -145,8 +151,9 @@ def main() -> int:
     output = arguments.output or path.with_name("timeline.json")
     output.write_text(json.dumps(trace(rows)))
     if arguments.png:
-        draw(rows, f"step {step}", arguments.png, arguments.window)
-    print(f"step {step}: {len(rows)} spans of {len(set(rows['rank'].tolist()))} ranks in {output}")
+        draw(rows, title_of(path, step), arguments.png, arguments.window)
+    print(f"step {step}: {len(rows)} spans of {len(set(rows['rank'].tolist()))} ranks in {output}"
+          + (f", picture in {arguments.png}" if arguments.png else ""))  # fmt: skip
     return 0
 
 

@@ -36,6 +36,17 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, int ranks, const Ker
   return grids;
 }
 
+/// What the table is of.
+void print_head(const TrainSettings& settings, int ranks, const Device& device) {
+  fmt::print("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ", settings.model, ranks,
+             device.name(), settings.seq_length, settings.micro_batch_size);
+  if (settings.global_batch_size > 0) fmt::print("{} a step, ", settings.global_batch_size);
+  fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}\n\n",
+             name_of(settings.precision), name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),
+             settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
+             name_of(settings.recompute), name_of(settings.pipeline_schedule));
+}
+
 void print_table(const std::vector<PlannedGrid>& grids) {
   fmt::print("{:<28} {:>8}", "grid", "grad acc");
   for (const auto& entry : grids.front().memory.entries) fmt::print(" {:>12}", entry.category);
@@ -74,6 +85,7 @@ int plan_command(int argc, char** argv) {
       throw ConfigurationError(
           fmt::format("no grid of {} ranks suits {} with this batch; change --ranks or --global-batch-size",
                       ranks, settings.model));
+    print_head(settings, ranks, *device);
     print_table(grids);
     return 0;
   });

@@ -38,6 +38,19 @@ struct TrainCommand {
   }
 };
 
+void dry_run(const TrainCommand& command, const ControlPlane& control, Device& device) {
+  const TrainSettings& settings = command.settings;
+  const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
+  if (const int least = settings.tp_size * settings.pp_size; command.dry_run_ranks == 0 && ranks < least)
+    throw ConfigurationError(
+        fmt::format("--dry-run of --tp-size {} x --pp-size {} on {} ranks; --dry-run-ranks {} assumes more",
+                    settings.tp_size, settings.pp_size, ranks, least));
+  const RunCheck run = check_run(settings, ranks, device, device.kernels());
+  if (control.rank() != 0) return;
+  fmt::print("{}\nmemory of the largest rank:\n{}\neverything checked: the run can start\n", run.data,
+             run.memory.to_string());
+}
+
 int run(MpiSession& session, int argc, char** argv) {
   ControlPlane& control = session.control();
   TrainCommand command;
@@ -60,13 +73,7 @@ int run(MpiSession& session, int argc, char** argv) {
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
     const auto device = make_job_device(command.machine, control);
-    fail_together(control, [&] {
-      const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
-      const RunCheck run = check_run(command.settings, ranks, *device, device->kernels());
-      if (leader)
-        fmt::print("{}\nmemory of the largest rank:\n{}\neverything checked: the run can start\n", run.data,
-                   run.memory.to_string());
-    });
+    fail_together(control, [&] { dry_run(command, control, *device); });
     return 0;
   }
   return train_in(session, command.settings, command.machine);

@@ -169,6 +169,9 @@ class Options(JobTest):
         self.assertEqual(many.status, 0, many)
         wrong = self.command(*self.training("dry", "--dry-run", "--dry-run-ranks", 6, "--tp-size", 4))
         self.assertEqual(wrong.status, 2, wrong)
+        few = self.command(*self.training("dry", "--dry-run", "--tp-size", 2))
+        self.assertEqual(few.status, 2, few)
+        self.assertIn("--dry-run-ranks 2 assumes more", few.err)
         after = sorted(path for path in self.folder.rglob("*") if path.suffix != ".log")
         self.assertEqual(after, before)
 
@@ -177,6 +180,7 @@ class Options(JobTest):
             "plan", "--ranks", 4, "--model", "model.json", "--seq-length", 32, "--global-batch-size", 8
         )
         self.assertEqual(result.status, 0, result)
+        self.assertRegex(result.out, r"^model.json on 4 ranks \(.+\): sequences of 32 tokens, micro-batches of 1, 8 a step, fp32, ")
         grids = {tuple(map(int, found)) for found in re.findall(r"^TP (\d+) x PP (\d+) x DP (\d+)", result.out, re.M)}
         # Two key-value heads allow TP 1 and 2, four layers all of 1, 2 and 4 stages.
         self.assertEqual(grids, {(1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1)})
