@@ -153,9 +153,9 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
   fs::path tokenizer = options.tokenizer;
   if (tokenizer.empty() && origin.known() && has_tokenizer(origin.folder)) tokenizer = origin.folder;
   if (tokenizer.empty())
-    notes.push_back(
-        fmt::format("no tokenizer was copied ({}); give its folder with --tokenizer",
-                    origin.known() ? origin.folder + " holds none" : "the weights began at random"));
+    notes.push_back(fmt::format(
+        "no tokenizer was copied ({}); if the tokens are not bytes, give its folder with --tokenizer",
+        origin.known() ? origin.folder + " holds none" : "the weights began at random"));
   else
     notes.push_back(fmt::format("tokenizer: {} from {}",
                                 fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),
