@@ -39,8 +39,8 @@ memcheck() {
 
 # racecheck of CUDA 13.0 (2025.3) does not see what orders Hopper's kernels, mbarriers between warps: every slot that one
 # warp fills for others is reported, in cuBLASLt's kernels (nvjet) and in ours that take tensor maps alike (each pair
-# was looked up in the machine code). It breaks when told to leave kernels out, so their reports are dropped here. Its
-# release notes of 2025.4 and 2026.1 name such false reports as mended: with those, try without the second name.
+# was looked up in the machine code). It breaks when told to leave kernels out, so their reports are dropped here. Later
+# versions have mended some of what they report of mbarriers: try without the second name.
 racecheck() {
   local log
   log=$(mktemp)
