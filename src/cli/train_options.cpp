@@ -69,6 +69,10 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
            "blocks of rows in which it does; 0: the fastest, measured at the start (1 on CPUs)");
   line.add_word("pipeline-schedule", s.pipeline_schedule, parse_schedule_kind, name_of,
                 "gpipe, 1f1b, interleaved or zero-bubble");
+  line.add_flag(
+      "pipeline-receive-ahead", s.pipeline_receive_ahead,
+      "from the second step on, start a receive one computation before it is needed, for networks slower "
+      "than NVLink; interleaved pipelines do as far as they can");
   line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
   line.add("pipeline-layers", s.pipeline_layers,
            "layers of each part of the pipeline, e.g. 5,5,6; balanced if not given");

@@ -43,6 +43,11 @@ PipelineBufferCounts PipelineBufferCounts::of(const RankSchedule& schedule) {
   return counts;
 }
 
+PipelineBufferCounts PipelineBufferCounts::at_least(const PipelineBufferCounts& other) const {
+  return {std::max(slots, other.slots), std::max(inputs, other.inputs), std::max(outputs, other.outputs),
+          std::max(gradients, other.gradients)};
+}
+
 PipelineBuffers PipelineBuffers::take(Arena& arena, const StageShape& shape,
                                       const PipelineBufferCounts& counts) {
   const auto take = [&](int count) {

@@ -20,6 +20,8 @@ struct PipelineBufferCounts {
   int gradients = 0;  ///< output gradients received, turned into input gradients in place and sent on
 
   static PipelineBufferCounts of(const RankSchedule& schedule);
+  /// Enough for another schedule, too.
+  PipelineBufferCounts at_least(const PipelineBufferCounts& other) const;
 };
 
 /// Boundary buffers, shards (T/tp, C) each.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -70,24 +71,31 @@ std::optional<Action> send_after(const PipelineShape& shape, int stage, const Ac
   }
 }
 
-/// Puts the communication between the computations of one stage. In a ring of stages a receive directly
-/// follows the last send of its channel, and so starts together with it: stages whose sends all came first
-/// would wait for each other.
-std::vector<Action> with_communication(const std::vector<Action>& computes, const PipelineShape& shape,
-                                       int stage) {
-  const bool ring = shape.chunks > 1;
-  std::vector<Action> actions;
+using Actions = std::vector<Action>;
+
+/// Where a receive goes into the actions so far, those before the computation that needs it. In a ring of
+/// stages it directly follows the last send of its channel, and so starts together with it: stages whose
+/// sends all came first would wait for each other.
+Actions::iterator place_of(const Action& receive, Actions& actions, bool ring, ReceiveStart receives) {
+  const auto of_channel = [channel = channel_of(receive.kind)](const Action& action) {
+    return !is_compute(action.kind) && channel_of(action.kind) == channel;
+  };
+  const auto last = ring ? std::find_if(actions.rbegin(), actions.rend(), of_channel)
+                         : std::find_if(actions.rbegin(), actions.rend(),
+                                        [](const Action& action) { return is_compute(action.kind); });
+  if (last == actions.rend()) return actions.end();
+  if (ring) return is_send(last->kind) ? last.base() : actions.end();
+  return receives == ReceiveStart::ahead ? std::prev(last.base()) : actions.end();
+}
+
+/// Puts the communication between the computations of one stage.
+Actions with_communication(const Actions& computes, const PipelineShape& shape, int stage,
+                           ReceiveStart receives = ReceiveStart::when_needed) {
+  Actions actions;
   actions.reserve(3 * computes.size());
   for (const Action& compute : computes) {
-    if (const auto receive = receive_for(shape, stage, compute)) {
-      const Channel channel = channel_of(receive->kind);
-      const auto of_channel = [channel](const Action& action) {
-        return !is_compute(action.kind) && channel_of(action.kind) == channel;
-      };
-      const auto last = std::find_if(actions.rbegin(), actions.rend(), of_channel);
-      const bool joins = ring && last != actions.rend() && is_send(last->kind);
-      actions.insert(joins ? last.base() : actions.end(), *receive);
-    }
+    if (const auto receive = receive_for(shape, stage, compute))
+      actions.insert(place_of(*receive, actions, shape.chunks > 1, receives), *receive);
     actions.push_back(compute);
     if (const auto send = send_after(shape, stage, compute)) actions.push_back(*send);
   }
@@ -170,12 +178,13 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
   return {g % shape.stages, {kind, action.micro_batch, g / shape.stages}};
 }
 
-Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape) {
+Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
   check_fits(kind, shape);
-  Schedule schedule{kind, shape, {}};
+  Schedule schedule{kind, shape, {}, /*trains=*/true, receives};
   for (int stage = 0; stage < shape.stages; ++stage) {
     const std::vector<Action> computes = compute_order(kind, shape, stage);
-    schedule.ranks.push_back({with_communication(computes, shape, stage), count_peak_live(computes)});
+    schedule.ranks.push_back(
+        {with_communication(computes, shape, stage, receives), count_peak_live(computes)});
   }
   return schedule;
 }

@@ -4,8 +4,8 @@
 // How a schedule is executed (the simulator proves schedules against exactly this):
 //  - A rank does its actions in order. Computations follow each other on one stream; a computation waits for
 //  its
-//    own receive and for nothing else that is received. It may also wait for all that its rank has started
-//    before: a GPU that has to load a kernel first ends what it is doing.
+//    own receive and for nothing else that is received. In a process's first step it may also wait for all
+//    that its rank has started before: a GPU that has to load a kernel first ends what it is doing.
 //  - Sends and receives are started and not waited for. Activations and gradients have a channel each, a
 //    communicator over the stages in which the operations of a rank run one after another: a send completes
 //    only when its receive has been started, and until then whatever its rank started later on that channel
@@ -90,10 +90,15 @@ struct PlacedAction {
 /// gradients from g + 1 to g. Throws ContractViolation for a computation and beyond the model's ends.
 PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action);
 
-/// The actions of one rank, in order. A receive is placed right before the computation that needs it
-/// (interleaved: right after the last send of its channel), a send right after the one that produces its
-/// tensor. A receive that waits holds one of a GPU's multiprocessors; started a computation earlier, it slows
-/// the products beside it by more than the transfer takes.
+/// When a receive starts. In the ring of the interleaved schedule it is always right after the last send of
+/// its channel, or when needed.
+enum class ReceiveStart {
+  when_needed,  ///< right before the computation that needs it: the transfer is waited for
+  ahead,        ///< one computation before: behind that, but a receive that waits holds one of a GPU's
+          ///< multiprocessors, which over NVLink costs more than the transfer takes. Not for first steps
+};
+
+/// The actions of one rank, in order. A send is placed right after the computation that produces its tensor.
 struct RankSchedule {
   std::vector<Action> actions;
   /// Most micro-batch x chunk pairs whose forward has begun and whose last backward part has not ended: the
@@ -106,6 +111,7 @@ struct Schedule {
   PipelineShape shape;
   std::vector<RankSchedule> ranks;  ///< one a stage
   bool trains = true;               ///< otherwise there are forwards only, whatever the kind
+  ReceiveStart receives = ReceiveStart::when_needed;
 };
 
 /// Throws ConfigurationError where the kind does not fit the shape: anything below 1, chunks above 1 for
@@ -117,7 +123,8 @@ struct Schedule {
 ///  - zero_bubble: ZB-H1, backward split in two, weight parts fill the bubble at no more activation memory
 ///    than 1f1b on the first stage (Qi et al., 2023).
 /// All kinds add up the weight gradients of a chunk in the order of the micro-batches.
-Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape);
+Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape,
+                       ReceiveStart receives = ReceiveStart::when_needed);
 
 /// The order of an evaluation: every micro-batch forward through every chunk, nothing back, each activation
 /// dropped after its forward. With several chunks in the ring of the interleaved schedule, for any number of

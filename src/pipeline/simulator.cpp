@@ -325,7 +325,8 @@ Simulation simulate(const Schedule& schedule, const std::vector<ActionCosts>& co
 
   Simulation simulation;
   simulation.timeline = Player(schedule, costs, links, Rules::matched_sends).play();
-  Player(schedule, costs, links, Rules::cold_start).play();
+  if (schedule.receives == ReceiveStart::when_needed)
+    Player(schedule, costs, links, Rules::cold_start).play();
   double busy = 0;
   for (const std::vector<TimedAction>& line : simulation.timeline) {
     for (const TimedAction& timed : line) {

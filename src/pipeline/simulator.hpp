@@ -38,7 +38,8 @@ struct Simulation {
 /// activations than it has. Matching is strict: on each channel the order of a pair's sends must be the order
 /// of its receives. The schedule must finish when a send completes at once (buffered, as small MPI
 /// messages) and by the rules of schedule.hpp (NCCL on one stream a channel), whether computations wait for
-/// all that was started before or not; the times are those when they do not.
+/// all that was started before (unless its receives start ahead) or not; the times are those when they do
+/// not.
 Simulation simulate(const Schedule& schedule, const std::vector<ActionCosts>& costs);
 
 /// The computations as text, one line a rank, time to the right: F forward, B backward (I and W when split),

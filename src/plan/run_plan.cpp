@@ -190,18 +190,29 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   auto partition = partition_of(shape, pipeline);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
-  RankSchedule schedule =
-      (shape.training ? make_schedule(shape.schedule, pipeline) : make_forward_schedule(pipeline))
-          .ranks[stage];
+  const auto schedule_of = [&](ReceiveStart receives) {
+    return (shape.training ? make_schedule(shape.schedule, pipeline, receives)
+                           : make_forward_schedule(pipeline))
+        .ranks[stage];
+  };
+  RankSchedule schedule = schedule_of(ReceiveStart::when_needed), later = schedule_of(shape.receives);
   const StageLayout layout =
       layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
     throw ConfigurationError(fmt::format(
         "--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
         shape.overlap.blocks, layout.shape.shard_rows));
-  RankPlan plan{shape,  grid, pipeline, std::move(partition), std::move(table), std::move(schedule),
-                layout, {},   {}};
-  plan.buffers = PipelineBufferCounts::of(plan.schedule);
+  const auto buffers = PipelineBufferCounts::of(schedule).at_least(PipelineBufferCounts::of(later));
+  RankPlan plan{shape,
+                grid,
+                pipeline,
+                std::move(partition),
+                std::move(table),
+                std::move(schedule),
+                std::move(later),
+                layout,
+                buffers,
+                {}};
   plan.memory = measure(plan, kernels);
   return plan;
 }

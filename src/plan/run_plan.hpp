@@ -18,11 +18,12 @@ struct RunShape {
   ModelConfig model;
   GridShape grid;
   ScheduleKind schedule = ScheduleKind::one_f_one_b;
-  int chunks = 1;                    ///< model chunks a stage
-  std::vector<int> pipeline_layers;  ///< layers of each global chunk; empty: balanced
-  std::int64_t micro_batch = 1;      ///< sequences
-  std::int64_t global_batch = 1;     ///< sequences
-  std::int64_t sequence = 1;         ///< tokens
+  ReceiveStart receives = ReceiveStart::when_needed;  ///< from a process's second step on
+  int chunks = 1;                                     ///< model chunks a stage
+  std::vector<int> pipeline_layers;                   ///< layers of each global chunk; empty: balanced
+  std::int64_t micro_batch = 1;                       ///< sequences
+  std::int64_t global_batch = 1;                      ///< sequences
+  std::int64_t sequence = 1;                          ///< tokens
   DType compute = DType::fp32;
   bool training = true;  ///< false: forward passes only, without gradients and optimizer
   StateOptions states;   ///< of training
@@ -69,7 +70,8 @@ struct RankPlan {
   PipelineShape pipeline;
   std::vector<LayerRange> partition;  ///< of all global chunks
   ParameterTable table;
-  RankSchedule schedule;
+  RankSchedule schedule;  ///< of a process's first step
+  RankSchedule later;     ///< of all others
   StageLayout layout;
   PipelineBufferCounts buffers;
   MemoryPlan memory;

@@ -105,6 +105,7 @@ class Engine {
   std::unique_ptr<DistributedOptimizer> optimizer_;
   DeviceMemory host_totals_;  ///< (2) fp64
   StepEvents events_[3];      ///< of two steps under way and the one before
+  bool first_step_ = true;    ///< of this process, which loads kernels
   std::deque<StepUnderWay> under_way_;
   std::unique_ptr<Watchdog> watchdog_;  ///< looks at the communicators
   FailureGuard guard_{communicators_, runtime_->device};

@@ -30,8 +30,9 @@ struct TrainSettings {
   bool tp_overlap = true;     ///< tensor-parallel communication runs beside products
   int tp_overlap_blocks = 0;  ///< in which rows travel; 0: measured on GPUs, 1 on CPUs
   ScheduleKind pipeline_schedule = ScheduleKind::one_f_one_b;
-  int pipeline_chunks = 0;           ///< model chunks a stage; 0: 2 for interleaved, else 1
-  std::vector<int> pipeline_layers;  ///< layers of every part of the pipeline; empty: balanced
+  bool pipeline_receive_ahead = false;  ///< receives start a computation before they are needed
+  int pipeline_chunks = 0;              ///< model chunks a stage; 0: 2 for interleaved, else 1
+  std::vector<int> pipeline_layers;     ///< layers of every part of the pipeline; empty: balanced
 
   // batch
   std::int64_t micro_batch_size = 1;   ///< sequences

@@ -18,14 +18,14 @@ inline bool fits(ScheduleKind kind, const PipelineShape& shape) {
 }
 
 /// Every kind that fits 1 to 8 stages, 1 to 4 chunks and 1 to 16 micro-batches.
-inline std::vector<Schedule> every_schedule() {
+inline std::vector<Schedule> every_schedule(ReceiveStart receives = ReceiveStart::when_needed) {
   std::vector<Schedule> schedules;
   for (const ScheduleKind kind : kAllKinds) {
     for (int stages = 1; stages <= 8; ++stages) {
       for (int chunks = 1; chunks <= 4; ++chunks) {
         for (int micro_batches = 1; micro_batches <= 16; ++micro_batches) {
           const PipelineShape shape{stages, chunks, micro_batches};
-          if (fits(kind, shape)) schedules.push_back(make_schedule(kind, shape));
+          if (fits(kind, shape)) schedules.push_back(make_schedule(kind, shape, receives));
         }
       }
     }

@@ -115,6 +115,24 @@ BOOST_AUTO_TEST_CASE(computations_stand_between_their_receive_and_their_send) {
   BOOST_TEST(texts(schedule.ranks[1].actions) == texts(expected), boost::test_tools::per_element());
 }
 
+BOOST_AUTO_TEST_CASE(receives_ahead_stand_one_computation_before) {
+  const Actions expected{{receive_activation, 0}, {receive_activation, 1}, {forward, 0},
+                         {send_activation, 0},    {receive_gradient, 0},   {forward, 1},
+                         {send_activation, 1},    {receive_gradient, 1},   {backward, 0},
+                         {send_gradient, 0},      {backward, 1},           {send_gradient, 1}};
+  const Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {3, 1, 2}, ReceiveStart::ahead);
+  BOOST_TEST(texts(schedule.ranks[1].actions) == texts(expected), boost::test_tools::per_element());
+  // The ring has them as early as it can anyway.
+  const PipelineShape ring{2, 2, 4};
+  for (int stage = 0; stage < 2; ++stage) {
+    const auto actions = [&](ReceiveStart receives) {
+      return texts(make_schedule(ScheduleKind::interleaved, ring, receives).ranks[stage].actions);
+    };
+    BOOST_TEST(actions(ReceiveStart::ahead) == actions(ReceiveStart::when_needed),
+               boost::test_tools::per_element());
+  }
+}
+
 BOOST_AUTO_TEST_CASE(in_the_ring_a_receive_starts_with_the_send_in_front_of_it) {
   const Schedule schedule = make_schedule(ScheduleKind::interleaved, {2, 2, 2});
   const Actions expected{{receive_activation, 0, 0}, {forward, 0, 0}, {send_activation, 0, 0},

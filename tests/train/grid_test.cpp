@@ -155,6 +155,28 @@ BOOST_AUTO_TEST_CASE(in_bf16_every_schedule_is_near_the_run_of_one_process) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(receives_ahead_give_the_same_run) {
+  const int pp = control().size();
+  const auto losses_of = [&](ScheduleKind schedule, ReceiveStart receives) {
+    RunShape shape = shape_of({1, pp, 1, schedule}, false);
+    shape.receives = receives;
+    TestRun run(shape, options());
+    run.initialize(7);
+    std::vector<double> losses;
+    // The first step's receives start when they are needed.
+    for (int step = 1; step <= 3; ++step)
+      losses.push_back(run.step(random_batch(global_batch, sequence, 131, 100 + step), step, 1e-3).loss);
+    BOOST_CHECK_EQUAL(run.engine().executor().peak_slots(), run.plan().schedule.peak_live_activations);
+    return losses;
+  };
+  for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::gpipe, ScheduleKind::zero_bubble}) {
+    const auto expected = losses_of(schedule, ReceiveStart::when_needed);
+    const auto actual = losses_of(schedule, ReceiveStart::ahead);
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      BOOST_CHECK_LE(std::abs(actual[i] - expected[i]), tolerance * expected[i]);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(tied_embeddings_stay_equal_on_both_stages) {
   const int ranks = control().size();
   if (ranks % 2 == 0) check_equal({1, 2, ranks / 2}, true);
