@@ -71,7 +71,7 @@ ranks() {
 }
 
 # Pipelines whose first step comes to a GPU where no kernel is loaded and no product timed, as in every new process: what
-# is loaded waits for what is under way.
+# is loaded waits for what is under way. Later steps start receives ahead.
 cold() {
   local folder schedule
   folder=$(mktemp -d)
@@ -80,8 +80,8 @@ cold() {
     say "a cold $schedule"
     LLAMA3D_CACHE_DIR=$folder/$schedule NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} mpirun --quiet --oversubscribe --bind-to none \
       -np 2 "$bin/llama3d" train --data "$folder/text.h5" --output-dir "$folder/run" --model "${COLD_MODEL:-llama3-tiny}" \
-      --device cuda --allow-gpu-sharing --precision bf16 --seq-length 512 --steps 2 --log-interval 1 --pp-size 2 \
-      --pipeline-schedule "$schedule" --global-batch-size $([[ $schedule == interleaved ]] && echo 2 || echo 1) \
+      --device cuda --allow-gpu-sharing --precision bf16 --seq-length 512 --steps 3 --log-interval 1 --pp-size 2 \
+      --pipeline-schedule "$schedule" --pipeline-receive-ahead --global-batch-size $([[ $schedule == interleaved ]] && echo 2 || echo 1) \
       --comm-timeout 60 --no-final-checkpoint
     rm -r "$folder/run"
   done
