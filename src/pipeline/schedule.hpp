@@ -90,13 +90,11 @@ struct PlacedAction {
 /// gradients from g + 1 to g. Throws ContractViolation for a computation and beyond the model's ends.
 PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action);
 
-/// When a receive starts. In the ring of the interleaved schedule it is always right after the last send of
-/// its channel, or when needed.
-enum class ReceiveStart {
-  when_needed,  ///< right before the computation that needs it: the transfer is waited for
-  ahead,        ///< one computation before: behind that, but a receive that waits holds one of a GPU's
-          ///< multiprocessors, which over NVLink costs more than the transfer takes. Not for first steps
-};
+/// When a receive starts: right before the computation that needs it, which waits for the transfer; or one
+/// computation ahead, which hides it, but a receive that waits holds one of a GPU's multiprocessors, and over
+/// NVLink that costs more. Ahead is not for first steps. In the ring of the interleaved schedule it is right
+/// after the last send of its channel, or when needed, whatever is asked.
+enum class ReceiveStart { when_needed, ahead };
 
 /// The actions of one rank, in order. A send is placed right after the computation that produces its tensor.
 struct RankSchedule {

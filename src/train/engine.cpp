@@ -1,6 +1,7 @@
 #include "train/engine.hpp"
 
 #include <string_view>
+#include <utility>
 
 #include "compute/kernels.hpp"
 #include "mpi/labels.hpp"
