@@ -39,8 +39,9 @@ memcheck() {
 
 # racecheck of CUDA 13.0 (2025.3) does not see what orders Hopper's kernels, mbarriers between warps: every slot that one
 # warp fills for others is reported, in cuBLASLt's kernels (nvjet) and in ours that take tensor maps alike (each pair
-# was looked up in the machine code). It breaks when told to leave kernels out, so their reports are dropped here. Later
-# versions have mended some of what they report of mbarriers: try without the second name.
+# was looked up in the machine code). It breaks when told to leave kernels out, so their reports are dropped here. That of
+# CUDA 13.5 (2026.4; PyPI has it as nvidia-cuda-sanitizer-api) sees it: of attention/documents_of_every_kind it reports
+# nothing, the older one 50 races. Put that first on the PATH where it is there; it is slower.
 racecheck() {
   local log
   log=$(mktemp)

@@ -20,7 +20,8 @@ BOOST_DATA_TEST_CASE(memory_is_aligned_and_counted, data::make(machines()), mach
     const DeviceMemory small = device.allocate(1), large = device.allocate(40 << 20);
     BOOST_CHECK_EQUAL(reinterpret_cast<std::uintptr_t>(small.get()) % 256, 0u);
     BOOST_CHECK_EQUAL(reinterpret_cast<std::uintptr_t>(large.get()) % 256, 0u);
-    BOOST_CHECK_GE(device.memory_in_use(), before + (40 << 20) + 1);
+    // A GPU may put the small one into a page that it has taken already.
+    BOOST_CHECK_GE(device.memory_in_use(), before + (40 << 20));
   }
   BOOST_CHECK_EQUAL(device.memory_in_use(), before);
   BOOST_CHECK_GT(device.memory_bytes(), std::size_t{1} << 20);
