@@ -72,9 +72,14 @@ def method(run: Run) -> str:
     sizes = [run.number(name) for name in ("tp", "pp", "dp")]
     if None in sizes:
         return run.name
-    schedule = run.setting("pipeline-schedule") if sizes[1] > 1 else None
-    grid = " x ".join(f"{name}{int(size)}" for name, size in zip(("TP", "PP", "DP"), sizes))
-    return f"{grid} {schedule}" if schedule else grid
+    text = " x ".join(f"{name}{int(size)}" for name, size in zip(("TP", "PP", "DP"), sizes))
+    if sizes[1] == 1:
+        return text
+    if schedule := run.setting("pipeline-schedule"):
+        text += f" {schedule}"
+    if run.setting("pipeline-receive-ahead"):
+        text += " receives ahead"
+    return text
 
 
 def unit(runs: list[Run]) -> str:

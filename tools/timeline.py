@@ -48,10 +48,7 @@ def read_step(path: pathlib.Path, step: int | None) -> tuple[int, numpy.ndarray]
 def title_of(path: pathlib.Path, step: int) -> str:
     with h5py.File(path, "r") as file:
         run = dict(file["run"].attrs)
-    grid = f"TP {run['tp']} x PP {run['pp']} x DP {run['dp']}"
-    if run["pp"] > 1:
-        grid += f" {text(run['pipeline_schedule'])}"
-    return f"{text(run['model'])}, {grid}, step {step}"
+    return f"{text(run['model'])}, {text(run['method'])}, step {step}"
 
 
 def lanes_of(rows: numpy.ndarray) -> list[tuple[int, str]]:

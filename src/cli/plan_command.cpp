@@ -44,7 +44,7 @@ void print_head(const TrainSettings& settings, int ranks, const Device& device) 
   fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}\n\n",
              name_of(settings.precision), name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),
              settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
-             name_of(settings.recompute), name_of(settings.pipeline_schedule));
+             name_of(settings.recompute), to_string(settings.pipeline_schedule, settings.receives()));
 }
 
 void print_table(const std::vector<PlannedGrid>& grids) {

@@ -19,7 +19,6 @@ ActivationSlot take_slot(Arena& arena, const StageLayout& layout) {
     if (s.split_backward) slot.gradients.push_back(LayerGradients::take(arena, s));
   }
   slot.rows = arena.take(DType::int32, {row_kinds, s.rows});
-  if (layout.last_stage) slot.loss_gradient = arena.take(s.compute, {s.shard_rows, s.hidden});
   return slot;
 }
 
@@ -133,12 +132,13 @@ void Stage::forward(int chunk, int slot, const Tensor& input, const Tensor& outp
     incoming = {a.middle, memory_->delta};
   }
   if (has_loss(chunk))
-    loss_forward(slot, incoming.residual, training, calls);
+    loss_forward(slot, incoming.residual, output, training, calls);
   else
     tp_.kernels().add(incoming.residual, incoming.delta, output, *stream_);
 }
 
-void Stage::loss_forward(int slot, const Tensor& residual, bool training, const GroupCalls& calls) {
+void Stage::loss_forward(int slot, const Tensor& residual, const Tensor& gradient, bool training,
+                         const GroupCalls& calls) {
   Kernels& kernels = tp_.kernels();
   const ActivationSlot& kept = memory_->slots[static_cast<std::size_t>(slot)];
   kernels.add_rms_norm_forward(residual, memory_->delta, final_norm_.value, constants_.norm_epsilon,
@@ -151,7 +151,7 @@ void Stage::loss_forward(int slot, const Tensor& residual, bool training, const 
   const Tensor dnormed = memory_->scratch.normed;
   head_->loss_and_gradient(memory_->final_normed, kept.targets(), totals_, dnormed);
   kernels.rms_norm_backward(dnormed, memory_->final_sum, final_norm_.value, memory_->final_rstd, Tensor(),
-                            kept.loss_gradient, final_norm_.gradient, *stream_);
+                            gradient, final_norm_.gradient, *stream_);
   if (calls.ready) calls.ready(GroupKind::head, -1);
 }
 

@@ -34,7 +34,6 @@ struct ActivationSlot {
   std::vector<LayerActivations> layers;
   std::vector<LayerGradients> gradients;  ///< of each layer, when the backward is split
   Tensor rows;                            ///< (5, T) int32: ids, targets, start, end, position
-  Tensor loss_gradient;  ///< shard (T/tp, C): d(loss)/d(last layer's output), on the last stage
 
   Tensor ids() const { return rows.slice(0, 1).flat(); }
   Tensor targets() const { return rows.slice(1, 2).flat(); }
@@ -83,11 +82,11 @@ class Stage {
   void load(int slot, const MicroBatchRows& rows);
   /// input: shard (T/tp, C), the residual stream entering the chunk, kept until the last part of the
   /// backward; the first chunk fills it from the ids. output: the stream leaving it; the last chunk computes
-  /// the loss instead, and when `training` its gradient and that of the head.
+  /// the loss instead, and when `training` its gradient by that stream, the output, and that of the head.
   void forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,
                const GroupCalls& calls = {});
   /// inout d: shard (T/tp, C), the gradient of the chunk's output in, of its input out. On the last chunk it
-  /// comes from the forward: use loss_gradient(slot). Layers get ready unless the backward is split.
+  /// comes from the forward. Layers get ready unless the backward is split.
   void backward(int chunk, int slot, const Tensor& d, const GroupCalls& calls = {});
   /// The second half of a split backward.
   void backward_weight(int chunk, int slot, const GroupCalls& calls = {});
@@ -98,9 +97,6 @@ class Stage {
   void draw_products_in_blocks() const;
   void run_products_in_blocks() const;
 
-  Tensor loss_gradient(int slot) const {
-    return memory_->slots[static_cast<std::size_t>(slot)].loss_gradient;
-  }
   bool has_embedding(int chunk) const { return layout_.first_stage && chunk == 0; }
   bool has_loss(int chunk) const {
     return layout_.last_stage && chunk == static_cast<int>(layout_.chunks.size()) - 1;
@@ -116,7 +112,8 @@ class Stage {
   std::span<const TransformerLayer> layers(int chunk) const;
   LayerActivations activations(int slot, std::size_t layer) const;
   const LayerGradients& layer_gradients(int slot, std::size_t layer) const;
-  void loss_forward(int slot, const Tensor& residual, bool training, const GroupCalls& calls);
+  void loss_forward(int slot, const Tensor& residual, const Tensor& gradient, bool training,
+                    const GroupCalls& calls);
   std::int64_t layer_index(int chunk, std::size_t layer) const;
 
   StageLayout layout_;

@@ -34,15 +34,17 @@ Actions gpipe(const PipelineShape& shape) {
   return order;
 }
 
-/// As many forwards ahead as there are stages behind, whose backwards come first.
-int one_f_one_b_warm_up(const PipelineShape& shape, int stage) {
-  return std::min(shape.micro_batches, shape.stages - 1 - stage);
+/// `a_stage` forwards ahead for each stage behind, whose backwards come first.
+int warm_up(const PipelineShape& shape, int stage, int a_stage) {
+  return std::min(shape.micro_batches, a_stage * (shape.stages - 1 - stage));
 }
 
-Actions one_f_one_b(const PipelineShape& shape, int stage) {
+/// With one forward ahead a stage, a micro-batch's transfers follow its computations without a gap: there is
+/// nothing to hide them behind. With two, each has a whole computation of another micro-batch.
+Actions one_f_one_b(const PipelineShape& shape, int stage, ReceiveStart receives) {
   Actions order;
   one_forward_one_backward(
-      shape.micro_batches, one_f_one_b_warm_up(shape, stage),
+      shape.micro_batches, warm_up(shape, stage, receives == ReceiveStart::ahead ? 2 : 1),
       [&](int k) {
         order.push_back({ActionKind::forward, k});
       },
@@ -60,10 +62,10 @@ Actions interleaved(const PipelineShape& shape, int stage) {
   const auto chunk = [=](int k) { return k % (p * v) / p; };
   // Two forwards ahead for each stage behind, so that a transfer has a whole computation to hide under, and
   // the first group's way through all chunks but the last.
-  const int warm_up = std::min(total, 2 * (p - 1 - stage) + (v - 1) * p);
+  const int forwards_ahead = std::min(total, 2 * (p - 1 - stage) + (v - 1) * p);
   Actions order;
   one_forward_one_backward(
-      total, warm_up,
+      total, forwards_ahead,
       [&](int k) {
         order.push_back({ActionKind::forward, micro_batch(k), chunk(k)});
       },
@@ -81,7 +83,7 @@ Actions zero_bubble_h1(const PipelineShape& shape, int stage) {
   const int m = shape.micro_batches;
   Actions order;
   one_forward_one_backward(
-      m, one_f_one_b_warm_up(shape, stage),
+      m, warm_up(shape, stage, 1),
       [&](int k) {
         order.push_back({ActionKind::forward, k});
       },
@@ -95,10 +97,11 @@ Actions zero_bubble_h1(const PipelineShape& shape, int stage) {
 
 }  // namespace
 
-std::vector<Action> compute_order(ScheduleKind kind, const PipelineShape& shape, int stage) {
+std::vector<Action> compute_order(ScheduleKind kind, const PipelineShape& shape, int stage,
+                                  ReceiveStart receives) {
   switch (kind) {
     case ScheduleKind::gpipe: return gpipe(shape);
-    case ScheduleKind::one_f_one_b: return one_f_one_b(shape, stage);
+    case ScheduleKind::one_f_one_b: return one_f_one_b(shape, stage, receives);
     case ScheduleKind::interleaved: return interleaved(shape, stage);
     case ScheduleKind::zero_bubble: return zero_bubble_h1(shape, stage);
   }

@@ -8,7 +8,8 @@
 namespace llama3d {
 
 /// `shape` fits `kind`, as make_schedule checks; 0 <= stage < shape.stages.
-std::vector<Action> compute_order(ScheduleKind kind, const PipelineShape& shape, int stage);
+std::vector<Action> compute_order(ScheduleKind kind, const PipelineShape& shape, int stage,
+                                  ReceiveStart receives);
 
 /// Forwards only, the same on every stage.
 std::vector<Action> forward_order(const PipelineShape& shape);

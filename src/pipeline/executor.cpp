@@ -8,14 +8,16 @@
 namespace llama3d {
 namespace {
 
-/// Most keys alive at once, from the first of an action in `begin` to one in `end`.
-int peak_alive(const RankSchedule& schedule, const std::set<ActionKind>& begin,
-               const std::set<ActionKind>& end) {
-  std::set<std::pair<int, int>> alive;
+using Key = std::pair<int, int>;  // micro-batch, chunk
+
+/// Most keys alive at once, from an action that `begins` to one of `end`.
+template <class Begins>
+int peak_alive(const RankSchedule& schedule, Begins begins, const std::set<ActionKind>& end) {
+  std::set<Key> alive;
   std::size_t peak = 0;
   for (const Action& action : schedule.actions) {
-    const std::pair key{action.micro_batch, action.chunk};
-    if (begin.contains(action.kind)) alive.insert(key);
+    const Key key{action.micro_batch, action.chunk};
+    if (begins(action)) alive.insert(key);
     peak = std::max(peak, alive.size());
     if (end.contains(action.kind)) alive.erase(key);
   }
@@ -32,14 +34,23 @@ PipelineBufferCounts PipelineBufferCounts::of(const RankSchedule& schedule) {
   };
   PipelineBufferCounts counts;
   counts.slots = schedule.peak_live_activations;
-  const bool trains = has(backward) || has(backward_weight);
-  // Without a backward pass an input lives as long as its forward pass, and evaluations are of different
-  // sizes.
-  counts.inputs = trains ? peak_alive(schedule, {receive_activation, forward}, {backward, backward_weight})
-                         : kBuffersPerChannel;
   counts.outputs = has(send_activation) ? kBuffersPerChannel : 0;
-  counts.gradients = peak_alive(schedule, {receive_gradient}, {backward, backward_input});
-  if (counts.gradients > 0 && has(send_gradient)) counts.gradients += kBuffersPerChannel - 1;
+  if (!has(backward) && !has(backward_weight)) {
+    // An input lives as long as its forward pass, and evaluations are of different sizes.
+    counts.inputs = kBuffersPerChannel;
+    return counts;
+  }
+  const auto begins_input = [](const Action& a) { return a.kind == receive_activation || a.kind == forward; };
+  counts.inputs = peak_alive(schedule, begins_input, {backward, backward_weight});
+  std::set<Key> received;
+  for (const Action& a : schedule.actions)
+    if (a.kind == receive_gradient) received.insert({a.micro_batch, a.chunk});
+  // What is not received comes from the loss.
+  const auto begins_gradient = [&](const Action& a) {
+    return a.kind == receive_gradient || (a.kind == forward && !received.contains({a.micro_batch, a.chunk}));
+  };
+  counts.gradients = peak_alive(schedule, begins_gradient, {backward, backward_input});
+  if (has(send_gradient)) counts.gradients += kBuffersPerChannel - 1;
   return counts;
 }
 
@@ -71,8 +82,7 @@ PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, 
       inputs_(buffers.inputs),
       outputs_(buffers.outputs),
       gradients_(buffers.gradients),
-      slot_used_(static_cast<std::size_t>(stage.layout().slots)),
-      slot_transfer_(slot_used_.size()) {}
+      slot_used_(static_cast<std::size_t>(stage.layout().slots)) {}
 
 void PipelineExecutor::train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
                              const Stage::GroupCalls& calls, SpanRecorder* spans) {
@@ -105,8 +115,6 @@ void PipelineExecutor::run(const RankSchedule& schedule, std::span<const MicroBa
   }
   outputs_.drain(*stream_);
   gradients_.drain(*stream_);
-  for (auto& transfer : slot_transfer_)
-    if (const auto work = std::exchange(transfer, nullptr)) work->wait(*stream_);
   LLAMA3D_EXPECT(live_.empty(), "{} micro-batches unfinished at the end of the schedule", live_.size());
 }
 
@@ -130,10 +138,7 @@ void PipelineExecutor::started(const Action& action, const SharedWorkHandle& wor
       if (!training_) live_.erase({action.micro_batch, action.chunk});
       break;
     default:  // send_gradient
-      if (live.gradient >= 0)
-        gradients_.release_after(std::exchange(live.gradient, -1), work);
-      else
-        slot_transfer_[static_cast<std::size_t>(live.slot)] = work;
+      gradients_.release_after(std::exchange(live.gradient, -1), work);
       if (!splits()) finish(action);
   }
 }
@@ -150,9 +155,7 @@ Transfer PipelineExecutor::transfer(const Action& action) {
     case ActionKind::receive_gradient:
       live.gradient = gradients_.acquire(*stream_);
       return {Transfer::Direction::receive, gradients_[live.gradient], next};
-    default:
-      return {Transfer::Direction::send,
-              live.gradient >= 0 ? gradients_[live.gradient] : stage_->loss_gradient(live.slot), previous};
+    default: return {Transfer::Direction::send, gradients_[live.gradient], previous};
   }
 }
 
@@ -172,11 +175,9 @@ int PipelineExecutor::acquire_slot() {
   const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
   LLAMA3D_EXPECT(free != slot_used_.end(), "all {} activation slots are in use", slot_used_.size());
   *free = true;
-  const auto slot = static_cast<std::size_t>(free - slot_used_.begin());
-  if (const auto transfer = std::exchange(slot_transfer_[slot], nullptr)) transfer->wait(*stream_);
   peak_slots_ =
       std::max(peak_slots_, static_cast<int>(std::count(slot_used_.begin(), slot_used_.end(), true)));
-  return static_cast<int>(slot);
+  return static_cast<int>(free - slot_used_.begin());
 }
 
 Stage::GroupCalls PipelineExecutor::calls_of(const Action& action) const {
@@ -194,9 +195,10 @@ void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchR
   if (const auto work = std::exchange(live.receive_activation, nullptr)) work->wait(*stream_);
   if (live.input < 0) live.input = inputs_.acquire(*stream_);
   const bool last = stage_->has_loss(action.chunk);
-  if (!last) live.output = outputs_.acquire(*stream_);
-  stage_->forward(action.chunk, live.slot, inputs_[live.input], last ? Tensor() : outputs_[live.output],
-                  training_, calls_of(action));
+  Tensor output;
+  if (!last) output = outputs_[live.output = outputs_.acquire(*stream_)];
+  if (last && training_) output = gradients_[live.gradient = gradients_.acquire(*stream_)];
+  stage_->forward(action.chunk, live.slot, inputs_[live.input], output, training_, calls_of(action));
   // Without a backward pass nothing of it is needed again, and the next input may come while the output goes.
   if (!training_) give_back(live);
   if (!training_ && last) live_.erase({action.micro_batch, action.chunk});
@@ -205,11 +207,10 @@ void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchR
 void PipelineExecutor::backward(const Action& action) {
   Live& live = live_[{action.micro_batch, action.chunk}];
   if (const auto work = std::exchange(live.receive_gradient, nullptr)) work->wait(*stream_);
-  const Tensor d = live.gradient >= 0 ? gradients_[live.gradient] : stage_->loss_gradient(live.slot);
-  stage_->backward(action.chunk, live.slot, d, calls_of(action));
+  stage_->backward(action.chunk, live.slot, gradients_[live.gradient], calls_of(action));
   if (!stage_->has_embedding(action.chunk)) return;
   // Nothing is sent on from the first chunk.
-  if (live.gradient >= 0) gradients_.release(std::exchange(live.gradient, -1));
+  gradients_.release(std::exchange(live.gradient, -1));
   if (!splits()) finish(action);
 }
 

@@ -16,8 +16,9 @@ namespace llama3d {
 struct PipelineBufferCounts {
   int slots = 0;   ///< activation slots: forward to the last part of the backward
   int inputs = 0;  ///< chunk inputs: receive, or forward of the first chunk, to the last part of the backward
-  int outputs = 0;    ///< chunk outputs under way to the next stage
-  int gradients = 0;  ///< output gradients received, turned into input gradients in place and sent on
+  int outputs = 0;  ///< chunk outputs under way to the next stage
+  int gradients =
+      0;  ///< output gradients, received or the loss's, turned into input gradients in place and sent on
 
   static PipelineBufferCounts of(const RankSchedule& schedule);
   /// Enough for another schedule, too.
@@ -83,7 +84,6 @@ class PipelineExecutor {
   Stream* stream_;
   BufferPool inputs_, outputs_, gradients_;
   std::vector<bool> slot_used_;
-  std::vector<SharedWorkHandle> slot_transfer_;  ///< sends of a slot's loss gradient
   std::map<Key, Live> live_;
   Stage::GroupCalls calls_;
   SpanRecorder* spans_ = nullptr;

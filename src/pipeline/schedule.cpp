@@ -130,6 +130,11 @@ ScheduleKind parse_schedule_kind(std::string_view word) {
       fmt::format("unknown --pipeline-schedule '{}' (not one of the schedules); use one of {}", word, valid));
 }
 
+std::string to_string(ScheduleKind kind, ReceiveStart receives) {
+  const bool ahead = receives == ReceiveStart::ahead && kind != ScheduleKind::interleaved;
+  return fmt::format("{}{}", name_of(kind), ahead ? ", receives ahead" : "");
+}
+
 std::string_view name_of(ActionKind kind) {
   switch (kind) {
     case ActionKind::receive_activation: return "receive_activation";
@@ -180,9 +185,13 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
 
 Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
   check_fits(kind, shape);
+  // In a pipeline that is never full input gradients follow each other, and each would be sent only behind
+  // the receive of the next.
+  if (kind == ScheduleKind::zero_bubble && shape.micro_batches < shape.stages)
+    receives = ReceiveStart::when_needed;
   Schedule schedule{kind, shape, {}, /*trains=*/true, receives};
   for (int stage = 0; stage < shape.stages; ++stage) {
-    const std::vector<Action> computes = compute_order(kind, shape, stage);
+    const std::vector<Action> computes = compute_order(kind, shape, stage, receives);
     schedule.ranks.push_back(
         {with_communication(computes, shape, stage, receives), count_peak_live(computes)});
   }

@@ -3,9 +3,8 @@
 //
 // How a schedule is executed (the simulator proves schedules against exactly this):
 //  - A rank does its actions in order. Computations follow each other on one stream; a computation waits for
-//  its
-//    own receive and for nothing else that is received. In a process's first step it may also wait for all
-//    that its rank has started before: a GPU that has to load a kernel first ends what it is doing.
+//    its own receive and for nothing else that is received. In a process's first step it may also wait for
+//    all that its rank has started before: a GPU that has to load a kernel first ends what it is doing.
 //  - Sends and receives are started and not waited for. Activations and gradients have a channel each, a
 //    communicator over the stages in which the operations of a rank run one after another: a send completes
 //    only when its receive has been started, and until then whatever its rank started later on that channel
@@ -14,10 +13,10 @@
 //    (`starts_together`). In the ring of the interleaved schedule all stages send at once; one after the
 //    other, every stage's send would wait behind another's for a receive that is never reached.
 //  - `kBuffersPerChannel` buffers a channel are enough for what is received (in use from the start of the
-//  receive
-//    to the end of its computation), and as many for what is sent (from the start of the computation that
-//    produces it to the end of the send), each used in turn: a computation that sends waits for the send
-//    before last.
+//    receive to the end of its computation), and as many for what is sent (from the start of the computation
+//    that produces it to the end of the send), each used in turn: a computation that sends waits for the send
+//    before last. The loss's gradient is there from the last chunk's forward on, which waits in its
+//    backward's place.
 
 #include <string>
 #include <string_view>
@@ -91,10 +90,14 @@ struct PlacedAction {
 PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& action);
 
 /// When a receive starts: right before the computation that needs it, which waits for the transfer; or one
-/// computation ahead, which hides it, but a receive that waits holds one of a GPU's multiprocessors, and over
-/// NVLink that costs more. Ahead is not for first steps. In the ring of the interleaved schedule it is right
-/// after the last send of its channel, or when needed, whatever is asked.
+/// computation ahead, which hides it, but a transfer whose other end is late holds one of a GPU's
+/// multiprocessors, and over NVLink that costs more. Ahead is not for first steps, and zero-bubble with fewer
+/// micro-batches than stages does without. In the ring of the interleaved schedule it is right after the last
+/// send of its channel, or when needed, whatever is asked.
 enum class ReceiveStart { when_needed, ahead };
+
+/// "1f1b", "1f1b, receives ahead".
+std::string to_string(ScheduleKind kind, ReceiveStart receives);
 
 /// The actions of one rank, in order. A send is placed right after the computation that produces its tensor.
 struct RankSchedule {
@@ -116,7 +119,8 @@ struct Schedule {
 /// other than interleaved, and for interleaved fewer than 2 chunks, fewer than 2 stages (one stage has nobody
 /// to exchange with) or micro-batches that are not a multiple of the stages.
 ///  - gpipe: all forwards, then all backwards (Huang et al., 2019).
-///  - 1f1b: warm-up of stages - 1 - stage forwards, then one forward, one backward (Narayanan et al., 2019).
+///  - 1f1b: warm-up of stages - 1 - stage forwards, then one forward, one backward (Narayanan et al., 2019);
+///    twice the warm-up where receives start ahead (eager-1F1B, Zhuang et al., 2023).
 ///  - interleaved: 1f1b over several chunks a rank (Narayanan et al., 2021).
 ///  - zero_bubble: ZB-H1, backward split in two, weight parts fill the bubble at no more activation memory
 ///    than 1f1b on the first stage (Qi et al., 2023).

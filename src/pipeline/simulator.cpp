@@ -66,21 +66,25 @@ struct Links {
 };
 
 /// What a computation waits for: its receive, and the send before last of its channel, as kBuffersPerChannel
-/// says. `sends` are the rank's sends so far in the order of their computations, a list a channel.
+/// says, which for the loss's gradient is the forward's to wait for. `sends` are the rank's sends so far in
+/// the order of their computations, a list a channel.
 std::vector<std::size_t> prerequisites(const ActionIndex& index, const Action& compute,
                                        std::array<std::vector<std::size_t>, 2>& sends) {
   using enum ActionKind;
   const auto [kind, micro_batch, chunk] = compute;
   std::vector<std::size_t> waits_for;
   if (kind == backward_weight) return waits_for;
-  const bool forwards = kind == forward;
-  const Action receive{forwards ? receive_activation : receive_gradient, micro_batch, chunk};
-  const Action send{forwards ? send_activation : send_gradient, micro_batch, chunk};
-  if (const auto place = index.find(receive)) waits_for.push_back(*place);
-  if (const auto place = index.find(send)) {
-    std::vector<std::size_t>& sent = sends[static_cast<std::size_t>(channel_of(send.kind))];
-    if (sent.size() >= kBuffersPerChannel) waits_for.push_back(sent[sent.size() - kBuffersPerChannel]);
-    sent.push_back(*place);
+  const auto find = [&](ActionKind other) { return index.find({other, micro_batch, chunk}); };
+  const bool forwards = kind == forward, has_loss = find(send_gradient) && !find(receive_gradient);
+  const ActionKind receive = forwards ? receive_activation : receive_gradient,
+                   send = forwards && !has_loss ? send_activation : send_gradient;
+  if (const auto place = find(receive)) waits_for.push_back(*place);
+  if (const auto place = find(send)) {
+    std::vector<std::size_t>& sent = sends[static_cast<std::size_t>(channel_of(send))];
+    const bool takes_buffer = forwards || !has_loss, sends_it = !forwards || !has_loss;
+    if (takes_buffer && sent.size() >= kBuffersPerChannel)
+      waits_for.push_back(sent[sent.size() - kBuffersPerChannel]);
+    if (sends_it) sent.push_back(*place);
   }
   return waits_for;
 }

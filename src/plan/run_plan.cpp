@@ -195,21 +195,20 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
                            : make_forward_schedule(pipeline))
         .ranks[stage];
   };
-  RankSchedule schedule = schedule_of(ReceiveStart::when_needed), later = schedule_of(shape.receives);
-  const StageLayout layout =
-      layout_of(shape, grid, pipeline, partition, schedule.peak_live_activations, kernels);
+  RankSchedule schedule = schedule_of(ReceiveStart::when_needed), later_steps = schedule_of(shape.receives);
+  const auto buffers = PipelineBufferCounts::of(schedule).at_least(PipelineBufferCounts::of(later_steps));
+  const StageLayout layout = layout_of(shape, grid, pipeline, partition, buffers.slots, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
     throw ConfigurationError(fmt::format(
         "--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
         shape.overlap.blocks, layout.shape.shard_rows));
-  const auto buffers = PipelineBufferCounts::of(schedule).at_least(PipelineBufferCounts::of(later));
   RankPlan plan{shape,
                 grid,
                 pipeline,
                 std::move(partition),
                 std::move(table),
                 std::move(schedule),
-                std::move(later),
+                std::move(later_steps),
                 layout,
                 buffers,
                 {}};

@@ -70,8 +70,8 @@ struct RankPlan {
   PipelineShape pipeline;
   std::vector<LayerRange> partition;  ///< of all global chunks
   ParameterTable table;
-  RankSchedule schedule;  ///< of a process's first step
-  RankSchedule later;     ///< of all others
+  RankSchedule schedule;     ///< of a process's first step
+  RankSchedule later_steps;  ///< of all others
   StageLayout layout;
   PipelineBufferCounts buffers;
   MemoryPlan memory;

@@ -92,7 +92,8 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   const WorkRange range(*stream_, fmt::format("step {}", step).c_str());
   stream_->record(*events.begin);
   optimizer_->begin_step();
-  executor_->train(std::exchange(first_step_, false) ? plan_.schedule : plan_.later, views(micro_batches),
+  executor_->train(std::exchange(first_step_, false) ? plan_.schedule : plan_.later_steps,
+                   views(micro_batches),
                    {.needed = [this](auto kind, auto layer) { optimizer_->prepare(kind, layer); },
                     .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }},
                    spans);

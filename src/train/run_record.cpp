@@ -12,7 +12,7 @@ namespace llama3d {
 
 std::string method(const RunShape& shape) {
   std::string text = shape.grid.to_string();
-  if (shape.grid.pp > 1) text += fmt::format(", {}", name_of(shape.schedule));
+  if (shape.grid.pp > 1) text += ", " + to_string(shape.schedule, shape.receives);
   return text;
 }
 

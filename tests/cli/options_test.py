@@ -185,6 +185,22 @@ class Options(JobTest):
         # Two key-value heads allow TP 1 and 2, four layers all of 1, 2 and 4 stages.
         self.assertEqual(grids, {(1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1)})
 
+    def test_plan_counts_what_receives_ahead_hold(self):
+        def activations(*more):
+            result = self.command(
+                "plan", "--ranks", 4, "--model", "model.json", "--seq-length", 32, "--global-batch-size", 8, *more
+            )
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual("1f1b, receives ahead\n" in result.out, bool(more))
+            lines = re.findall(r"^TP 1 x PP (\d+) x .*?B .*?B .*?B +(\S+) KiB ", result.out, re.M)
+            return {int(pp): float(kib) for pp, kib in lines}
+
+        needed, ahead = activations(), activations("--pipeline-receive-ahead")
+        self.assertEqual(ahead[1], needed[1])
+        # The first stage holds 3 micro-batches instead of 2, and 7 instead of 4.
+        self.assertAlmostEqual(ahead[2] / needed[2], 3 / 2, delta=0.15)
+        self.assertAlmostEqual(ahead[4] / needed[4], 7 / 4, delta=0.15)
+
     def test_progress(self):
         words = [*mpirun(2), PROGRAM, *self.training("bar", steps=4)]
         shown = on_terminal(words, self.folder)
