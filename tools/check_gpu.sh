@@ -7,7 +7,7 @@
 # ranks: the tests of several ranks (RANKS, default "2 4 8"), each on a GPU of its own as far as there are some. Ranks
 # that share one take turns, which takes minutes, and NCCL 2.30 or later on LD_LIBRARY_PATH.
 # hangs: ranks, 2 to 8 of them, that are stopped and killed in a step; as many GPUs, or such an NCCL.
-# cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have one micro-batch (COLD_MODEL, default llama3-tiny).
+# cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have 1 and 2 micro-batches (COLD_MODEL, default llama3-tiny).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/common.sh
@@ -74,17 +74,20 @@ ranks() {
 # Pipelines whose first step comes to a GPU where no kernel is loaded and no product timed, as in every new process: what
 # is loaded waits for what is under way. Later steps start receives ahead.
 cold() {
-  local folder schedule
+  local folder schedule batch
   folder=$(mktemp -d)
   "$bin/llama3d" tokenize --tokenizer bytes --input jobs/data/pride_and_prejudice.txt --output "$folder/text.h5"
   for schedule in gpipe 1f1b zero-bubble interleaved; do
-    say "a cold $schedule"
-    LLAMA3D_CACHE_DIR=$folder/$schedule NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} mpirun --quiet --oversubscribe --bind-to none \
-      -np 2 "$bin/llama3d" train --data "$folder/text.h5" --output-dir "$folder/run" --model "${COLD_MODEL:-llama3-tiny}" \
-      --device cuda --allow-gpu-sharing --precision bf16 --seq-length 512 --steps 3 --log-interval 1 --pp-size 2 \
-      --pipeline-schedule "$schedule" --pipeline-receive-ahead --global-batch-size $([[ $schedule == interleaved ]] && echo 2 || echo 1) \
-      --comm-timeout 60 --no-final-checkpoint
-    rm -r "$folder/run"
+    for batch in 1 2; do
+      [[ $schedule == interleaved && $batch == 1 ]] && continue
+      say "a cold $schedule, $batch"
+      LLAMA3D_CACHE_DIR=$folder/$schedule$batch NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} mpirun --quiet --oversubscribe \
+        --bind-to none -np 2 "$bin/llama3d" train --data "$folder/text.h5" --output-dir "$folder/run" \
+        --model "${COLD_MODEL:-llama3-tiny}" --device cuda --allow-gpu-sharing --precision bf16 --seq-length 512 --steps 3 \
+        --log-interval 1 --pp-size 2 --pipeline-schedule "$schedule" --pipeline-receive-ahead --global-batch-size "$batch" \
+        --comm-timeout 60 --no-final-checkpoint
+      rm -r "$folder/run"
+    done
   done
   rm -r "$folder"
 }

@@ -69,17 +69,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def method(run: Run) -> str:
-    sizes = [run.number(name) for name in ("tp", "pp", "dp")]
-    if None in sizes:
-        return run.name
-    text = " x ".join(f"{name}{int(size)}" for name, size in zip(("TP", "PP", "DP"), sizes))
-    if sizes[1] == 1:
-        return text
-    if schedule := run.setting("pipeline-schedule"):
-        text += f" {schedule}"
-    if run.setting("pipeline-receive-ahead"):
-        text += " receives ahead"
-    return text
+    return run.attributes.get("method") or run.name
 
 
 def unit(runs: list[Run]) -> str:

@@ -72,7 +72,8 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
   line.add_flag(
       "pipeline-receive-ahead", s.pipeline_receive_ahead,
       "from the second step on, start a receive one computation before it is needed, for networks slower "
-      "than NVLink; 1f1b then holds more activations; nothing changes for interleaved");
+      "than NVLink; 1f1b then holds more activations; not for interleaved, nor with fewer micro-batches than "
+      "stages");
   line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
   line.add("pipeline-layers", s.pipeline_layers,
            "layers of each part of the pipeline, e.g. 5,5,6; balanced if not given");

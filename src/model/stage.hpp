@@ -81,8 +81,9 @@ class Stage {
   /// Brings a micro-batch to the device. The slot must be free.
   void load(int slot, const MicroBatchRows& rows);
   /// input: shard (T/tp, C), the residual stream entering the chunk, kept until the last part of the
-  /// backward; the first chunk fills it from the ids. output: the stream leaving it; the last chunk computes
-  /// the loss instead, and when `training` its gradient by that stream, the output, and that of the head.
+  /// backward; the first chunk fills it from the ids. output: the stream leaving it. The last chunk computes
+  /// the loss instead; when `training` its output is the loss's gradient by that stream, and the head's
+  /// gradients are added up.
   void forward(int chunk, int slot, const Tensor& input, const Tensor& output, bool training,
                const GroupCalls& calls = {});
   /// inout d: shard (T/tp, C), the gradient of the chunk's output in, of its input out. On the last chunk it

@@ -185,10 +185,9 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
 
 Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
   check_fits(kind, shape);
-  // In a pipeline that is never full input gradients follow each other, and each would be sent only behind
-  // the receive of the next.
-  if (kind == ScheduleKind::zero_bubble && shape.micro_batches < shape.stages)
-    receives = ReceiveStart::when_needed;
+  // In a pipeline that is never full computations of one kind follow each other, and what one of them makes
+  // would be sent only behind the receive for the next.
+  if (shape.micro_batches < shape.stages) receives = ReceiveStart::when_needed;
   Schedule schedule{kind, shape, {}, /*trains=*/true, receives};
   for (int stage = 0; stage < shape.stages; ++stage) {
     const std::vector<Action> computes = compute_order(kind, shape, stage, receives);

@@ -1,7 +1,7 @@
 #pragma once
 // Pipeline schedules as data: which rank does what, in which order. Pure functions; nothing here computes.
 //
-// How a schedule is executed (the simulator proves schedules against exactly this):
+// How a schedule is executed (the simulator proves schedules against this):
 //  - A rank does its actions in order. Computations follow each other on one stream; a computation waits for
 //    its own receive and for nothing else that is received. In a process's first step it may also wait for
 //    all that its rank has started before: a GPU that has to load a kernel first ends what it is doing.
@@ -91,9 +91,9 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
 
 /// When a receive starts: right before the computation that needs it, which waits for the transfer; or one
 /// computation ahead, which hides it, but a transfer whose other end is late holds one of a GPU's
-/// multiprocessors, and over NVLink that costs more. Ahead is not for first steps, and zero-bubble with fewer
-/// micro-batches than stages does without. In the ring of the interleaved schedule it is right after the last
-/// send of its channel, or when needed, whatever is asked.
+/// multiprocessors, and over NVLink that costs more. Ahead is not for first steps. With fewer micro-batches
+/// than stages it is when needed, and in the ring of the interleaved schedule right after the last send of
+/// its channel, or when needed, whatever is asked.
 enum class ReceiveStart { when_needed, ahead };
 
 /// "1f1b", "1f1b, receives ahead".

@@ -96,7 +96,8 @@ struct Saving {
 };
 
 /// Those that cost least first: time, then exactness.
-constexpr std::array<Saving, 8> savings{{
+constexpr std::array<Saving, 9> savings{{
+    {"--no-pipeline-receive-ahead", [](RunShape& s) { s.receives = ReceiveStart::when_needed; }},
     {"--recompute cheap",
      [](RunShape& s) {
        if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;

@@ -40,7 +40,7 @@ class ReferenceTableTest(JobTest):
         made = self.table("all", "1x1 1x1@2 2x1 4x1 1x1@3 1x2 1x2:zero-bubble", "--threads", "1")
         self.assertEqual(made.status, 0, made)
         self.assertIn("not a multiple of micro-batch size 3", made.err)
-        rows = re.findall(r"^(\S+) +TP(\d) x PP(\d) x DP(\d)(?: (\S+))? +(\d+) .* ([\d.]+) +[\d,]+ +\S+$", made.out, re.M)
+        rows = re.findall(r"^(\S+) +TP (\d) x PP (\d) x DP (\d)(?:, (\S+))? +(\d+) .* ([\d.]+) +[\d,]+ +\S+$", made.out, re.M)
         found = {name: (int(tp), int(pp), int(dp), schedule or "1f1b", int(micro_batch))
                  for name, tp, pp, dp, schedule, micro_batch, _ in rows}  # fmt: skip
         self.assertEqual(found, GRIDS, made)

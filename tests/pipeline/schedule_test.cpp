@@ -123,11 +123,18 @@ BOOST_AUTO_TEST_CASE(computations_stand_between_their_receive_and_their_send) {
 
 BOOST_AUTO_TEST_CASE(receives_ahead_stand_one_computation_before) {
   const Actions expected{{receive_activation, 0}, {receive_activation, 1}, {forward, 0},
-                         {send_activation, 0},    {receive_gradient, 0},   {forward, 1},
-                         {send_activation, 1},    {receive_gradient, 1},   {backward, 0},
-                         {send_gradient, 0},      {backward, 1},           {send_gradient, 1}};
-  const Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {3, 1, 2}, ReceiveStart::ahead);
+                         {send_activation, 0},    {receive_activation, 2}, {forward, 1},
+                         {send_activation, 1},    {receive_gradient, 0},   {forward, 2},
+                         {send_activation, 2},    {receive_gradient, 1},   {backward, 0},
+                         {send_gradient, 0},      {receive_gradient, 2},   {backward, 1},
+                         {send_gradient, 1},      {backward, 2},           {send_gradient, 2}};
+  const Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {3, 1, 3}, ReceiveStart::ahead);
   BOOST_TEST(texts(schedule.ranks[1].actions) == texts(expected), boost::test_tools::per_element());
+  // A pipeline that is never full has them when they are needed.
+  const PipelineShape few{3, 1, 2};
+  BOOST_TEST(texts(make_schedule(ScheduleKind::one_f_one_b, few, ReceiveStart::ahead).ranks[1].actions) ==
+                 texts(make_schedule(ScheduleKind::one_f_one_b, few).ranks[1].actions),
+             boost::test_tools::per_element());
   // The ring has them as early as it can anyway.
   const PipelineShape ring{2, 2, 4};
   for (int stage = 0; stage < 2; ++stage) {

@@ -73,6 +73,17 @@ BOOST_FIXTURE_TEST_CASE(one_option_that_is_enough_is_named_alone, Fixture) {
   BOOST_CHECK_MESSAGE(contains(smaller, "; with --micro-batch-size 1 it needs "), smaller);
 }
 
+BOOST_FIXTURE_TEST_CASE(receives_ahead_are_given_up_first, Fixture) {
+  RunShape late = large_run();
+  late.grid = {1, 2, 1};
+  late.micro_batch = 1;
+  RunShape ahead = late;
+  ahead.receives = ReceiveStart::ahead;
+  BOOST_REQUIRE_LT(needs(late), needs(ahead));
+  const std::string text = refusal(ahead, needs(late));
+  BOOST_CHECK_MESSAGE(contains(text, "; with --no-pipeline-receive-ahead it needs "), text);
+}
+
 BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
   RunShape least = large_run();
   least.recompute = Recompute::full;

@@ -24,7 +24,7 @@ RANKS = [("step", "i8"), ("rank", "i8"), *((f"{p}_seconds", "f8") for p in PHASE
 COMMUNICATION = [("step", "i8"), ("rank", "i8"), ("label", "S48"), ("calls", "i8"), ("bytes", "i8"), ("seconds", "f8"),
                  ("exposed_seconds", "f8")]
 EVENTS = [("step", "i8"), ("time_ns", "i8"), ("kind", "S16"), ("text", "S256")]
-ATTRIBUTES = dict(tp=2, pp=2, dp=2, world_size=8, micro_batch_size=4, gradient_accumulation=3, global_batch_size=24,
+ATTRIBUTES = dict(tp=2, pp=2, dp=2, method="TP 2 x PP 2 x DP 2, 1f1b", world_size=8, micro_batch_size=4, gradient_accumulation=3, global_batch_size=24,
                   sequence=128, device="cpu", model="llama3-tiny", parameters=1000, hosts="a,b",
                   command_line="llama3d train <quick>", peak_flops=2.5e12, peak_source="measured",
                   configuration=json.dumps({"pipeline-schedule": {"value": "1f1b", "origin": "default"}}))
@@ -116,7 +116,7 @@ class ReportTest(unittest.TestCase):
     def test_table(self) -> None:
         path = write_run(self.folder / "quick" / "metrics.h5")
         # Steps 6 to 20: eight even ones of 0.25 s, seven odd ones of 0.5 s.
-        self.assertEqual(self.cells(path), ["quick", "TP2 x PP2 x DP2 1f1b", "4", "3", "24", "128", "2.75 GiB",
+        self.assertEqual(self.cells(path), ["quick", "TP 2 x PP 2 x DP 2, 1f1b", "4", "3", "24", "128", "2.75 GiB",
                                             "0.25", "4,000", "37.5 %"])
 
     def test_first_steps_count_only_when_asked(self) -> None:
@@ -157,7 +157,7 @@ class ReportTest(unittest.TestCase):
             self.assertEqual((output / f"{name}.png").read_bytes()[:4], b"\x89PNG")
         self.assertEqual(page.count("data:image/png;base64,"), 3)
         self.assertNotRegex(page, r'(src|href)="(?!data:)')
-        for words in ("TP2 x PP2 x DP2 1f1b", "step_00000010 &lt;saved&gt;", "llama3d train &lt;quick&gt;", "measured",
+        for words in ("TP 2 x PP 2 x DP 2, 1f1b", "step_00000010 &lt;saved&gt;", "llama3d train &lt;quick&gt;", "measured",
                       "dp.reduce_scatter.gradients</td><td>875,000</td>"):
             self.assertIn(words, page)
 
