@@ -7,7 +7,8 @@
 # ranks: the tests of several ranks (RANKS, default "2 4 8"), each on a GPU of its own as far as there are some. Ranks
 # that share one take turns, which takes minutes, and NCCL 2.30 or later on LD_LIBRARY_PATH.
 # hangs: ranks, 2 to 8 of them, that are stopped and killed in a step; as many GPUs, or such an NCCL.
-# cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have 1 and 2 micro-batches (COLD_MODEL, default llama3-tiny).
+# cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have 1 and 2 micro-batches (COLD_MODEL, default
+# llama3-tiny).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/common.sh

@@ -41,10 +41,11 @@ void print_head(const TrainSettings& settings, int ranks, const Device& device) 
   fmt::print("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ", settings.model, ranks,
              device.name(), settings.seq_length, settings.micro_batch_size);
   if (settings.global_batch_size > 0) fmt::print("{} a step, ", settings.global_batch_size);
-  fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}\n\n",
+  fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}{}\n\n",
              name_of(settings.precision), name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),
              settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
-             name_of(settings.recompute), to_string(settings.pipeline_schedule, settings.receives()));
+             name_of(settings.recompute), name_of(settings.pipeline_schedule),
+             settings.pipeline_receive_ahead ? ", --pipeline-receive-ahead" : "");
 }
 
 void print_table(const std::vector<PlannedGrid>& grids) {

@@ -49,8 +49,6 @@ class PipelineExecutor {
   int peak_slots() const { return peak_slots_; }
 
  private:
-  using Key = std::pair<int, int>;  // micro-batch, chunk
-
   /// A micro-batch in a chunk, between its first and its last action.
   struct Live {
     int slot = -1, input = -1, output = -1, gradient = -1;
@@ -84,7 +82,7 @@ class PipelineExecutor {
   Stream* stream_;
   BufferPool inputs_, outputs_, gradients_;
   std::vector<bool> slot_used_;
-  std::map<Key, Live> live_;
+  std::map<std::pair<int, int>, Live> live_;  ///< by micro-batch and chunk
   Stage::GroupCalls calls_;
   SpanRecorder* spans_ = nullptr;
   bool training_ = false;

@@ -130,11 +130,6 @@ ScheduleKind parse_schedule_kind(std::string_view word) {
       fmt::format("unknown --pipeline-schedule '{}' (not one of the schedules); use one of {}", word, valid));
 }
 
-std::string to_string(ScheduleKind kind, ReceiveStart receives) {
-  const bool ahead = receives == ReceiveStart::ahead && kind != ScheduleKind::interleaved;
-  return fmt::format("{}{}", name_of(kind), ahead ? ", receives ahead" : "");
-}
-
 std::string_view name_of(ActionKind kind) {
   switch (kind) {
     case ActionKind::receive_activation: return "receive_activation";
@@ -183,11 +178,16 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
   return {g % shape.stages, {kind, action.micro_batch, g / shape.stages}};
 }
 
-Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
-  check_fits(kind, shape);
+ReceiveStart receive_start_of(ScheduleKind kind, const PipelineShape& shape, ReceiveStart asked) {
   // In a pipeline that is never full computations of one kind follow each other, and what one of them makes
   // would be sent only behind the receive for the next.
-  if (shape.micro_batches < shape.stages) receives = ReceiveStart::when_needed;
+  const bool full = shape.micro_batches >= shape.stages;
+  return full && kind != ScheduleKind::interleaved ? asked : ReceiveStart::when_needed;
+}
+
+Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
+  check_fits(kind, shape);
+  receives = receive_start_of(kind, shape, receives);
   Schedule schedule{kind, shape, {}, /*trains=*/true, receives};
   for (int stage = 0; stage < shape.stages; ++stage) {
     const std::vector<Action> computes = compute_order(kind, shape, stage, receives);

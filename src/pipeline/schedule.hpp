@@ -91,13 +91,12 @@ PlacedAction counterpart(const PipelineShape& shape, int stage, const Action& ac
 
 /// When a receive starts: right before the computation that needs it, which waits for the transfer; or one
 /// computation ahead, which hides it, but a transfer whose other end is late holds one of a GPU's
-/// multiprocessors, and over NVLink that costs more. Ahead is not for first steps. With fewer micro-batches
-/// than stages it is when needed, and in the ring of the interleaved schedule right after the last send of
-/// its channel, or when needed, whatever is asked.
+/// multiprocessors, and over NVLink that costs more. Ahead is not for first steps.
 enum class ReceiveStart { when_needed, ahead };
 
-/// "1f1b", "1f1b, receives ahead".
-std::string to_string(ScheduleKind kind, ReceiveStart receives);
+/// What of `asked` there is: ahead only with as many micro-batches as stages, and not in the ring of the
+/// interleaved schedule, where a receive starts right after the last send of its channel, or when needed.
+ReceiveStart receive_start_of(ScheduleKind kind, const PipelineShape& shape, ReceiveStart asked);
 
 /// The actions of one rank, in order. A send is placed right after the computation that produces its tensor.
 struct RankSchedule {
@@ -112,7 +111,7 @@ struct Schedule {
   PipelineShape shape;
   std::vector<RankSchedule> ranks;  ///< one a stage
   bool trains = true;               ///< otherwise there are forwards only, whatever the kind
-  ReceiveStart receives = ReceiveStart::when_needed;
+  ReceiveStart receives = ReceiveStart::when_needed;  ///< see receive_start_of
 };
 
 /// Throws ConfigurationError where the kind does not fit the shape: anything below 1, chunks above 1 for

@@ -186,7 +186,7 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   if (shape.sequence > shape.model.max_positions)
     throw ConfigurationError(fmt::format("--seq-length {}: {} has positions for {}; use at most that",
                                          shape.sequence, shape.model.name, shape.model.max_positions));
-  const PipelineShape pipeline{shape.grid.pp, shape.chunks, shape.micro_batches()};
+  const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
   auto partition = partition_of(shape, pipeline);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);

@@ -20,7 +20,7 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
   shape.model = model;
   shape.grid = ProcessGrid::derive(world_size, s.tp_size, s.pp_size, 0).shape();
   shape.schedule = s.pipeline_schedule;
-  shape.receives = s.receives();
+  shape.receives = s.pipeline_receive_ahead ? ReceiveStart::ahead : ReceiveStart::when_needed;
   const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
   shape.chunks = s.pipeline_chunks > 0 ? s.pipeline_chunks : interleaved ? 2 : 1;
   shape.pipeline_layers = s.pipeline_layers;

@@ -75,10 +75,6 @@ struct TrainSettings {
   // for the record
   std::string command_line;   ///< as started
   std::string configuration;  ///< all of the above as resolved, JSON text
-
-  ReceiveStart receives() const {
-    return pipeline_receive_ahead ? ReceiveStart::ahead : ReceiveStart::when_needed;
-  }
 };
 
 /// The steps of a run that are profiled, first to last; none when first is 0.

@@ -191,7 +191,7 @@ class Options(JobTest):
                 "plan", "--ranks", 4, "--model", "model.json", "--seq-length", 32, "--global-batch-size", 8, *more
             )
             self.assertEqual(result.status, 0, result)
-            self.assertEqual("1f1b, receives ahead\n" in result.out, bool(more))
+            self.assertEqual("1f1b, --pipeline-receive-ahead\n" in result.out, bool(more))
             lines = re.findall(r"^TP 1 x PP (\d+) x .*?B .*?B .*?B +(\S+) KiB ", result.out, re.M)
             return {int(pp): float(kib) for pp, kib in lines}
 

@@ -130,8 +130,11 @@ BOOST_AUTO_TEST_CASE(receives_ahead_stand_one_computation_before) {
                          {send_gradient, 1},      {backward, 2},           {send_gradient, 2}};
   const Schedule schedule = make_schedule(ScheduleKind::one_f_one_b, {3, 1, 3}, ReceiveStart::ahead);
   BOOST_TEST(texts(schedule.ranks[1].actions) == texts(expected), boost::test_tools::per_element());
+  BOOST_CHECK(schedule.receives == ReceiveStart::ahead);
   // A pipeline that is never full has them when they are needed.
   const PipelineShape few{3, 1, 2};
+  BOOST_CHECK(make_schedule(ScheduleKind::one_f_one_b, few, ReceiveStart::ahead).receives ==
+              ReceiveStart::when_needed);
   BOOST_TEST(texts(make_schedule(ScheduleKind::one_f_one_b, few, ReceiveStart::ahead).ranks[1].actions) ==
                  texts(make_schedule(ScheduleKind::one_f_one_b, few).ranks[1].actions),
              boost::test_tools::per_element());

@@ -24,8 +24,8 @@ RANKS = [("step", "i8"), ("rank", "i8"), *((f"{p}_seconds", "f8") for p in PHASE
 COMMUNICATION = [("step", "i8"), ("rank", "i8"), ("label", "S48"), ("calls", "i8"), ("bytes", "i8"), ("seconds", "f8"),
                  ("exposed_seconds", "f8")]
 EVENTS = [("step", "i8"), ("time_ns", "i8"), ("kind", "S16"), ("text", "S256")]
-ATTRIBUTES = dict(tp=2, pp=2, dp=2, method="TP 2 x PP 2 x DP 2, 1f1b", world_size=8, micro_batch_size=4, gradient_accumulation=3, global_batch_size=24,
-                  sequence=128, device="cpu", model="llama3-tiny", parameters=1000, hosts="a,b",
+ATTRIBUTES = dict(tp=2, pp=2, dp=2, method="TP 2 x PP 2 x DP 2, 1f1b", world_size=8, micro_batch_size=4,
+                  gradient_accumulation=3, global_batch_size=24, sequence=128, device="cpu", model="llama3-tiny", parameters=1000, hosts="a,b",
                   command_line="llama3d train <quick>", peak_flops=2.5e12, peak_source="measured",
                   configuration=json.dumps({"pipeline-schedule": {"value": "1f1b", "origin": "default"}}))
 STEPS = 20
