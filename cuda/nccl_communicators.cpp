@@ -184,6 +184,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
       group.release();
       contact.release();
     }
+    device.abandon();
     throw;
   }
   control.activity().leave();

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "base/error.hpp"
+#include "mpi/labels.hpp"
 #include "mpi/local_communicator.hpp"
 #include "mpi/mpi_calls.hpp"
 #include "mpi/mpi_communicator.hpp"
@@ -95,6 +96,7 @@ std::unique_ptr<GridCommunicators> MpiSession::make_communicators(const ProcessG
   LLAMA3D_EXPECT(grid.shape().world() == control_->size() && grid.rank() == control_->rank(),
                  "grid {} for rank {}, on rank {} of {}", grid.shape().to_string(), grid.rank(),
                  control_->rank(), control_->size());
+  control_->activity().enter(labels::control_connect);
   auto group = std::make_unique<GridCommunicators>();
   CommunicationLog& log = group->log;
   group->world = make_group(duplicate_comm(MPI_COMM_WORLD), log);
@@ -107,6 +109,7 @@ std::unique_ptr<GridCommunicators> MpiSession::make_communicators(const ProcessG
   const bool shares_embedding = pp_size > 1 && (grid.first_stage() || grid.last_stage());
   CommHandle ends = split_comm(MPI_COMM_WORLD, shares_embedding ? dp * tp_size + tp : MPI_UNDEFINED, pp);
   if (ends) group->embedding = make_group(std::move(ends), log);
+  control_->activity().leave();
   return group;
 }
 

@@ -61,11 +61,8 @@ WatchdogMessage WatchdogMessage::decode(const std::string& text) {
   return {Kind::answer, text.starts_with("asks "), RankState::decode(text.substr(5))};
 }
 
-Watchdog::Watchdog(ControlPlane& control, Activity& communication, std::vector<Communicator*> communicators,
-                   WatchdogOptions options)
+Watchdog::Watchdog(ControlPlane& control, WatchdogOptions options)
     : control_(&control),
-      communication_(&communication),
-      communicators_(std::move(communicators)),
       options_(std::move(options)),
       hosts_(control.all_gather(control.host())),
       datagrams_(control, hosts_),
@@ -74,8 +71,7 @@ Watchdog::Watchdog(ControlPlane& control, Activity& communication, std::vector<C
       resumed_(Clock::now()) {
   LLAMA3D_EXPECT(options_.limit > 0, "a limit of {} s", options_.limit);
   LLAMA3D_EXPECT(stop_, "no eventfd");
-  communication.watch_devices();
-  // Signals are for the thread that trains.
+  // Signals are for the thread that works.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -87,6 +83,21 @@ Watchdog::Watchdog(ControlPlane& control, Activity& communication, std::vector<C
 Watchdog::~Watchdog() {
   ::eventfd_write(stop_.get(), 1);
   thread_.join();
+}
+
+void Watchdog::look_at(Activity& communication, std::vector<Communicator*> communicators) {
+  communication.watch_devices();
+  const std::scoped_lock lock(mutex_);
+  LLAMA3D_EXPECT(!communication_, "two runs at once under one watchdog");
+  communication_ = &communication;
+  communicators_ = std::move(communicators);
+}
+
+void Watchdog::look_away() {
+  std::unique_lock lock(mutex_);
+  never_.wait(lock, [this] { return !frozen_ || options_.end; });
+  communication_ = nullptr;
+  communicators_.clear();
 }
 
 void Watchdog::run() {
@@ -135,12 +146,14 @@ void Watchdog::receive() {
 }
 
 RankState Watchdog::look() const {
+  const std::scoped_lock lock(mutex_);
   RankState state;
-  state.position = communication_->position();
-  if (const auto waits = communication_->longest())
+  const RunPosition position = communication_ ? communication_->position() : RunPosition();
+  state.position = position;
+  if (const auto waits = communication_ ? communication_->longest() : std::nullopt)
     state = {std::string(waits->label.name), waits->seconds, waits->position, {}};
   if (const auto waits = control_->activity().longest(); waits && waits->seconds > state.seconds)
-    state = {std::string(waits->label.name), waits->seconds, communication_->position(), {}};
+    state = {std::string(waits->label.name), waits->seconds, position, {}};
   for (Communicator* communicator : communicators_)
     if (const auto failure = communicator->asynchronous_failure()) state.failure = one_line(*failure);
   return state;
@@ -152,11 +165,12 @@ bool Watchdog::in_trouble(const RankState& state) const {
 }
 
 void Watchdog::freeze(RankState state) {
+  const std::scoped_lock lock(mutex_);
   frozen_ = true;
   frozen_at_ = Clock::now();
   states_[static_cast<std::size_t>(control_->rank())] = std::move(state);
   control_->activity().halt();
-  communication_->halt();
+  if (communication_) communication_->halt();
 }
 
 bool Watchdog::all_answered() const {
@@ -227,6 +241,15 @@ void Watchdog::end(const std::string& report) {
     print(report);
   }
   std::_Exit(status);
+}
+
+Watch::Watch(Watchdog* watchdog, Activity& communication, std::vector<Communicator*> communicators)
+    : watchdog_(watchdog) {
+  if (watchdog_) watchdog_->look_at(communication, std::move(communicators));
+}
+
+Watch::~Watch() {
+  if (watchdog_) watchdog_->look_away();
 }
 
 }  // namespace llama3d

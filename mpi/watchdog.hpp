@@ -2,7 +2,9 @@
 // Ends a job that does not move any more, and says who waits for what.
 
 #include <chrono>
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -35,26 +37,27 @@ struct WatchdogMessage {
   static WatchdogMessage decode(const std::string& text);
 };
 
-/// A thread beside the one that trains. A rank whose operation has waited for longer than the limit, or one
-/// of whose communicators failed, asks all ranks for their states, prints them and ends the job with
-/// ExitStatus::rank_lost. Of several such ranks the lowest does: a rank that is asked leaves it to the asker,
-/// and an asker to a lower one. From asking and being asked on the job is lost: the activities are halted.
-/// The thread makes no MPI call but the last one, ControlPlane::abort. Time in which this process was stopped
-/// counts as no waiting.
+/// A thread beside the one that works, from a job's first agreement to its end. A rank whose operation has
+/// waited for longer than the limit, or one of whose communicators failed, asks all ranks for their states,
+/// prints them and ends the job with ExitStatus::rank_lost. Of several such ranks the lowest does: a rank
+/// that is asked leaves it to the asker, and an asker to a lower one. From asking and being asked on the job
+/// is lost: the activities are halted. The thread makes no MPI call but the last one, ControlPlane::abort.
+/// Time in which this process was stopped counts as no waiting.
 class Watchdog {
  public:
-  /// Collective. Looks at the control plane's activity, at `communication`, which knows the position in the
-  /// run, and at `communicators`. All must outlive the watchdog.
-  Watchdog(ControlPlane& control, Activity& communication, std::vector<Communicator*> communicators,
-           WatchdogOptions options);
+  /// Collective. Looks at the activity of the control plane, which must outlive the watchdog.
+  Watchdog(ControlPlane& control, WatchdogOptions options);
   /// Ends the thread; does not return while the job is being ended.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
  private:
+  friend class Watch;
   using Clock = std::chrono::steady_clock;
 
+  void look_at(Activity& communication, std::vector<Communicator*> communicators);
+  void look_away();
   void run();
   /// Sleeps until a datagram comes, at most for so long; false when told to stop.
   bool sleep(double seconds);
@@ -74,17 +77,35 @@ class Watchdog {
   void end(const std::string& report);
 
   ControlPlane* control_;
-  Activity* communication_;
-  std::vector<Communicator*> communicators_;
   WatchdogOptions options_;
   std::vector<std::string> hosts_;
   Datagrams datagrams_;
   Descriptor stop_;
+  mutable std::mutex mutex_;
+  std::condition_variable never_;      ///< what waits for the end of the process
+  Activity* communication_ = nullptr;  ///< or none
+  std::vector<Communicator*> communicators_;
+  bool frozen_ = false;  ///< changed by the thread
   // The thread's own.
   std::vector<std::optional<RankState>> states_;  ///< by rank, as told
-  bool frozen_ = false, asks_ = false, yields_ = false, reported_ = false;
+  bool asks_ = false, yields_ = false, reported_ = false;
   Clock::time_point resumed_, frozen_at_;
   std::thread thread_;
+};
+
+/// While it lives, a watchdog looks at the communication of a run too. One at a time.
+class Watch {
+ public:
+  /// `communication` knows the position in the run. It, the communicators and the watchdog must outlive this.
+  /// `watchdog` may be none.
+  Watch(Watchdog* watchdog, Activity& communication, std::vector<Communicator*> communicators);
+  /// Does not return while the job is being ended.
+  ~Watch();
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+ private:
+  Watchdog* watchdog_;
 };
 
 }  // namespace llama3d

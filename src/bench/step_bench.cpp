@@ -2,7 +2,6 @@
 #include "base/philox.hpp"
 #include "bench/bench.hpp"
 #include "train/engine.hpp"
-#include "train/model_state.hpp"
 
 namespace llama3d {
 namespace {
@@ -33,11 +32,7 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
   auto communicators = runtime.make_communicators(plan.grid);
   result.planned_bytes = plan.memory.total() + DeviceRoom::of(runtime.device).reserved;
   Engine engine(std::move(plan), {}, runtime, std::move(communicators));
-  {
-    ModelState state(engine.plan().table, engine.optimizer().slices(), engine.plan().grid,
-                     engine.memory().state, runtime.device, engine.stream());
-    state.initialize(1, run.model.initializer_range);
-  }
+  engine.state().initialize(1, run.model.initializer_range);
   engine.optimizer().gather_parameters();
   std::vector<BatchRows> batch;
   for (int m = 0; m < engine.plan().pipeline.micro_batches; ++m)

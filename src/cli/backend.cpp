@@ -122,23 +122,16 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
   return device;
 }
 
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options,
-                     double comm_timeout) {
+Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, Watchdog* watchdog) {
   const bool on_gpus = device.kind() == "cuda",
              shared = on_gpus && find_shared(gpus_of_all(session.control())).has_value();
-  const auto connect = [&session, &device, on_gpus, shared, comm_timeout](const ProcessGrid& grid) {
-    // A network that lets nobody through is the commonest hang.
-    Activity nothing_else;
-    std::unique_ptr<Watchdog> watchdog;
-    if (on_gpus && grid.shape().world() > 1 && comm_timeout > 0)
-      watchdog = std::make_unique<Watchdog>(session.control(), nothing_else, std::vector<Communicator*>(),
-                                            WatchdogOptions{.limit = comm_timeout});
+  const auto connect = [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
     if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
     return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
   };
   // Ranks of one GPU have nothing to gain.
   const bool registers = on_gpus && options.register_buffers && !shared;
-  return {device, session.control(), connect, registers, comm_timeout};
+  return {device, session.control(), connect, registers, watchdog};
 }
 
 }  // namespace llama3d

@@ -20,7 +20,7 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
 /// asked for and two ranks have the same GPU, unless the options allow that.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
-/// The job on this device, collective. `comm_timeout`: see Runtime.
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, double comm_timeout);
+/// The job on this device, collective. `watchdog`: see Runtime.
+Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, Watchdog* watchdog);
 
 }  // namespace llama3d

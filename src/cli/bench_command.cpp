@@ -150,6 +150,7 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   expect_same_options(command.line, control);
+  const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
   if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
   std::vector<BenchRow> rows;
@@ -158,7 +159,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (leader) print_row(row);
   };
   if (command.what == "step") {
-    Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
+    Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
     bench_whole_steps(command, shape, runtime, sink);
   } else {
     Laboratory lab(*device, command.options);

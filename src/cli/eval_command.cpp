@@ -48,8 +48,9 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   expect_same_options(command.line, control);
+  const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  Runtime runtime = make_runtime(session, *device, command.machine, command.settings.comm_timeout);
+  Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
   const Evaluation e = evaluate_weights(command.settings, runtime);
   if (leader)
     fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);

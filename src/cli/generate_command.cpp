@@ -261,8 +261,9 @@ int run(MpiSession& session, int argc, char** argv) {
   expect_same_options(command.line, control);
   Texts texts;
   fail_together(control, [&] { texts = read_texts(command, control.rank() == 0); });
+  const auto watchdog = watch_job(control, command.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  Runtime runtime = make_runtime(session, *device, command.machine, command.comm_timeout);
+  Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
   if (command.data.empty())
     stream(command, texts, runtime);
   else

@@ -17,8 +17,9 @@ int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body
 int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine) {
   ControlPlane& control = session.control();
   fail_together(control, [&] { check_settings(settings); });
+  const auto watchdog = watch_job(control, settings.comm_timeout);
   const auto device = make_job_device(machine, control);
-  Runtime runtime = make_runtime(session, *device, machine, settings.comm_timeout);
+  Runtime runtime = make_runtime(session, *device, machine, watchdog.get());
   return static_cast<int>(train(settings, runtime).status);
 }
 

@@ -43,9 +43,9 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       memory_(allocate(plan_, runtime.device)),
       communicators_(std::move(communicators)),
       stream_(runtime.device.create_stream(StreamPriority::normal)),
-      host_totals_(runtime.device.allocate_host(2 * sizeof(double))) {
+      host_totals_(runtime.device.allocate_host(2 * sizeof(double))),
+      watch_(runtime.watchdog, communicators_->log.activity(), communicators_->all()) {
   const ModelStateMemory& state = memory_.state;
-  watchdog_ = watch_job(runtime, *communicators_);
   if (runtime.register_memory) register_memory();
   stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
                                    *communicators_->tp, memory_.stage, state.parameters, state.gradients,
@@ -57,6 +57,10 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   if (plan_.shape.training)
     optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state,
                                                         runtime.device, *stream_, *communicators_);
+  // Where no replica updates a part, each reads all of its shard.
+  state_ = std::make_unique<ModelState>(plan_.table,
+                                        optimizer_ ? optimizer_->slices() : owned_slices(plan_.table, 1, 0),
+                                        plan_.grid, state, runtime.device, *stream_);
   for (StepEvents& events : events_)
     for (auto* event : {&events.begin, &events.gradients, &events.end})
       *event = runtime.device.create_event();
@@ -144,11 +148,12 @@ StepReport Engine::take_report() {
   if (under_way_.empty()) rest = finish_gathers();
   const TimeOrigin origin{*events.begin, step.begin};
   const LabelRecords gradients = step.gradients.records(origin), update = step.update.records(origin);
-  const LabelRecords behind = rest.records(origin);
   const Device& device = runtime_->device;
   StepReport report;
   report.result = optimizer_->result(step.step);
-  report.communication = sum_of(sum_of(gradients, update), behind);
+  report.communication = sum_of(gradients, update);
+  // A step that follows another has gathered what that one updated: each counts one step's gathers.
+  if (!step.follows) report.communication = sum_of(report.communication, rest.records(origin));
   report.timeline = timeline_of(step, rest, origin);
   const LabelRecords& all = report.communication;
   report.seconds = {

@@ -1,5 +1,6 @@
 #pragma once
-// One rank's part of a run, allocated and wired: what a step and an evaluation need, and nothing about files.
+// One rank's part of a run, allocated and wired: what a step and an evaluation need, and the
+// state that files fill.
 
 #include <deque>
 #include <memory>
@@ -7,6 +8,7 @@
 
 #include "data/dataset.hpp"
 #include "plan/run_plan.hpp"
+#include "train/model_state.hpp"
 #include "train/overlap_choice.hpp"
 #include "train/runtime.hpp"
 
@@ -28,6 +30,8 @@ struct TimelineSpan {
 struct StepReport {
   StepResult result;
   PhaseSeconds seconds;
+  /// Operations started in the step are counted, those waited for in it timed. Gathers of parameters are
+  /// timed in the step after, where that was queued meanwhile.
   LabelRecords communication;
   std::vector<TimelineSpan> timeline;  ///< of a step that was to have one
   double step_seconds = 0;             ///< since the end of the step before, when that was still under way
@@ -41,7 +45,7 @@ struct Evaluation {
 
 class Engine {
  public:
-  /// Collective: takes all memory and has a watchdog look after the job from here to the engine's end.
+  /// Collective: takes all memory and has the job's watchdog look at the communication to the engine's end.
   /// `communicators` are those of the plan's grid; `runtime` must outlive the engine.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
          std::unique_ptr<GridCommunicators> communicators);
@@ -68,6 +72,8 @@ class Engine {
   const OverlapChoice& overlap() const { return overlap_; }
   /// Of a run that trains.
   DistributedOptimizer& optimizer() { return *optimizer_; }
+  /// The weights, to be loaded or initialized; of a run that trains, this rank's slices and the optimizer's.
+  ModelState& state() { return *state_; }
   Stage& stage() { return *stage_; }
   PipelineExecutor& executor() { return *executor_; }
   const RankMemory& memory() const { return memory_; }
@@ -103,11 +109,12 @@ class Engine {
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<PipelineExecutor> executor_;
   std::unique_ptr<DistributedOptimizer> optimizer_;
+  std::unique_ptr<ModelState> state_;
   DeviceMemory host_totals_;  ///< (2) fp64
   StepEvents events_[3];      ///< of two steps under way and the one before
   bool first_step_ = true;    ///< of this process, which loads kernels
   std::deque<StepUnderWay> under_way_;
-  std::unique_ptr<Watchdog> watchdog_;  ///< looks at the communicators
+  Watch watch_;
   FailureGuard guard_{communicators_, runtime_->device};
 };
 

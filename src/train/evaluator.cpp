@@ -7,7 +7,6 @@
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
-#include "train/model_state.hpp"
 #include "train/run_shape.hpp"
 #include "train/weight_source.hpp"
 
@@ -53,10 +52,7 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   });
   expect_same_data(*batches, settings, runtime.control);
   Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
-  // Every replica reads all of its shard.
-  ModelState state(engine.plan().table, owned_slices(engine.plan().table, 1, 0), engine.plan().grid,
-                   engine.memory().state, runtime.device, engine.stream());
-  load_weights(*source, engine.plan().shape.model, state, runtime.control);
+  load_weights(*source, engine.plan().shape.model, engine.state(), runtime.control);
   const Evaluation evaluation = evaluate_validation(engine, *batches, runtime.control);
   fail_together(runtime.control, [&] {
     if (evaluation.targets == 0)

@@ -101,7 +101,7 @@ Generator::Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridC
       host_logits_(runtime.device.allocate_host(logits_bytes(plan_.layout))),
       host_tokens_(
           runtime.device.allocate_host(static_cast<std::size_t>(plan_.layout.slots) * sizeof(std::int32_t))),
-      watchdog_(watch_job(runtime, *communicators_)) {
+      watch_(runtime.watchdog, communicators_->log.activity(), communicators_->all()) {
   state_memory_.parameters = memory_.weights;
   state_ = std::make_unique<ModelState>(plan_.table, owned_slices(plan_.table, 1, 0), plan_.grid,
                                         state_memory_, runtime.device, *stream_);

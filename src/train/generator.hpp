@@ -44,8 +44,8 @@ struct TokenConsumer {
 
 class Generator {
  public:
-  /// Collective: takes all memory and has a watchdog look after the job from here to the generator's end.
-  /// `communicators` are those of a grid whose tp groups the plan is for; `runtime` must outlive the
+  /// Collective: takes all memory and has the job's watchdog look at the communication to the generator's
+  /// end. `communicators` are those of a grid whose tp groups the plan is for; `runtime` must outlive the
   /// generator.
   Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridCommunicators> communicators);
   Generator(const Generator&) = delete;
@@ -88,7 +88,7 @@ class Generator {
   DeviceMemory host_logits_, host_tokens_;
   std::vector<float> row_;  ///< logits of one row, all shards
   std::int64_t steps_ = 0;
-  std::unique_ptr<Watchdog> watchdog_;  ///< looks at the communicators
+  Watch watch_;
   FailureGuard guard_{communicators_, runtime_->device};
 };
 

@@ -5,13 +5,10 @@
 
 namespace llama3d {
 
-std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communicators) {
-  const bool limited = runtime.comm_timeout > 0;
-  // A device's errors come to nobody who does not ask for them.
-  if (runtime.control.size() == 1 || !(limited || runtime.device.asynchronous())) return nullptr;
-  return std::make_unique<Watchdog>(
-      runtime.control, communicators.log.activity(), communicators.all(),
-      WatchdogOptions{.limit = limited ? runtime.comm_timeout : std::numeric_limits<double>::infinity()});
+std::unique_ptr<Watchdog> watch_job(ControlPlane& control, double comm_timeout) {
+  if (control.size() == 1) return nullptr;
+  const double limit = comm_timeout > 0 ? comm_timeout : std::numeric_limits<double>::infinity();
+  return std::make_unique<Watchdog>(control, WatchdogOptions{.limit = limit});
 }
 
 FailureGuard::~FailureGuard() {

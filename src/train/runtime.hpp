@@ -18,12 +18,13 @@ struct Runtime {
   /// Collective; once for a grid.
   std::function<std::unique_ptr<GridCommunicators>(const ProcessGrid&)> make_communicators;
   bool register_memory = false;  ///< tell communicators which memory they will move
-  double comm_timeout = 0;       ///< seconds a communication may wait before the job is ended; 0: no limit
+  Watchdog* watchdog = nullptr;  ///< of the job, or none
 };
 
-/// What looks after the job's communication while it lives; none where there is nothing to look after.
+/// Looks after a job while it lives; none for one rank. A communication that waits for longer than
+/// `comm_timeout` seconds ends the job; 0: only one that fails does, which nobody else might ask for.
 /// Collective.
-std::unique_ptr<Watchdog> watch_job(Runtime& runtime, GridCommunicators& communicators);
+std::unique_ptr<Watchdog> watch_job(ControlPlane& control, double comm_timeout);
 
 /// The last member of what computes with communicators. A rank that fails alone has work on its device that
 /// waits for others for ever, and freeing memory would wait too: while an exception goes by, the end of this

@@ -70,7 +70,6 @@ class Trainer {
   RunShape shape_;
   std::optional<TrainingBatches> batches_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<ModelState> state_;
   std::optional<Checkpoints> checkpoints_;
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
@@ -101,9 +100,6 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
                                      std::move(communicators));
   if (leader_ && shape_.grid.tp > 1)
     note(fmt::format("tensor-parallel overlap: {}", engine_->overlap().to_string()));
-  state_ =
-      std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
-                                   engine_->memory().state, runtime.device, engine_->stream());
   start();
   // Only now, so that a run that can't start leaves nothing behind.
   fail_together(runtime.control, [&] { open_output(); });
@@ -146,13 +142,13 @@ void Trainer::open_output() {
 void Trainer::start() {
   std::optional<TrainPosition> loaded;
   if (settings_.resume == "auto") {
-    loaded = checkpoints_->load_newest(*state_);
+    loaded = checkpoints_->load_newest(engine_->state());
     if (leader_)
       note(loaded ? fmt::format("resuming at step {}", loaded->step)
                   : fmt::format("--resume auto: no checkpoint in {}/checkpoints, starting anew",
                                 settings_.output_dir));
   } else if (!settings_.resume.empty()) {
-    loaded = checkpoints_->load(settings_.resume, *state_);
+    loaded = checkpoints_->load(settings_.resume, engine_->state());
     if (leader_) note(fmt::format("resuming {} at step {}", settings_.resume, loaded->step));
   }
   if (loaded) {
@@ -162,7 +158,7 @@ void Trainer::start() {
   } else if (!settings_.load.empty()) {
     load_weights();
   } else {
-    state_->initialize(settings_.seed, shape_.model.initializer_range);
+    engine_->state().initialize(settings_.seed, shape_.model.initializer_range);
   }
   engine_->optimizer().gather_parameters();
 }
@@ -170,7 +166,7 @@ void Trainer::start() {
 void Trainer::load_weights() {
   std::unique_ptr<WeightSource> source;
   fail_together(runtime_.control, [&] { source = open_weights(settings_.load); });
-  llama3d::load_weights(*source, shape_.model, *state_, runtime_.control);
+  llama3d::load_weights(*source, shape_.model, engine_->state(), runtime_.control);
   checkpoints_->set_origin(source->origin());
   if (!leader_) return;
   note(fmt::format("weights of {}", settings_.load));
@@ -353,7 +349,7 @@ void Trainer::save() {
   finish_steps(0);
   const auto begin = Clock::now();
   try {
-    const auto folder = checkpoints_->save(position_, *state_);
+    const auto folder = checkpoints_->save(position_, engine_->state());
     last_save_ = position_.step;
     metrics_->event(position_.step, "checkpoint",
                     fmt::format("{} in {:.2f} s", folder.string(), seconds_since(begin)));

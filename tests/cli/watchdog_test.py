@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from jobs import DEADLINE_S, DEVICE, MACHINE, JobTest, main
+from jobs import DEADLINE_S, DEVICE, MACHINE, PROGRAM, JobTest, Started, main, mpirun
 
 CONFIGURATION, RANK_LOST, REQUEUE = 2, 5, 75
 LONG = 1_000_000  # steps that nobody waits for
@@ -159,6 +159,21 @@ class Hangs(WatchdogTest):
         send([pids[1]], signal.SIGSTOP)
         self.ended_by_report(job, pids, 1)
 
+    def test_rank_that_never_starts(self):
+        """It reads a file that does not come, as from a file server that is gone."""
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+        os.mkfifo(elsewhere / "model.json")
+        words = [PROGRAM, *self.training("never", "--comm-timeout", LIMIT_S)]
+        job = Started([*mpirun(1), *words, ":", "-np", 1, "-wdir", elsewhere, *words], self.folder, {})
+        self.addCleanup(job.process.kill)
+        result = job.wait()
+        self.assertEqual(result.status, RANK_LOST, result)
+        self.assertEqual(len(result.error_lines()), 1, result)
+        self.assertLess(result.seconds, LIMIT_S + END_S, result)
+        self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 0 .* waits in control\.\S+, ")
+        self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): in no communication")
+
     def test_killed_rank(self):
         """The launcher sees that at once."""
         job, pids = self.trained(8, "killed", "--tp-size", 2, "--pp-size", 2)
@@ -166,7 +181,7 @@ class Hangs(WatchdogTest):
         send([pids[3]], signal.SIGKILL)
         result = job.wait()
         self.assertLess(time.monotonic() - begin, END_S)
-        self.assertNotEqual(result.status, 0, result)
+        self.assertEqual(result.status, 128 + signal.SIGKILL, result)
         self.assertEqual(still_alive(pids), [])
         self.nothing_after("killed")
 
@@ -202,8 +217,12 @@ class NoHangs(WatchdogTest):
         self.assertEqual(result.error_lines(), [])
 
     def test_without_a_limit(self):
+        """Watchdogs are there for communicators that fail."""
         job, pids = self.trained(2, "unlimited", limit=0)
-        self.assertEqual([watchdogs(pid) for pid in pids], [0, 0])
+        self.assertEqual([watchdogs(pid) for pid in pids], [1, 1])
+        send([pids[1]], signal.SIGSTOP)
+        time.sleep(2)
+        send([pids[1]], signal.SIGCONT)
         self.goes_on(job)
 
     def test_refused(self):

@@ -68,7 +68,8 @@ int sum_watched(MpiSession& session, const std::string& ending) {
   communicators.push_back(&failing);
   if (ending.starts_with("stuck")) communicators.push_back(&stuck);
   ControlPlane& control = ending == "stuck_everywhere" ? stuck_control : session.control();
-  const Watchdog watchdog(control, set->log.activity(), communicators, {.limit = 1});
+  Watchdog watchdog(control, {.limit = 1});
+  const Watch watch(&watchdog, set->log.activity(), communicators);
   if (ending == "communicator") return sum_until(*set, rank, [&] { failing.fails = true; });
   if (ending == "stuck_throw")
     return sum_until(*set, rank, [&] {

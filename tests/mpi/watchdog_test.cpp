@@ -34,12 +34,16 @@ class Watched {
       const std::scoped_lock lock(mutex_);
       reports_.push_back(report);
     };
-    watchdog_.emplace(plane_, log_.activity(), std::vector<Communicator*>{&communicator_}, options);
+    watchdog_.emplace(plane_, options);
+    watch_.emplace(&*watchdog_, log_.activity(), std::vector<Communicator*>{&communicator_});
   }
   Activity& activity() { return log_.activity(); }
   Activity& agreement() { return plane_.activity(); }
   FailingCommunicator& communicator() { return communicator_; }
-  void stop() { watchdog_.reset(); }
+  void stop() {
+    watch_.reset();
+    watchdog_.reset();
+  }
   std::vector<std::string> reports() {
     const std::scoped_lock lock(mutex_);
     return reports_;
@@ -52,6 +56,7 @@ class Watched {
   std::mutex mutex_;
   std::vector<std::string> reports_;
   std::optional<Watchdog> watchdog_;
+  std::optional<Watch> watch_;
 };
 
 /// A rank without a watchdog that sends and receives as the test says. Collective, as Watched is.

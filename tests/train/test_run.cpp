@@ -86,14 +86,11 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
   auto communicators = runtime_->make_communicators(plan.grid);
   room_ = DeviceRoom::of(*device_, agreement.node_size());
   engine_ = std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators));
-  state_ =
-      std::make_unique<ModelState>(engine_->plan().table, engine_->optimizer().slices(), engine_->plan().grid,
-                                   engine_->memory().state, *device_, engine_->stream());
 }
 
 void TestRun::initialize(std::uint64_t seed) {
   // Larger than usual, so that every part of the model matters to the loss.
-  state_->initialize(seed, 0.1);
+  engine_->state().initialize(seed, 0.1);
   engine_->optimizer().gather_parameters();
 }
 
@@ -139,7 +136,7 @@ void TestRun::write(const Tensor& tensor, const std::vector<float>& values) {
 }
 
 void TestRun::set_weights(const GlobalTensors& weights) {
-  state_->initialize(0, 0);
+  engine_->state().initialize(0, 0);
   const ModelStateMemory& state = engine_->memory().state;
   for (const OwnedPiece& piece :
        owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate())) {
@@ -152,7 +149,7 @@ void TestRun::set_weights(const GlobalTensors& weights) {
 }
 
 void TestRun::load(const WeightSource& source) {
-  load_weights(source, plan().shape.model, *state_, runtime_->control);
+  load_weights(source, plan().shape.model, engine_->state(), runtime_->control);
   engine_->optimizer().gather_parameters();
 }
 

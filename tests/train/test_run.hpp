@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "train/engine.hpp"
-#include "train/model_state.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d::test {
@@ -75,7 +74,6 @@ class TestRun {
   std::unique_ptr<Runtime> runtime_;
   DeviceRoom room_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<ModelState> state_;
 };
 
 /// A small Llama whose sizes divide by 4 where they must and are odd elsewhere.
