@@ -157,6 +157,8 @@ void DistributedOptimizer::finish_step(std::int64_t step, double learning_rate, 
     update_offloaded(adamw);
   else
     update(adamw);
+  // A host has nothing to do meanwhile.
+  if (!device_->asynchronous()) wait_for_parameters();
   (offloaded_ ? offloaded_->stream() : *stream_).record(end);
 }
 
@@ -194,16 +196,14 @@ void DistributedOptimizer::update(const AdamWStep& step) {
     update(group_updates_[group]);
     gathers_[group] = gather(group, *stream_);
   }
-  // A host has nothing to do meanwhile.
-  if (!device_->asynchronous()) wait_for_parameters();
 }
 
 void DistributedOptimizer::update_offloaded(const AdamWStep& step) {
   offloaded_->begin(*stream_);
   for (std::size_t i = 0; i < slices_.size(); ++i) {
     const std::size_t group = offloaded_->update_next_group(step);
-    gather(group, offloaded_->stream())->wait(offloaded_->stream());
     offloaded_->complete(group);
+    gathers_[group] = gather(group, offloaded_->stream());
   }
   offloaded_->wait_for_downloads();
 }
