@@ -9,7 +9,7 @@ namespace llama3d::host {
 
 /// Executes each operation before it returns, on `threads` threads; streams are ignored. The same call gives
 /// the same bits for a given number of threads. Not for concurrent use: operations share the workspace.
-class HostKernels final : public Kernels {
+class HostKernels : public Kernels {
  public:
   explicit HostKernels(int threads) : threads_(threads) {}
 
