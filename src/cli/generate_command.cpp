@@ -28,7 +28,7 @@ struct GenerateCommand {
   InputFormat format = InputFormat::automatic;
   std::int64_t max_samples = 0;
   std::vector<std::string> stops;
-  double comm_timeout = 600;
+  double comm_timeout = TrainSettings().comm_timeout;
   CommandLine line{"generate", "Continue a prompt, answer a message, or answer a file of questions."};
 
   GenerateCommand() {
@@ -73,6 +73,7 @@ struct GenerateCommand {
 /// What the options ask for together.
 void check_options(const GenerateCommand& c, int ranks) {
   check_settings(c.settings);
+  check_comm_timeout(c.comm_timeout);
   const auto given = [&](const char* option) { return c.line.given(option); };
   if (given("prompt") + given("prompt-file") + given("data") != 1)
     refuse("generate takes one of --prompt TEXT, --prompt-file FILE and --data FILE.json");

@@ -72,6 +72,7 @@ int run(MpiSession& session, int argc, char** argv) {
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
+    const auto watchdog = watch_job(control, command.settings.comm_timeout);
     const auto device = make_job_device(command.machine, control);
     fail_together(control, [&] { dry_run(command, control, *device); });
     return 0;

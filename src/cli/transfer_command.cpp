@@ -7,7 +7,9 @@
 #include "cli/commands.hpp"
 #include "cli/launch.hpp"
 #include "cli/same_options.hpp"
+#include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
+#include "train/runtime.hpp"
 #include "train/weight_transfer.hpp"
 
 namespace llama3d {
@@ -20,16 +22,20 @@ void show(const TransferProgress& p) {
              format_bytes(static_cast<std::size_t>(p.bytes_total)), p.tensor);
 }
 
-/// Reads the options, has `transfer` done by all ranks and says what came of it. `read` takes what no option
+/// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it. `read` takes what no option
 /// holds as it is.
 int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std::string& output,
         const std::function<void()>& read,
         const std::function<TransferSummary(ControlPlane&, const ShowProgress&)>& transfer) {
   ControlPlane& control = session.control();
   auto outcome = CommandLine::Outcome::run;
+  double comm_timeout = TrainSettings().comm_timeout;
+  add_job_options(line, comm_timeout);
   fail_together(control, [&] {
     outcome = line.parse(argc, argv);
-    if (outcome == CommandLine::Outcome::run) read();
+    if (outcome == CommandLine::Outcome::help) return;
+    check_comm_timeout(comm_timeout);
+    read();
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
@@ -37,6 +43,7 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
     return 0;
   }
   expect_same_options(line, control);
+  const auto watchdog = watch_job(control, comm_timeout);
   const bool shown = leader && stderr_is_terminal();
   const auto clear = [shown] {
     if (shown) fmt::print(stderr, "\r\033[K");

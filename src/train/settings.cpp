@@ -30,6 +30,10 @@ StepRange StepRange::parse(const std::string& text) {
   return range;
 }
 
+void check_comm_timeout(double seconds) {
+  require(seconds >= 0, "comm-timeout", seconds, "0 (no limit) or more seconds");
+}
+
 void check_settings(const TrainSettings& s) {
   StepRange::parse(s.profile_steps);
   const auto number = [](auto value) { return static_cast<double>(value); };
@@ -58,7 +62,7 @@ void check_settings(const TrainSettings& s) {
   require(s.valid_samples >= 0, "valid-samples", number(s.valid_samples), "0 or more");
   require(s.max_skipped_steps >= 1, "max-skipped-steps", number(s.max_skipped_steps), "at least 1");
   require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
-  require(s.comm_timeout >= 0, "comm-timeout", s.comm_timeout, "0 (no limit) or more seconds");
+  check_comm_timeout(s.comm_timeout);
   require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
   if (!s.load.empty() && !s.resume.empty() && s.resume != "auto")
     throw ConfigurationError(

@@ -87,5 +87,7 @@ struct StepRange {
 
 /// Bounds that no single option's type can express. Throws ConfigurationError naming the option.
 void check_settings(const TrainSettings& settings);
+/// Of one option that commands have which do not train. Throws likewise.
+void check_comm_timeout(double seconds);
 
 }  // namespace llama3d

@@ -45,6 +45,8 @@ class Trainer {
   void open_output();
   /// One step; false when the job was told to stop instead.
   bool step();
+  /// Saves what came of the steps since `first_step`.
+  void end_on_signal(std::int64_t first_step);
   /// Takes the reports of steps until no more than `left` are under way.
   void finish_steps(std::size_t left);
   void stop_profiling();
@@ -181,11 +183,10 @@ void Trainer::load_weights() {
 }
 
 TrainResult Trainer::run() {
-  const SignalGuard signals;
+  const std::int64_t first = position_.step;
   while (position_.step < settings_.steps) {
     if (!step()) {
-      result_.status = ExitStatus::requeue;
-      save();
+      end_on_signal(first);
       break;
     }
     const bool last = position_.step == settings_.steps;
@@ -202,6 +203,17 @@ TrainResult Trainer::run() {
     note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_, step_tokens_,
                        runtime_.device.peak_flops(shape_.compute)));
   return result_;
+}
+
+void Trainer::end_on_signal(std::int64_t first_step) {
+  result_.status = ExitStatus::requeue;
+  const bool saves = position_.step > first_step;
+  if (leader_)
+    note(saves ? fmt::format("signal received: saving at step {}", position_.step)
+               : fmt::format("signal received before a step was done: ending at step {}", position_.step));
+  metrics_->event(position_.step, "signal",
+                  saves ? "saving and ending, to be resumed" : "ending, to be resumed");
+  if (saves) save();
 }
 
 bool Trainer::step() {
@@ -223,11 +235,7 @@ bool Trainer::step() {
     fail_together(runtime_.control, [&] {
       if (data_error) std::rethrow_exception(data_error);
     });
-  if (flag == signalled) {
-    note(fmt::format("signal received: saving at step {}", position_.step));
-    metrics_->event(position_.step, "signal", "saving and ending, to be resumed");
-    return false;
-  }
+  if (flag == signalled) return false;
   const double learning_rate = schedule_.at(position_.step + 1);
   const bool profiled = profile_.holds(position_.step + 1);
   if (profiled && !profiling_) {
@@ -366,6 +374,8 @@ void Trainer::save() {
 }  // namespace
 
 TrainResult train(const TrainSettings& settings, Runtime& runtime) {
+  // From the set-up on, which takes minutes where much is read.
+  const SignalGuard signals;
   return Trainer(settings, runtime).run();
 }
 

@@ -73,6 +73,20 @@ class Signals(JobTest):
         self.assertIn("resuming at step", again.err)
         self.assertEqual(list(self.metrics("mpirun", "train")["step"]), list(range(1, last + 2)))
 
+    def test_signal_before_the_first_step(self):
+        """It comes while the model is read; nothing has been done that could be lost."""
+        os.mkfifo(self.folder / "slow.json")
+        job = self.start(1, *self.training("early", model="slow.json"))
+        with (self.folder / "slow.json").open("w") as model:
+            os.kill(job.rank_pids()[0], signal.SIGUSR1)
+            time.sleep(0.2)
+            model.write((self.folder / "model.json").read_text())
+        result = job.wait()
+        self.assertEqual(result.status, REQUEUE, result)
+        self.assertIn("signal received before a step was done: ending at step 0", result.err)
+        self.assertEqual(self.checkpoint_steps("early"), [])
+        self.train(1, "early", "--resume", "auto")
+
     def test_signal_after_a_checkpoint_of_the_same_step(self):
         result, step = self.stopped_often("often")
         self.assertEqual(result.status, REQUEUE, result)

@@ -164,15 +164,17 @@ class Hangs(WatchdogTest):
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()
         os.mkfifo(elsewhere / "model.json")
-        words = [PROGRAM, *self.training("never", "--comm-timeout", LIMIT_S)]
-        job = Started([*mpirun(1), *words, ":", "-np", 1, "-wdir", elsewhere, *words], self.folder, {})
-        self.addCleanup(job.process.kill)
-        result = job.wait()
-        self.assertEqual(result.status, RANK_LOST, result)
-        self.assertEqual(len(result.error_lines()), 1, result)
-        self.assertLess(result.seconds, LIMIT_S + END_S, result)
-        self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 0 .* waits in control\.\S+, ")
-        self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): in no communication")
+        for more in ([], ["--dry-run"]):
+            with self.subTest(more=more):
+                words = [PROGRAM, *self.training("never", "--comm-timeout", LIMIT_S, *more)]
+                job = Started([*mpirun(1), *words, ":", "-np", 1, "-wdir", elsewhere, *words], self.folder, {})
+                self.addCleanup(job.process.kill)
+                result = job.wait()
+                self.assertEqual(result.status, RANK_LOST, result)
+                self.assertEqual(len(result.error_lines()), 1, result)
+                self.assertLess(result.seconds, LIMIT_S + END_S, result)
+                self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 0 .* waits in control\.\S+, ")
+                self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): in no communication")
 
     def test_killed_rank(self):
         """The launcher sees that at once."""
@@ -226,7 +228,13 @@ class NoHangs(WatchdogTest):
         self.goes_on(job)
 
     def test_refused(self):
-        for words in (self.training("refused"), ["eval", "--load", "x", "--data", "tokens.h5"], ["bench", "step"]):
+        for words in (
+            self.training("refused"),
+            ["eval", "--load", "x", "--data", "tokens.h5"],
+            ["bench", "step"],
+            ["generate", "--load", "x", "--prompt", "y"],
+            ["export", "--input", "x", "--output", "y"],
+        ):
             with self.subTest(command=words[0]):
                 result = self.job(2, *words, "--comm-timeout", -1)
                 self.assertEqual(result.status, CONFIGURATION, result)
