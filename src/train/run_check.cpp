@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "compute/kernels.hpp"
+#include "io/printable.hpp"
 #include "train/run_record.hpp"
 #include "train/weight_source.hpp"
 
@@ -33,10 +34,16 @@ void check_output_directory(const fs::path& directory) {
 
 }  // namespace
 
-void make_output_directory(const fs::path& directory) {
+FolderLock take_output_directory(const fs::path& directory, const std::string& host) {
   std::error_code error;
   fs::create_directories(directory / "checkpoints", error);
   if (error) refuse_output_directory(directory, error.message());
+  FolderLock lock(directory, fmt::format("process {} on {}", getpid(), host));
+  if (lock.held_by())
+    throw ConfigurationError(fmt::format(
+        "--output-dir {}: another run writes there ({}); wait for its end, or give another folder",
+        directory.string(), io::printable(*lock.held_by())));
+  return lock;
 }
 
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "io/folder_lock.hpp"
 #include "train/batches.hpp"
 #include "train/checkpoints.hpp"
 #include "train/run_shape.hpp"
@@ -22,8 +23,9 @@ RunCheck check_run(const TrainSettings& settings, int world_size, const Device& 
 
 /// Of these the files and folders alone.
 void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints);
-/// Makes the folder of a run's output. Throws ConfigurationError.
-void make_output_directory(const std::filesystem::path& directory);
+/// Makes the folder of a run's output and keeps other runs out of it, to which `host` is named. Throws
+/// ConfigurationError, also where another run is in it.
+FolderLock take_output_directory(const std::filesystem::path& directory, const std::string& host);
 /// The checkpoints of a run, in its output folder.
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
                              const TrainingBatches& batches, ControlPlane& control,

@@ -72,6 +72,7 @@ class Trainer {
   RunShape shape_;
   std::optional<TrainingBatches> batches_;
   std::unique_ptr<Engine> engine_;
+  std::optional<FolderLock> lock_;  ///< the leader's
   std::optional<Checkpoints> checkpoints_;
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
@@ -130,7 +131,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
 
 void Trainer::open_output() {
   if (leader_) {
-    make_output_directory(settings_.output_dir);
+    lock_.emplace(take_output_directory(settings_.output_dir, runtime_.control.host()));
     checkpoints_->prepare(position_.step, settings_.resume != "auto");
   }
   metrics_ = std::make_unique<MetricsRecorder>(

@@ -10,7 +10,7 @@ import numpy
 
 from jobs import PROGRAM, JobTest, Started, different, main, mpirun, tensors
 
-REQUEUE = 75
+CONFIGURATION, REQUEUE = 2, 75
 LONG = 1_000_000  # steps that nobody waits for
 SOON_S = 20  # a lost rank must end the job within this time; mpirun itself takes one or two
 
@@ -100,6 +100,23 @@ class Signals(JobTest):
         job.process.send_signal(signal.SIGUSR1)
         result = job.wait()
         return result, int(re.search(r"saving at step (\d+)", result.err)[1])
+
+
+class TwoRuns(JobTest):
+    def test_second_run_in_a_folder(self):
+        """It would take the first one's checkpoints and metrics away. A run that was killed keeps nobody out."""
+        first = self.start(1, *self.training("shared", "--checkpoint-interval", 2, steps=LONG))
+        first.wait_for("step 3/")
+        for more in ([], ["--resume", "auto"]):
+            second = self.job(1, *self.training("shared", *more))
+            self.assertEqual(second.status, CONFIGURATION, second)
+            self.assertEqual(len(second.error_lines()), 1, second)
+            self.assertIn(f"another run writes there (process {first.rank_pids()[0]} on ", second.err)
+        os.kill(first.rank_pids()[0], signal.SIGKILL)
+        first.wait()
+        last = self.checkpoint_steps("shared")[-1]
+        self.train(1, "shared", "--resume", "auto", steps=last + 1)
+        self.assertEqual(list(self.metrics("shared", "train")["step"]), list(range(1, last + 2)))
 
 
 class LostRanks(JobTest):
