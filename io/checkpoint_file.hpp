@@ -62,10 +62,12 @@ std::filesystem::path begin_checkpoint(const std::filesystem::path& final_folder
 void commit_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& final_folder);
 /// Takes a checkpoint away: its name first, so that no half-removed folder looks like a checkpoint.
 void remove_checkpoint(const std::filesystem::path& folder);
-/// Folders `step_<digits>` of `directory`, newest (highest step) first; empty when there is no such
-/// directory. Does not open them.
+/// Folders `step_<digits>` of `directory`, newest (highest step) first, where a replacement was cut off the
+/// old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and opens
+/// none. Throws CheckpointError when they can't be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& directory);
-/// Removes what killed runs left in `directory`: partly written, replaced and partly removed folders.
+/// For who writes to `directory`: gives the folder of a cut off replacement its name back and removes what
+/// else killed runs left, partly written, replaced and partly removed folders.
 void remove_leftovers(const std::filesystem::path& directory);
 /// "step_00000100"
 std::string checkpoint_folder_name(std::int64_t step);

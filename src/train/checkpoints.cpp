@@ -183,6 +183,10 @@ void Checkpoints::check(const std::filesystem::path& folder) const {
   expect_same_model(CheckpointReader(folder), attributes_);
 }
 
+void Checkpoints::check_newest() const {
+  list_checkpoints(directory_);
+}
+
 TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState& state) {
   TrainPosition position;
   fail_together(*control_, [&] {
@@ -204,8 +208,10 @@ TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState&
 std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
   // Rank 0's list is everybody's: a file system may show others an older one.
   std::string names;
-  if (control_->rank() == 0)
+  fail_together(*control_, [&] {
+    if (control_->rank() != 0) return;
     for (const auto& folder : list_checkpoints(directory_)) names += folder.string() + '\n';
+  });
   names = control_->broadcast(names, 0);
   if (names.empty()) return {};
   std::string reason;
