@@ -99,6 +99,11 @@ void commit_checkpoint(const fs::path& temporary, const fs::path& final_folder) 
   guarded(final_folder, "put in place", [&] { put_in_place(temporary, final_folder); });
 }
 
+void abandon_checkpoint(const fs::path& final_folder) {
+  std::error_code ignored;
+  fs::remove_all(with_suffix(final_folder, partial_suffix), ignored);
+}
+
 void remove_checkpoint(const fs::path& folder) {
   guarded(folder, "removed", [&] {
     const fs::path removed = with_suffix(folder, removed_suffix);

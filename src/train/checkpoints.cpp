@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/safetensors.hpp"
+#include "mpi/failure.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d {
@@ -141,6 +142,17 @@ void Checkpoints::prepare(std::int64_t step, bool alone) {
 
 std::filesystem::path Checkpoints::save(const TrainPosition& position, ModelState& state) {
   const auto final_folder = directory_ / checkpoint_folder_name(position.step);
+  try {
+    write(final_folder, position, state);
+  } catch (const CollectiveError&) {
+    if (control_->rank() == 0) abandon_checkpoint(final_folder);
+    throw;
+  }
+  return final_folder;
+}
+
+void Checkpoints::write(const std::filesystem::path& final_folder, const TrainPosition& position,
+                        ModelState& state) {
   std::string temporary;
   fail_together(*control_, [&] {
     if (control_->rank() == 0) temporary = begin_checkpoint(final_folder).string();
@@ -163,7 +175,6 @@ std::filesystem::path Checkpoints::save(const TrainPosition& position, ModelStat
     commit_checkpoint(temporary, final_folder);
     remove_old(position.step);
   });
-  return final_folder;
 }
 
 void Checkpoints::remove_old(std::int64_t step) {

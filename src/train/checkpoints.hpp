@@ -37,7 +37,7 @@ class Checkpoints {
 
   /// Writes, verifies and commits `step_...`, then removes what is older than the newest `keep`.
   /// Returns the folder. Throws CheckpointWriteError on all ranks when any failed; earlier checkpoints are
-  /// then untouched.
+  /// then untouched, and nothing is left of this one.
   std::filesystem::path save(const TrainPosition& position, ModelState& state);
 
   /// Loads the newest complete checkpoint; a damaged one is skipped with a warning that names what is wrong.
@@ -53,6 +53,7 @@ class Checkpoints {
   void check_newest() const;
 
  private:
+  void write(const std::filesystem::path& final_folder, const TrainPosition& position, ModelState& state);
   void remove_old(std::int64_t step);
 
   std::filesystem::path directory_;
