@@ -1,9 +1,7 @@
 // No room to write: a limit on file sizes in this process, and a small file system of its own in a child.
 #include <fmt/format.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,32 +18,17 @@
 #include "io/safetensors.hpp"
 #include "io/token_file.hpp"
 #include "support/error_message.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace llama3d;
+using test::FileSizeLimit;
 using test::says;
 namespace fs = std::filesystem;
 
 namespace {
 
 constexpr std::int64_t megabyte = std::int64_t{1} << 20;
-
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::int64_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{static_cast<rlim_t>(bytes), before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_{};
-  sighandler_t handler_;
-};
 
 // Runs in a child that ends as a program does, through exit(): HDF5's clean-up at exit runs if it is on.
 int status_of_child(const std::function<int()>& action) {
@@ -180,6 +163,7 @@ BOOST_AUTO_TEST_CASE(metrics_that_do_not_fit_keep_their_rows_and_go_on_later) {
     BOOST_CHECK_EXCEPTION(append_many(), Error, says({"metrics.h5", "File too large"}));
   }
   BOOST_TEST(written > 1000);
+  BOOST_TEST(!file.broken());
   BOOST_TEST(file.rows("train") == written);
   row.step = written;
   file.append(row);
