@@ -10,6 +10,7 @@
 #include <iostream>
 
 #include "base/error.hpp"
+#include "io/bench_file.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
 #include "io/describe.hpp"
@@ -182,6 +183,20 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_no_reason_to_set_metrics_aside) {
   MetricsFile file(path, 5);
   BOOST_TEST(file.set_aside().empty());
   BOOST_TEST(file.rows("valid") == 1);
+}
+
+BOOST_AUTO_TEST_CASE(bench_results_that_do_not_fit_are_no_file) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "bench.h5";
+  const std::vector<BenchRow> rows(1000);
+  {
+    BenchFile file(path);
+    const FileSizeLimit limit(100'000);
+    BOOST_CHECK_EXCEPTION(file.finish(rows, {}), Error, says({"bench.h5", "File too large", "--output"}));
+  }
+  BOOST_TEST(fs::is_empty(folder.path()));
+  BenchFile(path).finish(rows, {{"device", std::string(10'000, 'x')}});
+  BOOST_TEST(io::extent_of(io::open_dataset(io::open_file(path).get(), "bench").get()).at(0) == rows.size());
 }
 
 BOOST_AUTO_TEST_CASE(safetensors_that_do_not_fit_are_no_file) {
