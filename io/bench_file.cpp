@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstring>
+#include <optional>
 
 #include "base/error.hpp"
 #include "io/metrics_format.hpp"
+#include "io/partial_file.hpp"
 
 namespace llama3d {
 
@@ -60,27 +62,63 @@ StoredRow stored(const BenchRow& row) {
   return s;
 }
 
-}  // namespace
+/// What HDF5 takes of the disk at most: the rows, and for every attribute its text and more than its header.
+std::int64_t room_for(std::size_t rows, const std::map<std::string, std::string>& attributes) {
+  std::size_t bytes = std::size_t{64} << 10;
+  for (const auto& [name, value] : attributes) bytes += 1024 + name.size() + value.size();
+  return static_cast<std::int64_t>(bytes + rows * sizeof(StoredRow));
+}
 
-void write_bench_file(const std::filesystem::path& path, const std::vector<BenchRow>& rows,
-                      const std::map<std::string, std::string>& attributes) try {
+void write_all(hid_t file, const std::vector<BenchRow>& rows,
+               const std::map<std::string, std::string>& attributes) {
   std::vector<StoredRow> all;
   for (const BenchRow& row : rows) all.push_back(stored(row));
-  Hdf5File file = create_file(path);
-  write_attribute(file.get(), "format", std::string("llama3d bench"));
-  for (const auto& [name, value] : attributes) write_attribute(file.get(), name, value);
-  {
-    const auto type = row_type(descriptor());
-    const auto space = make_space({all.size()});
-    const auto dataset = own_hdf5<Hdf5Dataset>(H5Dcreate2(file.get(), descriptor().name.c_str(), type.get(),
-                                                          space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                                               "create table /bench");
-    if (!all.empty()) write_range(dataset.get(), type.get(), 0, all.size(), all.data());
+  write_attribute(file, "format", std::string("llama3d bench"));
+  for (const auto& [name, value] : attributes) write_attribute(file, name, value);
+  const auto type = row_type(descriptor());
+  const auto space = make_space({all.size()});
+  const auto dataset = own_hdf5<Hdf5Dataset>(H5Dcreate2(file, descriptor().name.c_str(), type.get(),
+                                                        space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                                             "create table /bench");
+  if (!all.empty()) write_range(dataset.get(), type.get(), 0, all.size(), all.data());
+}
+
+}  // namespace
+
+struct BenchFile::State {
+  std::filesystem::path path;
+  std::optional<PartialFile> partial;
+
+  template <class Action>
+  void guarded(Action&& action) {
+    try {
+      action();
+    } catch (const IoError& error) {
+      throw Error(ExitStatus::failure, fmt::format("{} cannot be written ({}); give another --output",
+                                                   path.string(), error.what()));
+    }
   }
-  close_file(file);
-} catch (const IoError& error) {
-  throw Error(ExitStatus::failure,
-              fmt::format("{} cannot be written ({}); give another --output", path.string(), error.what()));
+};
+
+BenchFile::BenchFile(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+  state_->path = path;
+  state_->guarded([&] { state_->partial.emplace(path); });
+}
+
+BenchFile::~BenchFile() = default;
+
+void BenchFile::finish(const std::vector<BenchRow>& rows,
+                       const std::map<std::string, std::string>& attributes) {
+  PartialFile& partial = *state_->partial;
+  state_->guarded([&] {
+    Hdf5File file = create_file(partial.path());
+    SpaceReserve space(partial.path());
+    space.ensure(room_for(rows.size(), attributes));
+    write_all(file.get(), rows, attributes);
+    close_file(file);
+    space.finish(size_of_file(partial.path()));
+    partial.commit();
+  });
 }
 
 }  // namespace llama3d

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,21 @@ struct BenchRow {
   double fraction = 0;  ///< rate / ceiling
 };
 
-/// Writes the file anew. Throws Error (exit status 1) when it can't be written.
-void write_bench_file(const std::filesystem::path& path, const std::vector<BenchRow>& rows,
-                      const std::map<std::string, std::string>& attributes);
+/// Begun before what it tells of is measured, so that an output that can't be written is known by then;
+/// without finish() nothing is left. Throws Error (exit status 1) when the file can't be written.
+class BenchFile {
+ public:
+  explicit BenchFile(const std::filesystem::path& path);
+  ~BenchFile();
+  BenchFile(const BenchFile&) = delete;
+  BenchFile& operator=(const BenchFile&) = delete;
+
+  /// Writes it all, and replaces what had the name before.
+  void finish(const std::vector<BenchRow>& rows, const std::map<std::string, std::string>& attributes);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace llama3d

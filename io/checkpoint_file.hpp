@@ -2,9 +2,10 @@
 // Checkpoint folders, written in this order:
 //
 //   begin_checkpoint(final)              rank 0   makes the temporary folder
-//   RankFileWriter: write..., finish     each     rank_00000.h5: the rectangles it owns, verified by reading
-//   back write_global_view                    rank 0   checkpoint.h5: virtual datasets, attributes, manifest
+//   RankFileWriter: write..., finish     each     rank_00000.h5: the rectangles it owns, read back
+//   write_global_view                    rank 0   checkpoint.h5: virtual datasets, attributes, manifest
 //   commit_checkpoint                    rank 0   syncs and renames: a folder with its final name is complete
+//   abandon_checkpoint                   rank 0   instead, once every rank has ended its part and any failed
 //
 // Tensors are stored under their global name in global coordinates, so any other partition can read them.
 // A failed write throws CheckpointWriteError and leaves earlier checkpoints as they are.
@@ -60,12 +61,17 @@ std::filesystem::path begin_checkpoint(const std::filesystem::path& final_folder
 /// Syncs `temporary` and gives it its final name. An existing `final_folder` stays until the new one is in
 /// place.
 void commit_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& final_folder);
+/// After a failure anywhere: removes the temporary folder, whose room the next checkpoint needs. No error:
+/// why the checkpoint failed is what counts.
+void abandon_checkpoint(const std::filesystem::path& final_folder);
 /// Takes a checkpoint away: its name first, so that no half-removed folder looks like a checkpoint.
 void remove_checkpoint(const std::filesystem::path& folder);
-/// Folders `step_<digits>` of `directory`, newest (highest step) first; empty when there is no such
-/// directory. Does not open them.
+/// Folders `step_<digits>` of `directory`, newest (highest step) first, where a replacement was cut off the
+/// old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and opens
+/// none. Throws CheckpointError when they can't be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& directory);
-/// Removes what killed runs left in `directory`: partly written, replaced and partly removed folders.
+/// For who writes to `directory`: gives the folder of a cut off replacement its name back and removes what
+/// else killed runs left, partly written, replaced and partly removed folders.
 void remove_leftovers(const std::filesystem::path& directory);
 /// "step_00000100"
 std::string checkpoint_folder_name(std::int64_t step);

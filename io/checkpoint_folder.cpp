@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <system_error>
+#include <utility>
 
 #include "io/checkpoint_file.hpp"
 #include "io/posix_file.hpp"
@@ -29,6 +31,41 @@ auto guarded(const fs::path& folder, const char* what, Action&& action) {
   }
   throw CheckpointWriteError(fmt::format("checkpoint {} cannot be {} ({}); check the folder's file system",
                                          folder.string(), what, reason));
+}
+
+[[noreturn]] void fail_listing(const fs::path& directory, const std::string& reason) {
+  throw CheckpointError(
+      fmt::format("checkpoints in {} cannot be listed ({}); check the folder and its file system",
+                  directory.string(), reason));
+}
+
+/// What lies in `directory`. Only one that does not exist holds nothing: any other may hold checkpoints.
+std::vector<fs::directory_entry> entries_of(const fs::path& directory) {
+  std::vector<fs::directory_entry> entries;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error); !error && entry != fs::directory_iterator();
+       entry.increment(error))
+    entries.push_back(*entry);
+  if (error && error != std::errc::no_such_file_or_directory) fail_listing(directory, error.message());
+  return entries;
+}
+
+bool is_folder(const fs::directory_entry& entry) {
+  std::error_code error;
+  const bool folder = entry.is_directory(error);
+  if (error && error != std::errc::no_such_file_or_directory)
+    fail_listing(entry.path().parent_path(), entry.path().filename().string() + ": " + error.message());
+  return folder;
+}
+
+fs::path without_suffix(fs::path folder) {
+  return folder.replace_extension();
+}
+
+/// The old folder of a replacement that was cut off between its two renames: nothing has its name since.
+bool is_replaced(const fs::path& folder) {
+  std::error_code ignored;
+  return folder.extension() == replaced_suffix && !fs::exists(without_suffix(folder), ignored);
 }
 
 }  // namespace
@@ -62,6 +99,11 @@ void commit_checkpoint(const fs::path& temporary, const fs::path& final_folder) 
   guarded(final_folder, "put in place", [&] { put_in_place(temporary, final_folder); });
 }
 
+void abandon_checkpoint(const fs::path& final_folder) {
+  std::error_code ignored;
+  fs::remove_all(with_suffix(final_folder, partial_suffix), ignored);
+}
+
 void remove_checkpoint(const fs::path& folder) {
   guarded(folder, "removed", [&] {
     const fs::path removed = with_suffix(folder, removed_suffix);
@@ -73,42 +115,30 @@ void remove_checkpoint(const fs::path& folder) {
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& directory) {
-  std::vector<fs::path> folders;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    std::error_code ignored;
-    if (!entry.is_directory(ignored)) continue;
-    fs::path path = entry.path();
-    // The old folder of a replacement that was cut off between its two renames.
-    if (path.extension() == replaced_suffix) {
-      fs::path final_folder = path;
-      final_folder.replace_extension();
-      if (checkpoint_step(final_folder) < 0 || fs::exists(final_folder, ignored)) continue;
-      fs::rename(path, final_folder, ignored);
-      if (ignored) continue;
-      path = final_folder;
-    }
-    if (checkpoint_step(path) >= 0) folders.push_back(path);
+  std::vector<std::pair<std::int64_t, fs::path>> found;
+  for (const auto& entry : entries_of(directory)) {
+    const bool replaced = is_replaced(entry.path());
+    const std::int64_t step = checkpoint_step(replaced ? without_suffix(entry.path()) : entry.path());
+    if (step >= 0 && is_folder(entry)) found.emplace_back(step, entry.path());
   }
-  std::sort(folders.begin(), folders.end(),
-            [](const fs::path& a, const fs::path& b) { return checkpoint_step(a) > checkpoint_step(b); });
-  folders.erase(std::unique(folders.begin(), folders.end()), folders.end());
+  std::sort(found.begin(), found.end(), std::greater<>());
+  std::vector<fs::path> folders;
+  for (auto& [step, folder] : found) folders.push_back(std::move(folder));
   return folders;
 }
 
 void remove_leftovers(const fs::path& directory) {
-  list_checkpoints(directory);  // gives an interrupted replacement its name back
-  std::vector<fs::path> leftovers;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    fs::path final_folder = entry.path();
-    const std::string suffix = final_folder.extension().string();
-    final_folder.replace_extension();
-    const bool ours = suffix == partial_suffix || suffix == replaced_suffix || suffix == removed_suffix;
-    if (ours && checkpoint_step(final_folder) >= 0) leftovers.push_back(entry.path());
-  }
   guarded(directory, "cleaned up", [&] {
-    for (const auto& leftover : leftovers) fs::remove_all(leftover);
+    for (const auto& entry : entries_of(directory)) {
+      const std::string suffix = entry.path().extension().string();
+      const bool ours = suffix == partial_suffix || suffix == replaced_suffix || suffix == removed_suffix;
+      const fs::path final_folder = without_suffix(entry.path());
+      if (!ours || checkpoint_step(final_folder) < 0) continue;
+      if (is_replaced(entry.path()))
+        io::rename(entry.path(), final_folder);
+      else
+        fs::remove_all(entry.path());
+    }
   });
 }
 

@@ -110,7 +110,7 @@ struct MetricsFile::State {
   Hdf5Group run;
   SpaceReserve space;
   std::map<std::string, OpenTable> tables;
-  bool failed = false;
+  bool broken = false;
 
   ~State() { close(); }
 
@@ -129,11 +129,11 @@ struct MetricsFile::State {
                               "file system",
                               path.string(), reason));
     };
-    if (failed) fail("an earlier write failed");
+    if (broken) fail("an earlier write failed");
     try {
       action();
     } catch (const Hdf5Error& error) {
-      failed = true;  // HDF5's own state is uncertain now
+      broken = true;  // HDF5's own state is uncertain now
       fail(error.what());
     } catch (const IoError& error) {
       fail(error.what());
@@ -282,6 +282,10 @@ std::int64_t MetricsFile::rows(const std::string& table) const {
   const auto found = state_->tables.find(table);
   LLAMA3D_EXPECT(found != state_->tables.end(), "no table {}", table);
   return static_cast<std::int64_t>(found->second.rows);
+}
+
+bool MetricsFile::broken() const {
+  return state_->broken;
 }
 
 void MetricsFile::sync() {

@@ -30,7 +30,7 @@ class MetricsFile {
   const std::string& set_aside_reason() const;
 
   /// Appends rows and flushes once. Throws Error when they can't be written (disk full): the rows before stay
-  /// readable, and a later call tries again where nothing was half written.
+  /// readable, and a later call tries again unless the file is broken().
   void append(const TrainRow& row) { append_rows(table_of(row), &row, 1); }
   void append(const ValidRow& row) { append_rows(table_of(row), &row, 1); }
   void append(const EventRow& row) { append_rows(table_of(row), &row, 1); }
@@ -52,6 +52,8 @@ class MetricsFile {
   void set_run_attribute(const std::string& name, double value);
 
   std::int64_t rows(const std::string& table) const;
+  /// Something may be half written: every further call throws.
+  bool broken() const;
   /// Onto the disk itself, for a power loss; at checkpoints.
   void sync();
 

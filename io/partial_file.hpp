@@ -8,10 +8,11 @@
 namespace llama3d::io {
 
 /// A new, empty file beside `path`, under a name that no other writer has: two programs with one output don't
-/// write into each other's file, the last one to finish has the name. Removed unless committed.
+/// write into each other's file, the last one to finish has the name. Removed unless committed. Where `path`
+/// is a link it stays one, and what it leads to is meant.
 class PartialFile {
  public:
-  /// Throws IoError where it can't be made, or `path` is a folder.
+  /// Throws IoError where it can't be made, or `path` is there and no regular file.
   explicit PartialFile(const std::filesystem::path& path);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "base/bytes.hpp"
 #include "base/version.hpp"
@@ -150,6 +151,10 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   expect_same_options(command.line, control);
+  std::optional<BenchFile> file;
+  fail_together(control, [&] {
+    if (leader) file.emplace(command.output);
+  });
   const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
   if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
@@ -168,12 +173,11 @@ int run(MpiSession& session, int argc, char** argv) {
     if (command.what == "attention") bench_attention(lab, shape, sink);
   }
   if (leader) {
-    write_bench_file(command.output, rows,
-                     {{"device", device->name()},
-                      {"model", shape.model.name},
-                      {"version", version()},
-                      {"git_revision", git_revision()},
-                      {"configuration", command.line.resolved_json()}});
+    file->finish(rows, {{"device", device->name()},
+                        {"model", shape.model.name},
+                        {"version", version()},
+                        {"git_revision", git_revision()},
+                        {"configuration", command.line.resolved_json()}});
     fmt::print("written to {}\n", command.output);
   }
   return 0;

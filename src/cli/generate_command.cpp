@@ -12,6 +12,7 @@
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "data/chat_template.hpp"
+#include "io/output_check.hpp"
 #include "mpi/failure.hpp"
 #include "train/predictions.hpp"
 #include "train/tokenizer_files.hpp"
@@ -108,12 +109,13 @@ std::string read_prompt_file(const std::string& path) {
   return text;
 }
 
-std::unique_ptr<Tokenizer> open_tokenizer(const GenerateCommand& command, const WeightSource& weights) {
-  if (!command.tokenizer.empty()) return make_tokenizer(command.tokenizer);
+/// As make_tokenizer() takes it.
+std::string tokenizer_of(const GenerateCommand& command, const WeightSource& weights) {
+  if (!command.tokenizer.empty()) return command.tokenizer;
   for (const std::filesystem::path& folder :
        {weights.folder(), std::filesystem::path(weights.origin().folder)})
-    if (!folder.empty() && has_tokenizer(folder)) return make_tokenizer(folder.string());
-  if (weights.tokenizer() == "bytes") return make_tokenizer("bytes");
+    if (!folder.empty() && has_tokenizer(folder)) return folder.string();
+  if (weights.tokenizer() == "bytes") return "bytes";
   throw ConfigurationError(
       fmt::format("--tokenizer: not given, and there is none in {}; give {}", command.settings.load,
                   weights.tokenizer().empty() || weights.tokenizer() == "unknown"
@@ -191,7 +193,9 @@ void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std:
 Texts read_texts(GenerateCommand& c, bool leader) {
   const auto weights = open_weights(c.settings.load);
   const ModelConfig model = model_of(c.settings, *weights);
-  Texts texts{open_tokenizer(c, *weights), {}, {}, {}};
+  const std::string tokenizer = tokenizer_of(c, *weights);
+  if (!c.output.empty()) expect_no_input(c.output, {c.data, tokenizer_file(tokenizer)});
+  Texts texts{make_tokenizer(tokenizer), {}, {}, {}};
   expect_fitting(*texts.tokenizer, model);
   if (leader) warn_of_another(*texts.tokenizer, *weights);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();

@@ -14,6 +14,7 @@
 #include "data/json_input.hpp"
 #include "data/text_input.hpp"
 #include "data/tokenize_batch.hpp"
+#include "io/output_check.hpp"
 #include "io/token_file.hpp"
 
 namespace llama3d {
@@ -195,12 +196,8 @@ void check_options(const TokenizeOptions& options) {
   if (options.threads < 0)
     throw ConfigurationError(
         fmt::format("--threads {}: must be at least 1, or 0 for one a core", options.threads));
-  for (const auto& path : options.inputs) {
-    std::error_code error;
-    if (std::filesystem::equivalent(path, options.output, error))
-      throw ConfigurationError(fmt::format(
-          "--output {} is also an input (it would be overwritten); choose another name", path.string()));
-  }
+  expect_no_input(options.output, options.inputs);
+  expect_no_input(options.output, {tokenizer_file(options.tokenizer)});
 }
 
 /// Bytes of all; 0 when unknown.

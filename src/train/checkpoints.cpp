@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/safetensors.hpp"
+#include "mpi/failure.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d {
@@ -141,6 +142,17 @@ void Checkpoints::prepare(std::int64_t step, bool alone) {
 
 std::filesystem::path Checkpoints::save(const TrainPosition& position, ModelState& state) {
   const auto final_folder = directory_ / checkpoint_folder_name(position.step);
+  try {
+    write(final_folder, position, state);
+  } catch (const CollectiveError&) {
+    if (control_->rank() == 0) abandon_checkpoint(final_folder);
+    throw;
+  }
+  return final_folder;
+}
+
+void Checkpoints::write(const std::filesystem::path& final_folder, const TrainPosition& position,
+                        ModelState& state) {
   std::string temporary;
   fail_together(*control_, [&] {
     if (control_->rank() == 0) temporary = begin_checkpoint(final_folder).string();
@@ -163,7 +175,6 @@ std::filesystem::path Checkpoints::save(const TrainPosition& position, ModelStat
     commit_checkpoint(temporary, final_folder);
     remove_old(position.step);
   });
-  return final_folder;
 }
 
 void Checkpoints::remove_old(std::int64_t step) {
@@ -181,6 +192,10 @@ void Checkpoints::remove_old(std::int64_t step) {
 void Checkpoints::check(const std::filesystem::path& folder) const {
   refuse_other_weights(folder);
   expect_same_model(CheckpointReader(folder), attributes_);
+}
+
+void Checkpoints::check_newest() const {
+  list_checkpoints(directory_);
 }
 
 TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState& state) {
@@ -204,8 +219,10 @@ TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState&
 std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
   // Rank 0's list is everybody's: a file system may show others an older one.
   std::string names;
-  if (control_->rank() == 0)
+  fail_together(*control_, [&] {
+    if (control_->rank() != 0) return;
     for (const auto& folder : list_checkpoints(directory_)) names += folder.string() + '\n';
+  });
   names = control_->broadcast(names, 0);
   if (names.empty()) return {};
   std::string reason;

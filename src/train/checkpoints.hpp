@@ -30,27 +30,30 @@ class Checkpoints {
   /// Recorded with every checkpoint from here on.
   void set_origin(const WeightOrigin& origin);
 
-  /// For rank 0, before the first save: removes what killed runs left half written. With `alone` this run
-  /// does not continue the directory's newest course: checkpoints of steps past `step` get other names
-  /// (step_00000100.previous-1), lest a later run resume from them.
+  /// For rank 0, before the first save: clears up what killed runs left half written or half replaced. With
+  /// `alone` this run does not continue the directory's newest course: checkpoints of steps past `step` get
+  /// other names (step_00000100.previous-1), lest a later run resume from them.
   void prepare(std::int64_t step, bool alone);
 
   /// Writes, verifies and commits `step_...`, then removes what is older than the newest `keep`.
   /// Returns the folder. Throws CheckpointWriteError on all ranks when any failed; earlier checkpoints are
-  /// then untouched.
+  /// then untouched, and nothing is left of this one.
   std::filesystem::path save(const TrainPosition& position, ModelState& state);
 
   /// Loads the newest complete checkpoint; a damaged one is skipped with a warning that names what is wrong.
   /// Empty when there is none. The slices are filled: gather the parameters afterwards. Throws
-  /// CheckpointError when there are checkpoints but none could be loaded.
+  /// CheckpointError when there are checkpoints but none could be loaded, or they can't be listed.
   std::optional<TrainPosition> load_newest(ModelState& state);
   /// Loads this one, and takes over where its weights once came from. Throws CheckpointError when it can't
   /// be, also when it holds weights only; ConfigurationError when it is another model's.
   TrainPosition load(const std::filesystem::path& folder, ModelState& state);
   /// Of load's errors those that are seen without reading tensors. Not collective.
   void check(const std::filesystem::path& folder) const;
+  /// The same of load_newest's; one damaged checkpoint of several is none of them.
+  void check_newest() const;
 
  private:
+  void write(const std::filesystem::path& final_folder, const TrainPosition& position, ModelState& state);
   void remove_old(std::int64_t step);
 
   std::filesystem::path directory_;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 namespace llama3d {
 namespace {
@@ -52,12 +53,16 @@ MetricsRecorder::MetricsRecorder(const std::filesystem::path& path, std::optiona
 }
 
 void MetricsRecorder::guarded(const std::function<void()>& write) {
-  if (!file_ || failed_) return;
+  if (!file_ || file_->broken()) return;
   try {
     write();
+    if (std::exchange(failing_, false)) note_("metrics are written again");
   } catch (const std::exception& e) {
-    failed_ = true;
-    note_(fmt::format("warning: metrics are not written any more: {}", e.what()));
+    const bool told = std::exchange(failing_, true);
+    if (file_->broken())
+      note_(fmt::format("warning: metrics are not written any more: {}", e.what()));
+    else if (!told)
+      note_(fmt::format("warning: metrics are left out until they can be written again: {}", e.what()));
   }
 }
 

@@ -14,8 +14,8 @@ namespace llama3d {
 
 class MetricsRecorder {
  public:
-  /// Rank 0 opens `path`; see MetricsFile for `resume_step`. A failure to write later is told by `note` once
-  /// and does not stop the run.
+  /// Rank 0 opens `path`; see MetricsFile for `resume_step`. A failure to write later does not stop the run:
+  /// what can't be written is left out. `note` tells when that begins and when it ends.
   MetricsRecorder(const std::filesystem::path& path, std::optional<std::int64_t> resume_step,
                   ControlPlane& control, std::function<void(const std::string&)> note);
 
@@ -32,8 +32,9 @@ class MetricsRecorder {
              std::size_t memory_bytes);
   /// Collective: every rank's timeline of this step.
   void timeline(std::int64_t step, const std::vector<TimelineSpan>& spans);
+  /// While rows can't be written it waits: that it would work says nothing of them.
   void sync() {
-    guarded([&] { file_->sync(); });
+    if (!failing_) guarded([&] { file_->sync(); });
   }
 
  private:
@@ -46,7 +47,7 @@ class MetricsRecorder {
   ControlPlane* control_;
   std::function<void(const std::string&)> note_;
   std::optional<MetricsFile> file_;
-  bool failed_ = false;
+  bool failing_ = false;  ///< the last write failed
 };
 
 /// Nanoseconds since 1970.

@@ -55,8 +55,10 @@ Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shap
 
 void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints) {
   check_output_directory(settings.output_dir);
-  // With "auto" one of several may do.
-  if (!settings.resume.empty() && settings.resume != "auto") checkpoints.check(settings.resume);
+  if (settings.resume == "auto")
+    checkpoints.check_newest();
+  else if (!settings.resume.empty())
+    checkpoints.check(settings.resume);
   if (!settings.load.empty()) open_weights(settings.load)->check(model);
 }
 

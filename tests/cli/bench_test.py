@@ -71,6 +71,7 @@ class Bench(JobTest):
                 lines = result.error_lines()
                 self.assertEqual(len(lines), 1, result)
                 self.assertIn(text, lines[0])
+                self.assertEqual(result.out, "", "nothing was timed")
 
 
 class NoGpu(JobTest):

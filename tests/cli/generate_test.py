@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 from jobs import DEADLINE_S, PROGRAM, JobTest, Started, environment, main, mpirun
 
+TOKENIZER = pathlib.Path(__file__).resolve().parents[1] / "data/tokenizer/tokenizer.model"
 ON_CPU = ["--device", "cpu", "--threads", 1]
 QUESTIONS = [
     {"instruction": "Say yes.", "input": "", "output": "Yes."},
@@ -153,6 +155,15 @@ class Generate(JobTest):
         self.refused(2, *ask, "--top-p", 0.5, says=["--top-p", "--temperature"])
         self.refused(3, *self.words("--prompt-file", "."), says=["--prompt-file ."])
         one = self.words("--data", "questions.json", "--output", "o")
+        # Under another name too.
+        (self.folder / "link.json").symlink_to("questions.json")
+        for name in ("questions.json", "link.json"):
+            self.refused(2, *self.words("--data", "questions.json", "--output", name), says=[name, "also an input"])
+        self.assertEqual(json.loads((self.folder / "questions.json").read_text()), QUESTIONS)
+        (self.folder / "words").mkdir()
+        shutil.copy(TOKENIZER, self.folder / "words")
+        words = self.words("--data", "questions.json", "--output", "words/tokenizer.model", tokenizer="words")
+        self.refused(2, *words, says=["words/tokenizer.model", "also an input"])
         self.refused(2, *one, "--tp-size", 2, says=["--tp-size 2"])
         self.assertEqual(list(pathlib.Path(self.folder).glob("*.partial*")), [])
 

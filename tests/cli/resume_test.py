@@ -260,6 +260,37 @@ class Auto(JobTest):
         self.assertIn("resuming at step 8", self.resume("leftovers").err)
         self.assertFalse(partial.exists())
 
+    def test_checkpoints_that_cannot_be_listed(self):
+        """They may be there: neither is the run begun anew over them, nor are its metrics."""
+        self.copy("unlisted")
+        checkpoints = self.folder / "unlisted/checkpoints"
+        checkpoints.rename(checkpoints.with_name("elsewhere"))
+        checkpoints.symlink_to("checkpoints")
+        metrics = (self.folder / "unlisted/metrics.h5").read_bytes()
+        before = sorted((self.folder / "unlisted").rglob("*"))
+        for more in ([], ["--dry-run"]):
+            result = self.job(2, *self.training("unlisted", "--resume", "auto", *more))
+            self.assertEqual(result.status, 4, result)
+            self.assertEqual(len(result.error_lines()), 1, result)
+            self.assertIn("checkpoints in unlisted/checkpoints cannot be listed", result.error_lines()[0])
+        self.assertEqual(sorted((self.folder / "unlisted").rglob("*")), before)
+        self.assertEqual((self.folder / "unlisted/metrics.h5").read_bytes(), metrics)
+
+    def test_replacement_that_was_cut_off(self):
+        """Who only reads leaves the old folder's name; the run that goes on gives it back."""
+        self.copy("replaced")
+        checkpoint = self.checkpoint("replaced", 8)
+        replaced = checkpoint.rename(f"{checkpoint}.replaced")
+        result = self.command("eval", "--load", checkpoint, "--data", "tokens.h5")
+        self.assertEqual(result.status, 4, result)
+        self.assertIn(f"did you mean {replaced}?", result.err)
+        result = self.command(*self.training("replaced", "--resume", "auto", "--dry-run"))
+        self.assertEqual(result.status, 0, result)
+        self.assertTrue(replaced.is_dir())
+        self.assertIn("resuming at step 8", self.resume("replaced").err)
+        self.assertEqual(self.checkpoint_steps("replaced"), [2, 4, 6, 8, 10])
+        self.assertFalse(replaced.exists())
+
     def test_kept_checkpoints(self):
         self.train(2, "kept", "--checkpoint-interval", 1, "--keep-checkpoints", 2)
         self.assertEqual(self.checkpoint_steps("kept"), [7, 8])

@@ -215,6 +215,12 @@ BOOST_AUTO_TEST_CASE(nothing_to_do_is_an_error) {
   options.tokenizer = "bytes";
   options.output = options.inputs[0];
   BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"blank.txt", "also an input"}));
+  options.tokenizer = folder / "tokenizer.model";
+  std::filesystem::copy_file(tokenizer_sample, options.tokenizer);
+  options.output = options.tokenizer;
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError,
+                        says({"tokenizer.model", "also an input"}));
+  options.tokenizer = "bytes";
   options.threads = -3;
   BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--threads -3"}));
   options.output.clear();

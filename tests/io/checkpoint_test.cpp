@@ -184,13 +184,39 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_of_the_same_name_is_replaced_at_once) {
 }
 
 // What a kill between the two renames leaves where folders can't be exchanged in one go.
-BOOST_AUTO_TEST_CASE(an_interrupted_replacement_gets_its_name_back) {
+BOOST_AUTO_TEST_CASE(an_interrupted_replacement_is_read_as_it_is_and_gets_its_name_back_for_writing) {
   const test::TemporaryFolder folder;
-  test::write_sample(folder / "step_00000100.replaced");
+  const fs::path replaced = folder / "step_00000100.replaced";
+  test::write_sample(replaced);
+  fs::create_directory(folder / "step_00000020");
   const auto list = list_checkpoints(folder.path());
-  BOOST_REQUIRE(list.size() == 1u);
-  BOOST_TEST(list[0] == folder / "step_00000100");
+  BOOST_REQUIRE(list.size() == 2u);
+  BOOST_TEST(list[0] == replaced);
   BOOST_TEST(test::holds_sample(CheckpointReader(list[0])));
+  remove_leftovers(folder.path());
+  BOOST_TEST(!fs::exists(replaced));
+  BOOST_TEST(list_checkpoints(folder.path()).front() == folder / "step_00000100");
+  BOOST_TEST(test::holds_sample(CheckpointReader(folder / "step_00000100")));
+  // Cut off later, the new one has the name.
+  fs::create_directory(replaced);
+  BOOST_TEST(list_checkpoints(folder.path()).size() == 2u);
+  remove_leftovers(folder.path());
+  BOOST_TEST(!fs::exists(replaced));
+  BOOST_TEST(test::holds_sample(CheckpointReader(folder / "step_00000100")));
+}
+
+BOOST_AUTO_TEST_CASE(what_cannot_be_listed_is_not_taken_for_empty) {
+  const test::TemporaryFolder folder;
+  fs::create_symlink("loop", folder / "loop");
+  test::write_bytes(folder / "file", "no folder");
+  for (const auto& [name, reason] : {std::pair{"loop", "symbolic links"}, {"file", "Not a directory"}}) {
+    BOOST_CHECK_EXCEPTION(list_checkpoints(folder / name), CheckpointError, says({name, reason}));
+    BOOST_CHECK_EXCEPTION(remove_leftovers(folder / name), CheckpointError, says({name, reason}));
+  }
+  BOOST_TEST(list_checkpoints(folder.path()).empty());
+  fs::create_symlink("loop", folder / "step_00000100");
+  BOOST_CHECK_EXCEPTION(list_checkpoints(folder.path()), CheckpointError,
+                        says({"step_00000100", "symbolic links"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_moved_folder_loads) {

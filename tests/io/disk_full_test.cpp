@@ -1,9 +1,7 @@
 // No room to write: a limit on file sizes in this process, and a small file system of its own in a child.
 #include <fmt/format.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +10,7 @@
 #include <iostream>
 
 #include "base/error.hpp"
+#include "io/bench_file.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
 #include "io/describe.hpp"
@@ -20,32 +19,17 @@
 #include "io/safetensors.hpp"
 #include "io/token_file.hpp"
 #include "support/error_message.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace llama3d;
+using test::FileSizeLimit;
 using test::says;
 namespace fs = std::filesystem;
 
 namespace {
 
 constexpr std::int64_t megabyte = std::int64_t{1} << 20;
-
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::int64_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{static_cast<rlim_t>(bytes), before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_{};
-  sighandler_t handler_;
-};
 
 // Runs in a child that ends as a program does, through exit(): HDF5's clean-up at exit runs if it is on.
 int status_of_child(const std::function<int()>& action) {
@@ -130,6 +114,8 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_that_does_not_fit_leaves_the_earlier_one) {
     BOOST_CHECK_THROW(writer.write(piece), CheckpointWriteError);
     BOOST_CHECK_THROW(writer.finish(), ContractViolation);  // a bad file stays bad
   }
+  abandon_checkpoint(folder / "step_00000002");
+  BOOST_TEST(!fs::exists(temporary));
   BOOST_REQUIRE(list_checkpoints(folder.path()).size() == 1u);
   BOOST_TEST(test::holds_sample(CheckpointReader(folder / "step_00000001")));
   // With room again, the next one is written by the same process.
@@ -178,6 +164,7 @@ BOOST_AUTO_TEST_CASE(metrics_that_do_not_fit_keep_their_rows_and_go_on_later) {
     BOOST_CHECK_EXCEPTION(append_many(), Error, says({"metrics.h5", "File too large"}));
   }
   BOOST_TEST(written > 1000);
+  BOOST_TEST(!file.broken());
   BOOST_TEST(file.rows("train") == written);
   row.step = written;
   file.append(row);
@@ -196,6 +183,20 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_no_reason_to_set_metrics_aside) {
   MetricsFile file(path, 5);
   BOOST_TEST(file.set_aside().empty());
   BOOST_TEST(file.rows("valid") == 1);
+}
+
+BOOST_AUTO_TEST_CASE(bench_results_that_do_not_fit_are_no_file) {
+  const test::TemporaryFolder folder;
+  const fs::path path = folder / "bench.h5";
+  const std::vector<BenchRow> rows(1000);
+  {
+    BenchFile file(path);
+    const FileSizeLimit limit(100'000);
+    BOOST_CHECK_EXCEPTION(file.finish(rows, {}), Error, says({"bench.h5", "File too large", "--output"}));
+  }
+  BOOST_TEST(fs::is_empty(folder.path()));
+  BenchFile(path).finish(rows, {{"device", std::string(10'000, 'x')}});
+  BOOST_TEST(io::extent_of(io::open_dataset(io::open_file(path).get(), "bench").get()).at(0) == rows.size());
 }
 
 BOOST_AUTO_TEST_CASE(safetensors_that_do_not_fit_are_no_file) {
@@ -246,7 +247,7 @@ BOOST_AUTO_TEST_CASE(a_full_file_system) {
     }
     if (failures == 0) return 4;
     io::truncate(filler.get(), 0);
-    fs::remove_all(temporary);
+    abandon_checkpoint(folder / "step_00000002");
     metrics.append(row);
     const auto text = describe_file(folder / "metrics.h5");
     if (text.find(fmt::format("/valid: {} rows", row.step + 1)) == std::string::npos) return 5;

@@ -1,15 +1,20 @@
 // A file with its final name is complete.
 #include "io/whole_file.hpp"
 
+#include <sys/stat.h>
+
 #include <boost/test/unit_test.hpp>
 #include <fstream>
 #include <iterator>
 
 #include "base/error.hpp"
+#include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace llama3d;
 using namespace llama3d::test;
+using namespace std::string_literals;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -46,6 +51,36 @@ BOOST_AUTO_TEST_CASE(places_that_can_not_be_written_to) {
   const TemporaryFolder folder;
   BOOST_CHECK_THROW(WholeFileWriter(folder.path()), DataError);
   BOOST_CHECK_THROW(WholeFileWriter(folder.path() / "none" / "text"), DataError);
+}
+
+BOOST_AUTO_TEST_CASE(what_a_link_leads_to_is_replaced_and_not_the_link) {
+  const TemporaryFolder folder;
+  const auto link = folder.path() / "link", elsewhere = folder.path() / "elsewhere";
+  fs::create_directory(elsewhere);
+  fs::create_symlink("second", link);
+  fs::create_symlink(elsewhere / "text", folder.path() / "second");
+  for (const char* text : {"new", "newer"}) {  // the file is not there yet, and then it is
+    WholeFileWriter file(link);
+    file.append(text);
+    BOOST_CHECK_EQUAL(std::distance(fs::directory_iterator(elsewhere), {}), text == "new"s ? 1 : 2);
+    file.finish();
+    BOOST_CHECK_EQUAL(read(elsewhere / "text"), text);
+  }
+  BOOST_CHECK(fs::is_symlink(link) && fs::is_symlink(folder.path() / "second"));
+  BOOST_CHECK_EQUAL(std::distance(fs::directory_iterator(folder.path()), {}), 3);
+}
+
+BOOST_AUTO_TEST_CASE(only_files_are_replaced) {
+  const TemporaryFolder folder;
+  const auto pipe = folder.path() / "pipe", link = folder.path() / "link", loop = folder.path() / "loop";
+  BOOST_REQUIRE_EQUAL(::mkfifo(pipe.c_str(), 0600), 0);
+  fs::create_symlink("pipe", link);
+  fs::create_symlink("loop", loop);
+  for (const auto& path : {pipe, link})
+    BOOST_CHECK_EXCEPTION(WholeFileWriter{path}, DataError, says({path.string(), "no regular file"}));
+  BOOST_CHECK_EXCEPTION(WholeFileWriter{loop}, DataError, says({"loop", "symbolic links"}));
+  BOOST_CHECK(fs::is_fifo(pipe));
+  BOOST_CHECK_EQUAL(std::distance(fs::directory_iterator(folder.path()), {}), 3);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

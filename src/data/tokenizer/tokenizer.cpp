@@ -1,6 +1,5 @@
 #include "data/tokenizer/tokenizer.hpp"
 
-#include <filesystem>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -32,6 +31,10 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
         "a tokenizer.model, a tokenizer.json or a folder with one",
         name));
   return std::make_unique<BpeTokenizer>(read_tokenizer_file(name));
+}
+
+std::filesystem::path tokenizer_file(const std::string& name) {
+  return name == "bytes" ? std::filesystem::path() : find_tokenizer_file(name);
 }
 
 }  // namespace llama3d

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,5 +60,7 @@ class Tokenizer {
 /// `tokenize --tokenizer`: "bytes", a tokenizer.model or tokenizer.json of Llama 3, or a folder that holds
 /// one. Throws ConfigurationError for what is none of these, DataError for a damaged or foreign file.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name);
+/// The file that it reads; empty for "bytes". Throws DataError for a folder without one.
+std::filesystem::path tokenizer_file(const std::string& name);
 
 }  // namespace llama3d

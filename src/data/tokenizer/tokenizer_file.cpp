@@ -13,17 +13,6 @@ namespace {
 /// Several times what any Llama 3 tokenizer has.
 constexpr std::uintmax_t largest_file = std::uintmax_t{256} << 20;
 
-std::filesystem::path file_of(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored)) return path;
-  for (const char* name : {"tokenizer.json", "tokenizer.model"})
-    if (std::filesystem::exists(path / name, ignored)) return path / name;
-  throw DataError(fmt::format(
-      "folder {} holds no tokenizer (neither tokenizer.json nor tokenizer.model); name the folder "
-      "or file that does",
-      path.string()));
-}
-
 std::string read_whole(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) throw std::runtime_error("it is no regular file");
@@ -46,8 +35,19 @@ bool is_json(std::string_view text) {
 
 }  // namespace
 
+std::filesystem::path find_tokenizer_file(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) return path;
+  for (const char* name : {"tokenizer.json", "tokenizer.model"})
+    if (std::filesystem::exists(path / name, ignored)) return path / name;
+  throw DataError(fmt::format(
+      "folder {} holds no tokenizer (neither tokenizer.json nor tokenizer.model); name the folder "
+      "or file that does",
+      path.string()));
+}
+
 TokenizerDefinition read_tokenizer_file(const std::filesystem::path& path) {
-  const std::filesystem::path file = file_of(path);
+  const std::filesystem::path file = find_tokenizer_file(path);
   try {
     const std::string text = read_whole(file);
     TokenizerDefinition definition = is_json(text) ? parse_tokenizer_json(text) : parse_tiktoken(text);

@@ -19,8 +19,12 @@ struct TokenizerDefinition {
   std::string doubt;                         ///< why it may not be what was meant; empty: nothing
 };
 
-/// Reads a file of either kind, told apart by content, or the tokenizer.json or tokenizer.model of a folder.
-/// Throws DataError, naming file and reason.
+/// The tokenizer.json or tokenizer.model of a folder, or the file itself. Throws DataError where a folder has
+/// none.
+std::filesystem::path find_tokenizer_file(const std::filesystem::path& path);
+
+/// Reads a file of either kind, told apart by content, or that of a folder. Throws DataError, naming file and
+/// reason.
 TokenizerDefinition read_tokenizer_file(const std::filesystem::path& path);
 
 /// A line a token, base64 and rank; the special tokens are those of Llama 3 and 3.1, which the file does not
