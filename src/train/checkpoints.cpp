@@ -195,7 +195,23 @@ void Checkpoints::check(const std::filesystem::path& folder) const {
 }
 
 void Checkpoints::check_newest() const {
-  list_checkpoints(directory_);
+  std::string reason;
+  for (const auto& folder : list_checkpoints(directory_)) {
+    try {
+      return check(folder);
+    } catch (const Error& error) {
+      if (error.status() != ExitStatus::checkpoint) throw;
+      reason = error.what();
+    }
+  }
+  if (!reason.empty()) refuse_all(reason);
+}
+
+void Checkpoints::refuse_all(const std::string& reason) const {
+  throw CheckpointError(
+      fmt::format("--resume auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
+                  "start without --resume, or with --resume PATH",
+                  directory_.string(), reason));
 }
 
 TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState& state) {
@@ -238,12 +254,7 @@ std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
       note_(fmt::format("warning: skipping a checkpoint that can't be loaded: {}", reason));
     }
   }
-  fail_together(*control_, [&] {
-    throw CheckpointError(
-        fmt::format("--resume auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
-                    "start without --resume, or with --resume PATH",
-                    directory_.string(), reason));
-  });
+  fail_together(*control_, [&] { refuse_all(reason); });
   return {};  // not reached
 }
 

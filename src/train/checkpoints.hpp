@@ -55,6 +55,8 @@ class Checkpoints {
  private:
   void write(const std::filesystem::path& final_folder, const TrainPosition& position, ModelState& state);
   void remove_old(std::int64_t step);
+  /// With why the last of them could not be loaded.
+  [[noreturn]] void refuse_all(const std::string& reason) const;
 
   std::filesystem::path directory_;
   int keep_;

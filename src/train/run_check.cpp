@@ -28,8 +28,9 @@ void check_output_directory(const fs::path& directory) {
   while (!fs::exists(existing, error) && existing.has_relative_path()) existing = existing.parent_path();
   if (!fs::is_directory(existing, error))
     refuse_output_directory(directory, existing.string() + " is no folder");
-  if (access(existing.c_str(), W_OK | X_OK) != 0)
-    refuse_output_directory(directory, "no permission in " + existing.string());
+  for (const fs::path& folder : {existing, directory / "checkpoints"})
+    if (fs::exists(folder, error) && access(folder.c_str(), W_OK | X_OK) != 0)
+      refuse_output_directory(directory, "no permission in " + folder.string());
 }
 
 }  // namespace
@@ -49,7 +50,7 @@ FolderLock take_output_directory(const fs::path& directory, const std::string& h
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
                              const TrainingBatches& batches, ControlPlane& control,
                              std::function<void(const std::string&)> note) {
-  return {fs::path(settings.output_dir) / "checkpoints", settings.keep_checkpoints,
+  return {checkpoint_directory(settings), settings.keep_checkpoints,
           checkpoint_attributes(settings, shape, batches), control, std::move(note)};
 }
 
@@ -59,7 +60,7 @@ void check_files(const TrainSettings& settings, const ModelConfig& model, const 
     checkpoints.check_newest();
   else if (!settings.resume.empty())
     checkpoints.check(settings.resume);
-  if (!settings.load.empty()) open_weights(settings.load)->check(model);
+  if (!settings.load.empty() && !checkpoint_to_resume(settings)) open_weights(settings.load)->check(model);
 }
 
 RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,

@@ -1,11 +1,31 @@
 #include "train/run_shape.hpp"
 
+#include "io/checkpoint_file.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d {
 
+std::filesystem::path checkpoint_directory(const TrainSettings& s) {
+  return std::filesystem::path(s.output_dir) / "checkpoints";
+}
+
+std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& s) {
+  if (s.resume != "auto") return {};
+  for (const auto& folder : list_checkpoints(checkpoint_directory(s))) {
+    try {
+      open_weights(folder);
+      return folder;
+    } catch (const Error& error) {
+      if (error.status() != ExitStatus::checkpoint) throw;
+    }
+  }
+  return {};
+}
+
 ModelConfig model_of(const TrainSettings& s) {
   if (!s.model.empty()) return load_model_config(s.model);
+  // What it once started from may be gone.
+  if (const auto checkpoint = checkpoint_to_resume(s)) return open_weights(*checkpoint)->model();
   if (!s.load.empty()) return open_weights(s.load)->model();
   if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
   return load_model_config("llama3-tiny");

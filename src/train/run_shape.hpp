@@ -1,6 +1,9 @@
 #pragma once
 // What the settings mean for the rooms below.
 
+#include <filesystem>
+#include <optional>
+
 #include "model/config.hpp"
 #include "optim/distributed_optimizer.hpp"
 #include "optim/learning_rate.hpp"
@@ -9,8 +12,13 @@
 
 namespace llama3d {
 
-/// The model of settings.model; where that is empty, of the weights in settings.load, of the checkpoint in
-/// settings.resume, or else llama3-tiny.
+/// Where a run's checkpoints are.
+std::filesystem::path checkpoint_directory(const TrainSettings& settings);
+/// The newest of them that can be opened, where the run goes on by itself (--resume auto) and there is one.
+std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& settings);
+
+/// The model of settings.model; where that is empty, of the checkpoint that the run goes on from, of the
+/// weights in settings.load, or else llama3-tiny.
 ModelConfig model_of(const TrainSettings& settings);
 /// The shape of the run on `world_size` ranks. Throws ConfigurationError.
 RunShape run_shape(const TrainSettings& settings, int world_size);

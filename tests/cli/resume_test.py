@@ -237,6 +237,8 @@ class Auto(JobTest):
         self.copy("all")
         for step, kind in ((2, "flipped"), (4, "truncated"), (6, "deleted"), (8, "view")):
             self.damage("all", kind, step)
+        dry = self.job(1, *self.training("all", "--resume", "auto", "--dry-run"))
+        self.assertEqual(dry.status, 0, "headers alone are read")
         result = self.resume("all", status=4)
         self.assertEqual(len(result.error_lines()), 1, result)
         self.assertIn("none of the checkpoints in all/checkpoints can be loaded", result.error_lines()[0])
@@ -315,6 +317,17 @@ class Auto(JobTest):
         self.assertEqual(self.checkpoint_steps("old"), [3])
         self.assertEqual(list(self.metrics("old", "train")["step"]), [1, 2, 3])
         self.assertIn("resuming at step 3", self.resume("old", steps=4).err)
+
+    def test_resume_without_what_the_run_started_from(self):
+        self.train(1, "origin")
+        origin = self.checkpoint("origin", 8)
+        words = ["--resume", "auto", "--load", origin]
+        self.train(1, "tuned", *words, model="")
+        shutil.rmtree(self.folder / "origin")
+        again = self.train(2, "tuned", *words, model="", steps=10)
+        self.assertIn("is not used: the run goes on with its own weights", again.err)
+        new = self.job(1, *self.training("new", *words, model=""))
+        self.assertEqual(new.status, 4, new)
 
     def test_load_takes_weights_only(self):
         result = self.train(2, "loaded", "--load", self.checkpoint("base", 8), steps=1)
