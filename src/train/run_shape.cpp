@@ -9,6 +9,13 @@ std::filesystem::path checkpoint_directory(const TrainSettings& s) {
   return std::filesystem::path(s.output_dir) / "checkpoints";
 }
 
+bool continues_in_place(const TrainSettings& s) {
+  if (s.resume.empty() || s.resume == "auto") return !s.resume.empty();
+  std::error_code error;
+  const auto folder = std::filesystem::canonical(s.resume, error);
+  return !error && std::filesystem::equivalent(folder.parent_path(), checkpoint_directory(s), error);
+}
+
 std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& s) {
   if (s.resume != "auto") return {};
   for (const auto& folder : list_checkpoints(checkpoint_directory(s))) {

@@ -14,6 +14,9 @@ namespace llama3d {
 
 /// Where a run's checkpoints are.
 std::filesystem::path checkpoint_directory(const TrainSettings& settings);
+/// Whether the run goes on with one of them. From a checkpoint elsewhere another run begins in the output
+/// folder.
+bool continues_in_place(const TrainSettings& settings);
 /// The newest of them that can be opened, where the run goes on by itself (--resume auto) and there is one.
 std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& settings);
 

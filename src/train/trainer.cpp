@@ -130,14 +130,15 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
 }
 
 void Trainer::open_output() {
+  const bool continues = continues_in_place(settings_);
   if (leader_) {
     lock_.emplace(take_output_directory(settings_.output_dir, runtime_.control.host()));
-    checkpoints_->prepare(position_.step, settings_.resume != "auto");
+    checkpoints_->prepare(continues ? position_.step : 0, settings_.resume != "auto");
   }
   metrics_ = std::make_unique<MetricsRecorder>(
       fs::path(settings_.output_dir) / "metrics.h5",
-      settings_.resume.empty() ? std::optional<std::int64_t>() : std::optional(position_.step),
-      runtime_.control, [this](const std::string& text) {
+      continues ? std::optional(position_.step) : std::optional<std::int64_t>(), runtime_.control,
+      [this](const std::string& text) {
         if (leader_) note(text);
       });
 }

@@ -329,6 +329,16 @@ class Auto(JobTest):
         new = self.job(1, *self.training("new", *words, model=""))
         self.assertEqual(new.status, 4, new)
 
+    def test_resume_from_another_run(self):
+        """Of the run that was in the folder nothing is taken for part of this one."""
+        self.copy("other")
+        self.train(2, "own", "--checkpoint-interval", 2, steps=8)
+        self.train(2, "own", "--resume", self.checkpoint("other", 4), steps=6)
+        self.assertEqual(self.checkpoint_steps("own"), [6])
+        self.assertEqual(list(self.metrics("own", "train")["step"]), [5, 6])
+        self.train(2, "other", "--resume", self.checkpoint("other", 4), steps=6)
+        self.assertEqual(list(self.metrics("other", "train")["step"]), list(range(1, 7)))
+
     def test_load_takes_weights_only(self):
         result = self.train(2, "loaded", "--load", self.checkpoint("base", 8), steps=1)
         self.assertIn("step 1/1", result.err)
