@@ -2,10 +2,12 @@
 # What check.sh cannot see where there is no GPU: every test that takes a device, on the GPU, then the kernels' tests
 # under compute-sanitizer's memcheck and racecheck. Works on a build that is there (BUILD, default build/ci).
 #
-#   tools/check_gpu.sh [tests] [memcheck] [racecheck] [ranks] [hangs] [cold]   # the first three when none is named
+#   tools/check_gpu.sh [tests] [memcheck] [racecheck] [binding] [ranks] [hangs] [cold]   # the first three when none is named
 #
-# ranks: the tests of several ranks (RANKS, default "2 4 8"), each on a GPU of its own as far as there are some. Ranks
-# that share one take turns, which takes minutes, and NCCL 2.30 or later on LD_LIBRARY_PATH.
+# binding: two ranks that see one GPU.
+# ranks: the tests of several ranks (RANKS, default "2 4 8"), each on a GPU of its own as far as there are some, then with
+# their memory registered with NCCL. Ranks that share one take turns, which takes minutes, and NCCL 2.30 or later on
+# LD_LIBRARY_PATH.
 # hangs: ranks, 2 to 8 of them, that are stopped and killed in a step; as many GPUs, or such an NCCL.
 # cold: pipelines of 2 ranks, on two GPUs or such an NCCL, that have 1 and 2 micro-batches (COLD_MODEL, default
 # llama3-tiny).
@@ -69,6 +71,12 @@ ranks() {
       LLAMA3D_TEST_RANKS=$n mpirun --quiet --oversubscribe --bind-to none -np "$n" "$bin/test_$program" \
         --log_level=test_suite
     done
+    (($(nvidia-smi -L | wc -l) >= n)) || continue
+    for program in communicator recompute; do
+      [[ $program == recompute && $n != 4 ]] && continue
+      say "test_$program on $n ranks, memory registered"
+      LLAMA3D_TEST_REGISTER=1 LLAMA3D_TEST_RANKS=$n mpirun --quiet --bind-to none -np "$n" "$bin/test_$program"
+    done
   done
 }
 
@@ -93,9 +101,24 @@ cold() {
   rm -r "$folder"
 }
 
+# Refused unless sharing is allowed; left to choose, they compute on CPUs.
+binding() {
+  local status=0 text folder
+  folder=$(mktemp -d)
+  local -a bench=(mpirun --quiet --oversubscribe --bind-to none -np 2 "$bin/llama3d" bench step --model llama3-tiny
+    --seq-length 64 --steps 1 --threads 1 --output "$folder/bench.h5")
+  text=$(CUDA_VISIBLE_DEVICES=0 "${bench[@]}" --device cuda 2>&1) || status=$?
+  [[ $status == 2 && $text == *"ranks 0 and 1 have the same GPU"*"--allow-gpu-sharing"* ]] ||
+    { echo "check_gpu.sh: a shared GPU ended with $status: $text" >&2; return 1; }
+  text=$(CUDA_VISIBLE_DEVICES=0 "${bench[@]}" --device auto)
+  [[ $text != *NVIDIA* ]] || { echo "check_gpu.sh: auto shared a GPU: $text" >&2; return 1; }
+  rm -r "$folder"
+}
+
 hangs() {
   local name
-  for name in Hangs.test_stopped_rank_of_two Hangs.test_stopped_first_rank Hangs.test_killed_rank; do
+  for name in Hangs.test_stopped_rank_of_two Hangs.test_stopped_first_rank Hangs.test_killed_rank \
+    Hangs.test_rank_that_is_gone_unseen; do
     NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} "$python" tests/cli/watchdog_test.py "$bin/llama3d" mpirun -v "$name"
   done
 }
@@ -104,8 +127,8 @@ prepare_mpi 1
 for what in "${@:-tests}" $([[ $# -gt 0 ]] || echo memcheck racecheck); do
   say "$what"
   case $what in
-    tests | memcheck | racecheck | ranks | hangs | cold) "$what" ;;
-    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck, ranks, hangs, cold" >&2; exit 2 ;;
+    tests | memcheck | racecheck | binding | ranks | hangs | cold) "$what" ;;
+    *) echo "check_gpu.sh: $what is none of tests, memcheck, racecheck, binding, ranks, hangs, cold" >&2; exit 2 ;;
   esac
 done
 say "passed"

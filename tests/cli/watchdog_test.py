@@ -176,6 +176,32 @@ class Hangs(WatchdogTest):
                 self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 0 .* waits in control\.\S+, ")
                 self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): in no communication")
 
+    def test_rank_that_is_gone_unseen(self):
+        """The launcher watches a script that goes on. What NCCL moves over sockets fails then; else the limit counts."""
+        script = self.folder / "unseen.sh"
+        script.write_text(f'#!/bin/sh\n"{PROGRAM}" "$@"\nsleep 30\n')
+        script.chmod(0o755)
+        sockets = {"NCCL_P2P_DISABLE": 1, "NCCL_SHM_DISABLE": 1, "NCCL_NET": "Socket"}
+        words = self.training("unseen", "--comm-timeout", LIMIT_S, "--global-batch-size", 8, steps=LONG)
+        job = Started([*mpirun(2), script, *words], self.folder, sockets)
+        self.addCleanup(job.process.kill)
+        job.wait_for("step 3/")
+        shell = job.rank_pids()[1]
+        pid = int(pathlib.Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
+        begin = time.monotonic()
+        send([pid], signal.SIGKILL)
+        result = job.wait()
+        seconds = time.monotonic() - begin
+        self.assertEqual(result.status, RANK_LOST, result)
+        self.assertEqual(len(result.error_lines()), 1, result)
+        self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): no answer")
+        if DEVICE == "cuda":
+            self.assertNotIn("no progress", result.error_lines()[0])
+            self.assertLess(seconds, END_S, result)
+        else:
+            self.assertIn(f"no progress for {LIMIT_S} s", result.error_lines()[0])
+            self.assertLess(seconds, LIMIT_S + END_S, result)
+
     def test_killed_rank(self):
         """The launcher sees that at once."""
         job, pids = self.trained(8, "killed", "--tp-size", 2, "--pp-size", 2)

@@ -17,6 +17,11 @@ bool gpu_required() {
   return asked && std::string(asked) == "cuda";
 }
 
+bool memory_registered(int node_size) {
+  const char* asked = std::getenv("LLAMA3D_TEST_REGISTER");
+  return gpu_required() && asked && std::string(asked) == "1" && node_size > 1 && !gpus_shared(node_size);
+}
+
 #if LLAMA3D_CUDA
 bool gpu_available() {
   return cuda_device_count() > 0;
@@ -25,7 +30,7 @@ bool gpus_shared(int node_size) {
   return gpu_required() && node_size > cuda_device_count();
 }
 std::unique_ptr<Device> make_gpu(int node_rank, int node_size) {
-  const GpuUse alone = node_size > 1 ? GpuUse::beside_peers : GpuUse::alone;
+  const GpuUse alone = memory_registered(node_size) ? GpuUse::beside_peers : GpuUse::alone;
   return make_cuda_device(node_rank, gpus_shared(node_size) ? GpuUse::shared : alone);
 }
 std::unique_ptr<Device> make_gpu_of_old() {

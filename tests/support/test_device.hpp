@@ -16,6 +16,9 @@ bool gpu_required();
 bool gpu_available();
 /// Whether this many ranks of a node have to share GPUs.
 bool gpus_shared(int node_size);
+/// LLAMA3D_TEST_REGISTER=1: memory of ranks with GPUs of their own is registered with NCCL, as by
+/// `--register-buffers`.
+bool memory_registered(int node_size);
 /// The GPU of a rank; shared where its node has more ranks. Throws where there is none, or the build has no
 /// CUDA.
 std::unique_ptr<Device> make_gpu(int node_rank = 0, int node_size = 1);

@@ -81,7 +81,8 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
     if (gpu_required()) return connect_gpus(grid, agreement, *device_);
     return alone ? make_local_communicators() : session().make_communicators(grid);
   };
-  runtime_ = std::make_unique<Runtime>(Runtime{*device_, agreement, make});
+  runtime_ = std::make_unique<Runtime>(
+      Runtime{*device_, agreement, make, !alone && memory_registered(control().node_size())});
   RankPlan plan = make_rank_plan(shape, agreement.rank(), device_->kernels());
   auto communicators = runtime_->make_communicators(plan.grid);
   room_ = DeviceRoom::of(*device_, agreement.node_size());
