@@ -3,6 +3,7 @@
 #
 # Environment: INSTALL=0 leaves packages alone; JOBS (default 2) tests at a time; PRESET (default ci).
 set -euo pipefail
+(($# == 0)) || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/common.sh
 . tools/common.sh

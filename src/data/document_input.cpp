@@ -33,12 +33,11 @@ void check_piece_size(const BufferedFile& file, std::int64_t line, std::size_t b
 BufferedFile::BufferedFile(std::filesystem::path path) : path_(std::move(path)), buffer_(buffer_bytes) {
   std::error_code ignored;
   if (!std::filesystem::exists(path_, ignored))
-    throw DataError(fmt::format("{} is missing (no such file); check --input", path_.string()));
+    throw DataError(fmt::format("{} is missing (no such file); check its name", path_.string()));
   if (std::filesystem::is_directory(path_, ignored))
     throw DataError(fmt::format("{} is a folder (not a text file); name the files in it", path_.string()));
   file_.open(path_, std::ios::binary);
-  if (!file_)
-    throw DataError(fmt::format("{} can't be opened (no permission?); check --input", path_.string()));
+  if (!file_) throw DataError(fmt::format("{} can't be opened (no permission?)", path_.string()));
 }
 
 bool BufferedFile::fill() {

@@ -1,6 +1,7 @@
 #include "train/signals.hpp"
 
 #include <csignal>
+#include <iterator>
 
 namespace llama3d {
 namespace {
@@ -11,7 +12,8 @@ void remember(int signal) {
   received_signal = signal;
 }
 
-struct sigaction previous_term, previous_usr1;
+constexpr int signals[] = {SIGTERM, SIGUSR1, SIGINT};
+struct sigaction previous[std::size(signals)];
 
 }  // namespace
 
@@ -19,15 +21,16 @@ SignalGuard::SignalGuard() {
   received_signal = 0;
   struct sigaction action = {};
   action.sa_handler = remember;
-  action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGTERM, &action, &previous_term);
-  sigaction(SIGUSR1, &action, &previous_usr1);
+  for (std::size_t i = 0; i < std::size(signals); ++i) {
+    // Who asks twice at a terminal does not want to wait.
+    action.sa_flags = signals[i] == SIGINT ? SA_RESTART | SA_RESETHAND : SA_RESTART;
+    sigaction(signals[i], &action, &previous[i]);
+  }
 }
 
 SignalGuard::~SignalGuard() {
-  sigaction(SIGTERM, &previous_term, nullptr);
-  sigaction(SIGUSR1, &previous_usr1, nullptr);
+  for (std::size_t i = 0; i < std::size(signals); ++i) sigaction(signals[i], &previous[i], nullptr);
 }
 
 int SignalGuard::received() {

@@ -2,7 +2,8 @@
 
 namespace llama3d {
 
-/// While alive, SIGTERM and SIGUSR1 (what schedulers send before time is up) only set a flag. One at a time.
+/// While alive, SIGTERM and SIGUSR1 (what schedulers send before time is up) and the first SIGINT (Ctrl-C)
+/// only set a flag. One at a time.
 class SignalGuard {
  public:
   SignalGuard();

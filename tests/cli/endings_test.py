@@ -73,6 +73,14 @@ class Signals(JobTest):
         self.assertIn("resuming at step", again.err)
         self.assertEqual(list(self.metrics("mpirun", "train")["step"]), list(range(1, last + 2)))
 
+    def test_interrupt_at_a_terminal(self):
+        job = Started([PROGRAM, *self.training("interrupted", steps=LONG)], self.folder, {})
+        job.wait_for("step 3/")
+        job.process.send_signal(signal.SIGINT)
+        result = job.wait()
+        self.assertEqual(result.status, REQUEUE, result)
+        self.assertEqual(len(self.checkpoint_steps("interrupted")), 1)
+
     def test_signal_before_the_first_step(self):
         """It comes while the model is read; nothing has been done that could be lost."""
         os.mkfifo(self.folder / "slow.json")
