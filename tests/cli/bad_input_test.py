@@ -209,13 +209,30 @@ class BadInput(JobTest):
         })  # fmt: skip
         self.assertTrue(pathlib.Path(self.folder / "text.txt").is_file())
 
+    def test_plan(self):
+        """Where no grid is left, what is wrong with the smallest is said."""
+        cases = {
+            "batch": (["no grid of 7 ranks", "TP 1 x PP 1", "--global-batch-size 2 is not a multiple"],
+                      ["--ranks", 7, "--global-batch-size", 2]),
+            "tp": (["--tp-size 3", "has 8"], ["--tp-size", 3]),
+            "tp_of_more": (["--tp-size 16", "has 8"], ["--tp-size", 16]),
+            "tp_and_heads": (["TP 4 x PP 1", "2 key-value heads"], ["--tp-size", 4]),
+            "negative_tp": (["--tp-size -5", "at least 1"], ["--tp-size", -5]),
+            "negative_batch": (["--global-batch-size -8"], ["--global-batch-size", -8]),
+            "blocks": (["--tp-overlap-blocks -3"], ["--tp-overlap-blocks", -3]),
+            "chunks": (["--pipeline-chunks -3"], ["--pipeline-chunks", -3]),
+            "sequence": (["--seq-length 999999", "64"], ["--seq-length", 999999]),
+            "micro_batch": (["--micro-batch-size 0", "at least 1"], ["--micro-batch-size", 0]),
+            "layers": (["--pipeline-layers", "4 layers"], ["--pipeline-layers", "1,1"]),
+        }  # fmt: skip
+        small = ["!", "plan", "--model", "model.json", "--seq-length", 32, "--ranks", 8]
+        self.refused({name: (CONFIGURATION, wanted, [*small, *more]) for name, (wanted, more) in cases.items()})
+
     def test_local_commands_speak_once_too(self):
         self.refused({
             "inspect": (DATA, ["text.txt"], ["!", "inspect", "text.txt"]),
             "inspect_nothing": (CONFIGURATION, ["file"], ["!", "inspect"]),
             "plan": (CONFIGURATION, ["--ranks 0"], ["!", "plan", "--ranks", 0]),
-            "plan_batch": (CONFIGURATION, ["no grid"], ["!", "plan", "--ranks", 7, "--global-batch-size", 2,
-                                                        "--model", "model.json"]),
             "tokenizer": (CONFIGURATION, ["nothere.model", "bytes"],
                           ["!", "tokenize", "--tokenizer", "nothere.model", "--input", "text.txt",
                            "--output", "made.h5"]),
