@@ -41,7 +41,8 @@ struct TrainCommand {
 void dry_run(const TrainCommand& command, const ControlPlane& control, Device& device) {
   const TrainSettings& settings = command.settings;
   const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
-  if (const int least = settings.tp_size * settings.pp_size; command.dry_run_ranks == 0 && ranks < least)
+  if (const auto least = std::int64_t{settings.tp_size} * settings.pp_size;
+      command.dry_run_ranks == 0 && ranks < least)
     throw ConfigurationError(
         fmt::format("--dry-run of --tp-size {} x --pp-size {} on {} ranks; --dry-run-ranks {} assumes more",
                     settings.tp_size, settings.pp_size, ranks, least));

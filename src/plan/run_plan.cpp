@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <numeric>
 
 #include "base/bytes.hpp"
@@ -43,6 +44,9 @@ MemoryPlan measure(const RankPlan& plan, const Kernels& kernels) {
   memory.host = measured.host.used();
   return memory;
 }
+
+/// Of a rank in a step. Tokens are counted in 32 bits; a schedule lists every micro-batch, for all stages.
+constexpr std::int64_t most_tokens = INT32_MAX, most_micro_batches = 1 << 16;
 
 void require_positive(const char* option, std::int64_t value) {
   if (value < 1) throw ConfigurationError(fmt::format("{} {}: must be at least 1", option, value));
@@ -152,12 +156,26 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
 int RunShape::micro_batches() const {
   require_positive("--micro-batch-size", micro_batch);
   require_positive("--global-batch-size", global_batch);
+  require_positive("--seq-length", sequence);
+  if (micro_batch > most_tokens / sequence)
+    throw ConfigurationError(
+        fmt::format("--micro-batch-size {} of --seq-length {}: a micro-batch has at most {} tokens; use at "
+                    "most {}",
+                    micro_batch, sequence, most_tokens, most_tokens / sequence));
   const std::int64_t each = micro_batch * grid.dp;
   if (global_batch % each != 0)
     throw ConfigurationError(fmt::format(
         "--global-batch-size {} is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
         global_batch, micro_batch, grid.dp, each));
-  return static_cast<int>(global_batch / each);
+  const std::int64_t count = global_batch / each;
+  const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch * sequence));
+  if (count > most)
+    throw ConfigurationError(
+        fmt::format("--global-batch-size {}: {} micro-batches of {} tokens a rank; use a global batch of at "
+                    "most {}{}",
+                    global_batch, count, micro_batch * sequence, most * each,
+                    most == most_micro_batches ? ", or a larger --micro-batch-size" : ""));
+  return static_cast<int>(count);
 }
 
 std::size_t MemoryPlan::total() const {
@@ -182,7 +200,6 @@ std::string MemoryPlan::summary() const {
 }
 
 RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels) {
-  require_positive("--seq-length", shape.sequence);
   if (shape.sequence > shape.model.max_positions)
     throw ConfigurationError(fmt::format("--seq-length {}: {} has positions for {}; use at most that",
                                          shape.sequence, shape.model.name, shape.model.max_positions));

@@ -89,6 +89,12 @@ class BadInput(JobTest):
             "layers": (CONFIGURATION, ["--pipeline-layers", "4 layers"], ["--pp-size", 2, "--pipeline-layers", "1,1"]),
             "batch": (CONFIGURATION, ["--global-batch-size 3", "multiple of 2"], ["--global-batch-size", 3]),
             "sequence": (CONFIGURATION, ["--seq-length 128", "64"], ["--seq-length", 128]),
+            "micro_batch": (CONFIGURATION, [f"--micro-batch-size {2**63 - 1}", "2147483647"],
+                            ["--micro-batch-size", 2**63 - 1, "--global-batch-size", 0]),
+            "many_micro_batches": (CONFIGURATION, [f"--global-batch-size {2**33 + 2}", "4294967297 micro-batches"],
+                                   ["--global-batch-size", 2**33 + 2]),
+            "many_stages": (CONFIGURATION, [f"--dry-run-ranks {10**10} assumes more"],
+                            ["--dry-run", "--tp-size", 10**5, "--pp-size", 10**5]),
         })  # fmt: skip
 
     def test_options(self):
@@ -222,7 +228,9 @@ class BadInput(JobTest):
             "blocks": (["--tp-overlap-blocks -3"], ["--tp-overlap-blocks", -3]),
             "chunks": (["--pipeline-chunks -3"], ["--pipeline-chunks", -3]),
             "sequence": (["--seq-length 999999", "64"], ["--seq-length", 999999]),
-            "micro_batch": (["--micro-batch-size 0", "at least 1"], ["--micro-batch-size", 0]),
+            "micro_batch": (["--micro-batch-size 0", "from 1"], ["--micro-batch-size", 0]),
+            "large_micro_batch": (["--micro-batch-size 99999999999999"], ["--micro-batch-size", 99999999999999]),
+            "tokens": (["--micro-batch-size 99999999", "67108863"], ["--micro-batch-size", 99999999]),
             "layers": (["--pipeline-layers", "4 layers"], ["--pipeline-layers", "1,1"]),
         }  # fmt: skip
         small = ["!", "plan", "--model", "model.json", "--seq-length", 32, "--ranks", 8]

@@ -1,6 +1,8 @@
 // What a run that does not fit is told: options that, followed, make it fit.
 #include <boost/test/unit_test.hpp>
 
+#include <limits>
+
 #include "base/error.hpp"
 #include "compute/host/host_device.hpp"
 #include "compute/kernels.hpp"
@@ -122,6 +124,28 @@ BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixtu
   const std::string full = refusal(offloaded, large, 1 << 20);
   BOOST_CHECK_MESSAGE(contains(full, "--offload-optimizer keeps ") && contains(full, "of 1.00 MiB there are"),
                       full);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_batch_beyond_what_can_be_counted_is_refused, Fixture) {
+  const auto refused = [&](std::int64_t micro_batch, std::int64_t global_batch, const std::string& words) {
+    RunShape shape = large_run();
+    shape.grid = {1, 1, 2};
+    shape.micro_batch = micro_batch;
+    shape.global_batch = global_batch;
+    const std::string text = refusal(shape, SIZE_MAX);
+    BOOST_CHECK_MESSAGE(contains(text, words), text);
+  };
+  constexpr std::int64_t large = std::numeric_limits<std::int64_t>::max();
+  refused(large, large, "--micro-batch-size 9223372036854775807 of --seq-length 256: ");
+  refused(1 << 23, 1 << 24, "use at most 8388607");
+  refused(4, std::int64_t{1} << 32, "--global-batch-size 4294967296: 536870912 micro-batches of 1024 tokens");
+  refused(4, large - 7, "at most 524288, or a larger --micro-batch-size");  // 2^16 micro-batches
+  refused(1 << 16, 1 << 24, "at most 16646144");                            // 127 of 2^24 tokens
+  RunShape shape = large_run();
+  shape.global_batch = 4 << 16;
+  BOOST_CHECK_EQUAL(shape.micro_batches(), 1 << 16);
+  shape.sequence = 0;
+  BOOST_CHECK_THROW(shape.micro_batches(), ConfigurationError);
 }
 
 BOOST_AUTO_TEST_CASE(an_evaluation_takes_no_gradients_and_no_optimizer) {
