@@ -208,6 +208,7 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   auto partition = partition_of(shape, pipeline);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
+  check_schedule(shape.schedule, pipeline);  // an evaluation's stages have the chunks of the kind, too
   const auto schedule_of = [&](ReceiveStart receives) {
     return (shape.training ? make_schedule(shape.schedule, pipeline, receives)
                            : make_forward_schedule(pipeline))

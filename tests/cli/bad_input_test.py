@@ -190,6 +190,17 @@ class BadInput(JobTest):
                             "--model", "two_layers.json"]),
         })  # fmt: skip
 
+    def test_evaluation(self):
+        evaluate = ["!", "eval", "--load", self.checkpoint("base", 2), "--data", "tokens.h5", "--device", "cpu"]
+        one = {"ranks": 1, "options": [*evaluate, "--pipeline-schedule", "interleaved"]}
+        self.refused({
+            "schedule": (CONFIGURATION, ["schedule interleaved is impossible", "single stage"], one),
+            "chunks": (CONFIGURATION, ["2 model chunks", "interleaved"], [*evaluate, "--pipeline-chunks", 2]),
+            "batch": (CONFIGURATION, ["--global-batch-size: no such option"], [*evaluate, "--global-batch-size", 8]),
+            "optimizer": (CONFIGURATION, ["--offload-optimizer: no such option"], [*evaluate, "--offload-optimizer"]),
+            "ahead": (CONFIGURATION, ["--pipeline-receive-ahead: no such"], [*evaluate, "--pipeline-receive-ahead"]),
+        })  # fmt: skip
+
     def test_flipped_byte(self):
         """Seen only once the tensors are read, after the plan was printed; still nothing is written."""
         shutil.copytree(self.folder / "base", self.folder / "flipped")

@@ -166,3 +166,24 @@ BOOST_AUTO_TEST_CASE(an_evaluation_takes_no_gradients_and_no_optimizer) {
   BOOST_CHECK_EQUAL(bytes(evaluation, "parameters"), bytes(training, "parameters"));
   BOOST_CHECK_LT(2 * bytes(evaluation, "activations"), bytes(training, "activations"));
 }
+
+BOOST_AUTO_TEST_CASE(an_evaluation_has_a_schedule_that_there_is) {
+  const auto device = make_host_device(1);
+  RunShape shape = large_run();
+  shape.training = false;
+  const auto possible = [&](ScheduleKind kind, int chunks, int stages) {
+    shape.schedule = kind;
+    shape.chunks = chunks;
+    shape.grid = {1, stages, 1};
+    try {
+      make_rank_plan(shape, 0, device->kernels());
+      return true;
+    } catch (const ConfigurationError&) {
+      return false;
+    }
+  };
+  BOOST_CHECK(possible(ScheduleKind::interleaved, 2, 2));
+  BOOST_CHECK(!possible(ScheduleKind::interleaved, 2, 1));
+  BOOST_CHECK(!possible(ScheduleKind::one_f_one_b, 2, 1));
+  BOOST_CHECK(!possible(ScheduleKind::gpipe, 2, 2));
+}
