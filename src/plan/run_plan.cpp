@@ -52,10 +52,11 @@ void require_positive(const char* option, std::int64_t value) {
   if (value < 1) throw ConfigurationError(fmt::format("{} {}: must be at least 1", option, value));
 }
 
-std::vector<LayerRange> partition_of(const RunShape& shape, const PipelineShape& pipeline) {
-  return shape.pipeline_layers.empty()
-             ? partition_layers(shape.model, pipeline.global_chunks())
-             : partition_layers(shape.model, pipeline.global_chunks(), shape.pipeline_layers);
+std::vector<LayerRange> partition_of(const RunShape& shape) {
+  // Before they are known to be no more than the layers, the global chunks may be too many for an int.
+  const std::int64_t parts = std::int64_t{shape.grid.pp} * shape.chunks;
+  return shape.pipeline_layers.empty() ? partition_layers(shape.model, parts)
+                                       : partition_layers(shape.model, parts, shape.pipeline_layers);
 }
 
 StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
@@ -205,7 +206,7 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
                                          shape.sequence, shape.model.name, shape.model.max_positions));
   const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
-  auto partition = partition_of(shape, pipeline);
+  auto partition = partition_of(shape);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
   check_schedule(shape.schedule, pipeline);  // an evaluation's stages have the chunks of the kind, too

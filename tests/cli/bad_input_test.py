@@ -238,6 +238,8 @@ class BadInput(JobTest):
             "negative_batch": (["--global-batch-size -8"], ["--global-batch-size", -8]),
             "blocks": (["--tp-overlap-blocks -3"], ["--tp-overlap-blocks", -3]),
             "chunks": (["--pipeline-chunks -3"], ["--pipeline-chunks", -3]),
+            "many_chunks": ([f"{2**31} pipeline parts", "4 layers"],
+                            ["--pp-size", 2, "--pipeline-schedule", "interleaved", "--pipeline-chunks", 2**30]),
             "sequence": (["--seq-length 999999", "64"], ["--seq-length", 999999]),
             "micro_batch": (["--micro-batch-size 0", "from 1"], ["--micro-batch-size", 0]),
             "large_micro_batch": (["--micro-batch-size 99999999999999"], ["--micro-batch-size", 99999999999999]),
