@@ -168,23 +168,19 @@ struct Texts {
 };
 
 /// Those whose question takes all of the model's positions count as bad.
-void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std::int64_t positions,
-                            const std::string& file) {
-  std::int64_t number = 0;
+void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std::int64_t positions) {
   std::string first;
   std::erase_if(all.records, [&](const PromptRecord& record) {
-    ++number;
     const std::int64_t length = std::ssize(render_chat(record.prompt, tokenizer, true).tokens);
     if (length < positions) return false;
-    ++all.bad;
-    const std::string text = fmt::format(
-        "{}: record {} takes {} tokens and leaves no room for an answer (the model has positions for {})",
-        file, number, length, positions);
-    if (first.empty()) first = text;
-    all.first_bad.push_back(text);
+    const std::string reason =
+        fmt::format("takes {} tokens and leaves no room for an answer (the model has positions for {})",
+                    length, positions);
+    if (first.empty()) first = fmt::format("{}: {}", record.place, reason);
+    all.leave_out(record.place, reason);
     return true;
   });
-  if (number > 0 && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
+  if (!first.empty() && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
 }
 
 Texts read_texts(GenerateCommand& c, bool leader) {
@@ -197,11 +193,12 @@ Texts read_texts(GenerateCommand& c, bool leader) {
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
   for (const std::int64_t token : weights->origin().end_tokens())
     if (token >= 0 && token < model.vocabulary) texts.rules.tokens.insert(static_cast<std::uint32_t>(token));
-  if (c.data.empty())
+  if (c.data.empty()) {
     texts.prompt = prompt_tokens(c, *texts.tokenizer);
-  else
+  } else {
     texts.records = read_prompt_records(c.data, c.format, c.max_samples);
-  leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions, c.data);
+    leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions);
+  }
   return texts;
 }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 from jobs import DEADLINE_S, PROGRAM, JobTest, Started, environment, main, mpirun
@@ -165,16 +166,20 @@ class Generate(JobTest):
         self.assertIn("the prompts are not those of rank 0", result.error_lines()[0])
         self.assertFalse((self.folder / "apart.jsonl").exists())
 
-    def test_a_record_too_long_for_the_model(self):
-        records = [QUESTIONS[0], {"instruction": "x" * 300, "output": "y"}, QUESTIONS[3]]
-        (self.folder / "long.json").write_text(json.dumps(records))
+    def test_records_too_long_for_the_model(self):
+        long = {"instruction": "x" * 300, "output": "y"}
+        records = [{"instruction": 5}, QUESTIONS[0], long, QUESTIONS[3], *[long] * 6]
+        (self.folder / "long.json").write_text(json.dumps(records, indent=0))
         result = self.command(*self.words("--data", "long.json", "--output", "long.jsonl", "--max-new-tokens", 2**62))
         self.assertEqual(result.status, 0, result)
-        self.assertIn("record 2 takes", result.err)
+        self.assertIn("8 bad records left out, first:", result.err)
+        # By their numbers in the file, five of them.
+        shown = re.findall(r"^  long.json:\d+, record (\d+):", result.err, re.M)
+        self.assertEqual(shown, ["1", "3", "5", "6", "7"], result)
         lines = [json.loads(line) for line in (self.folder / "long.jsonl").read_text().splitlines()]
         self.assertEqual([line["predict"] for line in lines], ["Yes.", "No."])
-        (self.folder / "long.json").write_text(json.dumps(records[1:2]))
-        self.refused(3, *self.words("--data", "long.json", "--output", "o"), says=["record 1 takes", "so for all"])
+        (self.folder / "long.json").write_text(json.dumps([{"instruction": 5}, long]))
+        self.refused(3, *self.words("--data", "long.json", "--output", "o"), says=["record 2: takes", "so for all"])
 
     def test_the_weights_say_where_a_text_ends(self):
         made = self.command("export", "--input", self.weights, "--output", "model")
