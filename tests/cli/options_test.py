@@ -132,12 +132,20 @@ class Options(JobTest):
     def test_printed_configuration_is_one(self):
         printed = self.command("train", "--steps", 7, "--data", "a b", "--print-config")
         self.assertEqual(printed.status, 0, printed)
-        (self.folder / "printed.toml").write_text(printed.out.replace("print-config = true", "print-config = false"))
+        (self.folder / "printed.toml").write_text(printed.out)
         again = self.resolved("--config", "printed.toml")
         first = {name: value for name, (value, _) in sources(printed.out).items()}
         self.assertEqual({name: value for name, (value, _) in again.items()}, first)
         self.assertEqual(first["steps"], "7")
         self.assertEqual(again["steps"][1], "printed.toml")
+
+    def test_printed_configuration_trains(self):
+        printed = self.command(*self.training("printed", steps=1), "--print-config", "--dry-run", "--dry-run-ranks", 4)
+        self.assertEqual(printed.status, 0, printed)
+        (self.folder / "trains.toml").write_text(printed.out)
+        result = self.command("train", "--config", "trains.toml")
+        self.assertEqual(result.status, 0, result)
+        self.assertEqual(list(self.metrics("printed", "train")["step"]), [1])
 
     def test_help(self):
         for command in ("train", "eval", "plan", "tokenize", "inspect"):
