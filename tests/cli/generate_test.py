@@ -38,8 +38,8 @@ class Generate(JobTest):
     def words(self, *more, tokenizer="bytes"):
         return ["generate", "--load", self.weights, "--tokenizer", tokenizer, *ON_CPU, *more]
 
-    def run_on(self, ranks, words):
-        return self.command(*words) if ranks == 1 else self.job(ranks, *words)
+    def run_on(self, ranks, words, **extra):
+        return self.command(*words, **extra) if ranks == 1 else self.job(ranks, *words, **extra)
 
     def text(self, *more, ranks=1):
         result = self.run_on(ranks, self.words(*more))
@@ -53,8 +53,8 @@ class Generate(JobTest):
         self.assertEqual(list(pathlib.Path(self.folder).glob(name + ".partial*")), [])
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
-    def refused(self, status, *words, says, ranks=1):
-        result = self.run_on(ranks, words)
+    def refused(self, status, *words, says, ranks=1, **extra):
+        result = self.run_on(ranks, words, **extra)
         self.assertEqual(result.status, status, result)
         self.assertEqual(len(result.error_lines()), 1, result)
         for part in says:
@@ -134,7 +134,11 @@ class Generate(JobTest):
         self.refused(2, "generate", "--prompt", "x", says=["--load"])
         self.refused(4, "generate", "--load", "nowhere", "--tokenizer", "bytes", "--prompt", "x", says=["nowhere"])
         self.refused(2, *self.words(), says=["--prompt", "--data"])
-        self.refused(2, *ask, "--data", "questions.json", says=["one of"])
+        self.refused(2, *ask, "--data", "questions.json", says=["one of", "--prompt and --data are given"])
+        self.refused(2, *self.words("--prompt-file", "x"), says=["--data (from environment LLAMA3D_DATA) are given"],
+                     LLAMA3D_DATA="tokens.h5")  # fmt: skip
+        self.refused(2, *self.words(), says=["--output", "LLAMA3D_DATA"], LLAMA3D_DATA="tokens.h5")
+        self.refused(2, *ask, says=["--format (from environment LLAMA3D_FORMAT)", "--data"], LLAMA3D_FORMAT="alpaca")
         self.refused(2, *ask, "--pp-size", 2, says=["--pp-size 2", "--tp-size"])
         self.refused(2, *ask, says=["--tp-size 1", "2 ranks"], ranks=2)
         self.refused(2, *ask, "--temperature", -1, says=["--temperature -1"])
