@@ -6,6 +6,7 @@ each rank's own begin of the step. Waits are when computing stood still for a co
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -128,6 +129,15 @@ def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[flo
     figure.savefig(path, dpi=120)
 
 
+@contextlib.contextmanager
+def writing(option: str, path: pathlib.Path):
+    """What goes wrong names the option."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # matplotlib: no format of that ending
+        raise ValueError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path, help="folder of the run, or its metrics.h5")
@@ -145,13 +155,15 @@ def main() -> int:
         end = rows["end_seconds"].max() * 1e3
         if arguments.window and arguments.window[0] >= end:
             raise ValueError(f"--window begins at {arguments.window[0]:g} ms, and step {step} ends at {end:.0f} ms")
+        output = arguments.output or path.with_name("timeline.json")
+        with writing("--output", output):
+            output.write_text(json.dumps(trace(rows)))
+        if arguments.png:
+            with writing("--png", arguments.png):
+                draw(rows, title_of(path, step), arguments.png, arguments.window)
     except (OSError, ValueError) as error:
         print(f"timeline.py: error: {error}", file=sys.stderr)
         return 3
-    output = arguments.output or path.with_name("timeline.json")
-    output.write_text(json.dumps(trace(rows)))
-    if arguments.png:
-        draw(rows, title_of(path, step), arguments.png, arguments.window)
     print(f"step {step}: {len(rows)} spans of {len(set(rows['rank'].tolist()))} ranks in {output}"
           + (f", picture in {arguments.png}" if arguments.png else ""))  # fmt: skip
     return 0

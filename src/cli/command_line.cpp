@@ -254,11 +254,13 @@ std::string CommandLine::origin_note(const std::string& name) const {
   return origin == "command line" ? std::string() : fmt::format(" (from {})", origin);
 }
 
-std::string CommandLine::resolved() const {
+std::string CommandLine::resolved(const std::set<std::string>& without) const {
   std::string text;
-  for (const Entry& entry : entries_)
+  for (const Entry& entry : entries_) {
+    if (without.contains(entry.name)) continue;
     text +=
         fmt::format("{:<40} # {}\n", fmt::format("{} = {}", entry.name, toml_of(entry)), origin_of(entry));
+  }
   return text;
 }
 

@@ -73,12 +73,15 @@ class CommandLine {
   Outcome parse(int argc, char** argv);
   std::string help() const { return app_.help(); }
 
-  /// Every option with its value and origin, a line each: `tp-size = 2  # command line`. A valid --config.
-  std::string resolved() const;
-  /// The same as a JSON object of name to value, for the record.
+  /// Every option but those of `without`, with its value and origin, a line each:
+  /// `tp-size = 2  # command line`. A valid --config.
+  std::string resolved(const std::set<std::string>& without) const;
+  /// All as a JSON object of name to value, for the record.
   std::string resolved_json() const;
   /// Whether the option has its value from anywhere but its default.
   bool given(const std::string& name) const { return entry(name).option->count() > 0; }
+  /// " (from FILE)" for a value that is not from the command line.
+  std::string origin_note(const std::string& name) const;
 
  private:
   enum class Kind { text, integer, number, flag };
@@ -125,8 +128,6 @@ class CommandLine {
   CLI::Option* configured(CLI::Option* option, const Entry& entry);
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;
-  /// " (from FILE)" for a value that is not from the command line.
-  std::string origin_note(const std::string& name) const;
   [[noreturn]] void refuse_value(const std::string& name, const std::string& value, const char* right) const;
   /// Of the options at most `farthest` letters away; none where there is none.
   const Entry* nearest(const std::string& name, std::size_t farthest) const;

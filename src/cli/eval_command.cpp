@@ -24,7 +24,7 @@ struct EvalCommand {
     line.add("data", settings.data, "token file to evaluate on");
     line.add("samples", settings.valid_samples, "sequences to evaluate on; 0: all");
     add_sample_options(line, settings);
-    add_shape_options(line, settings);
+    add_layout_options(line, settings);
     add_machine_options(line, machine);
     add_job_options(line, settings.comm_timeout);
   }

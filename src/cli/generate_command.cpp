@@ -67,30 +67,41 @@ struct GenerateCommand {
   }
 };
 
-[[noreturn]] void refuse(const char* text) {
-  throw ConfigurationError(text);
+/// Refuses what the options ask for together. `option` is one of them, whose origin is told.
+[[noreturn]] void refuse(const GenerateCommand& c, const char* option, const char* why) {
+  throw ConfigurationError(fmt::format("--{}{}: {}", option, c.line.origin_note(option), why));
 }
 
-/// What the options ask for together.
+/// Exactly one option says what to answer.
+void check_question(const GenerateCommand& c) {
+  std::vector<std::string> given;
+  for (const char* option : {"prompt", "prompt-file", "data"})
+    if (c.line.given(option)) given.push_back(fmt::format("--{}{}", option, c.line.origin_note(option)));
+  if (given.size() != 1)
+    throw ConfigurationError(
+        fmt::format("generate takes one of --prompt TEXT, --prompt-file FILE and --data FILE.json; {} given",
+                    given.empty() ? "none is" : fmt::format("{} are", fmt::join(given, " and "))));
+}
+
 void check_options(const GenerateCommand& c, int ranks) {
   check_settings(c.settings);
   check_comm_timeout(c.comm_timeout);
+  check_question(c);
   const auto given = [&](const char* option) { return c.line.given(option); };
-  if (given("prompt") + given("prompt-file") + given("data") != 1)
-    refuse("generate takes one of --prompt TEXT, --prompt-file FILE and --data FILE.json");
   if (given("system") && !c.chat)
-    refuse("--system: a system message is for --chat; put it into the prompt instead");
+    refuse(c, "system", "a system message is for --chat; put it into the prompt instead");
   if (given("data")) {
-    if (c.chat) refuse("--chat: --data's records are conversations already; leave it out");
-    if (c.output.empty()) refuse("--output: no file for the answers to --data given");
+    if (c.chat) refuse(c, "chat", "--data's records are conversations already; leave it out");
+    if (c.output.empty())
+      throw ConfigurationError(
+          fmt::format("--output: no file for the answers to --data{} given", c.line.origin_note("data")));
     ProcessGrid::derive(ranks, c.settings.tp_size, 1, 0);  // throws what is wrong with it
     if (c.max_samples < 0)
       throw ConfigurationError(fmt::format("--max-samples {}: must be 0 (all) or more", c.max_samples));
     return;
   }
   for (const char* option : {"output", "format", "max-samples", "batch-size"})
-    if (given(option))
-      throw ConfigurationError(fmt::format("--{}: is for --data; a single prompt has no use for it", option));
+    if (given(option)) refuse(c, option, "is for --data; a single prompt has no use for it");
   if (c.settings.tp_size != ranks)
     throw ConfigurationError(
         fmt::format("--tp-size {}: {} rank{} started, and one prompt is for one group of them; start as many "
@@ -171,23 +182,19 @@ struct Texts {
 };
 
 /// Those whose question takes all of the model's positions count as bad.
-void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std::int64_t positions,
-                            const std::string& file) {
-  std::int64_t number = 0;
+void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std::int64_t positions) {
   std::string first;
   std::erase_if(all.records, [&](const PromptRecord& record) {
-    ++number;
     const std::int64_t length = std::ssize(render_chat(record.prompt, tokenizer, true).tokens);
     if (length < positions) return false;
-    ++all.bad;
-    const std::string text = fmt::format(
-        "{}: record {} takes {} tokens and leaves no room for an answer (the model has positions for {})",
-        file, number, length, positions);
-    if (first.empty()) first = text;
-    all.first_bad.push_back(text);
+    const std::string reason =
+        fmt::format("takes {} tokens and leaves no room for an answer (the model has positions for {})",
+                    length, positions);
+    if (first.empty()) first = fmt::format("{}: {}", record.place, reason);
+    all.leave_out(record.place, reason);
     return true;
   });
-  if (number > 0 && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
+  if (!first.empty() && all.records.empty()) throw DataError(first + ", and so for all; shorten them");
 }
 
 Texts read_texts(GenerateCommand& c, bool leader) {
@@ -202,11 +209,12 @@ Texts read_texts(GenerateCommand& c, bool leader) {
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
   for (const std::int64_t token : weights->origin().end_tokens())
     if (token >= 0 && token < model.vocabulary) texts.rules.tokens.insert(static_cast<std::uint32_t>(token));
-  if (c.data.empty())
+  if (c.data.empty()) {
     texts.prompt = prompt_tokens(c, *texts.tokenizer);
-  else
+  } else {
     texts.records = read_prompt_records(c.data, c.format, c.max_samples);
-  leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions, c.data);
+    leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions);
+  }
   return texts;
 }
 

@@ -18,19 +18,43 @@ struct PlannedGrid {
   MemoryPlan memory;
 };
 
-/// Every TP x PP x DP of `ranks` that the model and the batch allow, least memory first.
-std::vector<PlannedGrid> plan_grids(TrainSettings settings, int ranks, const Kernels& kernels) {
+/// Least first.
+std::vector<int> divisors_of(int number) {
+  std::vector<int> divisors;
+  for (int d = 1; d <= number / d; ++d)
+    if (number % d == 0) divisors.insert(divisors.end(), {d, number / d});
+  std::sort(divisors.begin(), divisors.end());
+  divisors.erase(std::unique(divisors.begin(), divisors.end()), divisors.end());
+  return divisors;
+}
+
+/// Sizes of the grids to plan.
+struct GridChoice {
+  int ranks;
+  std::vector<int> tp_sizes, pp_sizes;
+};
+
+/// Those of the choice that the model and the batch allow, least memory first. Throws ConfigurationError
+/// where there are none, with what is wrong with the smallest: larger ones may fail by their size alone.
+std::vector<PlannedGrid> plan_grids(TrainSettings settings, const GridChoice& choice,
+                                    const Kernels& kernels) {
+  const ModelConfig model = load_model_config(settings.model);
   std::vector<PlannedGrid> grids;
-  for (settings.tp_size = 1; settings.tp_size <= ranks; ++settings.tp_size)
-    for (settings.pp_size = 1; settings.tp_size * settings.pp_size <= ranks; ++settings.pp_size) {
-      if (ranks % (settings.tp_size * settings.pp_size) != 0) continue;
+  std::string refusal;
+  for (const int tp : choice.tp_sizes)
+    for (const int pp : choice.pp_sizes) {
+      settings.tp_size = tp;
+      settings.pp_size = pp;
       try {
-        const RunShape shape = run_shape(settings, ranks);
+        const RunShape shape = run_shape(settings, model, choice.ranks);
         grids.push_back({shape, check_fits(shape, kernels, {.bytes = SIZE_MAX, .host = SIZE_MAX})});
-      } catch (const ConfigurationError&) {
-        // This grid does not suit the model; others may.
+      } catch (const ConfigurationError& error) {
+        if (refusal.empty()) refusal = fmt::format("with TP {} x PP {}: {}", tp, pp, error.what());
       }
     }
+  if (grids.empty())
+    throw ConfigurationError(
+        fmt::format("no grid of {} ranks suits {}; {}", choice.ranks, settings.model, refusal));
   std::sort(grids.begin(), grids.end(),
             [](const PlannedGrid& a, const PlannedGrid& b) { return a.memory.total() < b.memory.total(); });
   return grids;
@@ -66,7 +90,10 @@ void print_table(const std::vector<PlannedGrid>& grids) {
 
 int plan_command(int argc, char** argv) {
   return run_local([&] {
-    CommandLine line("plan", "Memory that every valid grid takes, least first, without a GPU.");
+    CommandLine line(
+        "plan",
+        "Memory that every valid grid takes, least first, without a GPU; --tp-size and --pp-size "
+        "leave those with them.");
     TrainSettings settings;
     MachineOptions machine;
     settings.model = "llama3-tiny";
@@ -79,13 +106,13 @@ int plan_command(int argc, char** argv) {
       return 0;
     }
     if (ranks < 1) throw ConfigurationError(fmt::format("--ranks {}: must be at least 1", ranks));
-    load_model_config(settings.model);
+    check_settings(settings);
+    const auto sizes = [&](const char* option, int value) {
+      return line.given(option) ? std::vector<int>{value} : divisors_of(ranks);
+    };
+    const GridChoice choice{ranks, sizes("tp-size", settings.tp_size), sizes("pp-size", settings.pp_size)};
     const auto device = make_device(machine, *make_local_control_plane());
-    const auto grids = plan_grids(settings, ranks, device->kernels());
-    if (grids.empty())
-      throw ConfigurationError(
-          fmt::format("no grid of {} ranks suits {} with this batch; change --ranks or --global-batch-size",
-                      ranks, settings.model));
+    const auto grids = plan_grids(settings, choice, device->kernels());
     print_head(settings, ranks, *device);
     print_table(grids);
     return 0;

@@ -36,12 +36,26 @@ struct TrainCommand {
     line.add_flag("dry-run", dry_run, "check everything, print the memory plan, and end");
     line.add("dry-run-ranks", dry_run_ranks, "ranks to assume in a dry run; 0: as started");
   }
+
+  /// What a run is made by, without what lets this call only look at it.
+  std::string configuration() const { return line.resolved({"print-config", "dry-run", "dry-run-ranks"}); }
 };
+
+void check_options(const TrainCommand& command) {
+  check_settings(command.settings);
+  if (command.dry_run_ranks < 0)
+    throw ConfigurationError(fmt::format("--dry-run-ranks {}: must be 0 or more", command.dry_run_ranks));
+  if (command.dry_run_ranks > 0 && !command.dry_run)
+    throw ConfigurationError(
+        fmt::format("--dry-run-ranks {}{}: is for --dry-run; give that too, or start so many ranks",
+                    command.dry_run_ranks, command.line.origin_note("dry-run-ranks")));
+}
 
 void dry_run(const TrainCommand& command, const ControlPlane& control, Device& device) {
   const TrainSettings& settings = command.settings;
   const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
-  if (const int least = settings.tp_size * settings.pp_size; command.dry_run_ranks == 0 && ranks < least)
+  if (const auto least = std::int64_t{settings.tp_size} * settings.pp_size;
+      command.dry_run_ranks == 0 && ranks < least)
     throw ConfigurationError(
         fmt::format("--dry-run of --tp-size {} x --pp-size {} on {} ranks; --dry-run-ranks {} assumes more",
                     settings.tp_size, settings.pp_size, ranks, least));
@@ -57,15 +71,12 @@ int run(MpiSession& session, int argc, char** argv) {
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = command.line.parse(argc, argv);
-    if (outcome == CommandLine::Outcome::help) return;
-    check_settings(command.settings);
-    if (command.dry_run_ranks < 0)
-      throw ConfigurationError(fmt::format("--dry-run-ranks {}: must be 0 or more", command.dry_run_ranks));
+    if (outcome != CommandLine::Outcome::help) check_options(command);
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help || command.print_config) {
     const bool help = outcome == CommandLine::Outcome::help;
-    if (leader) fmt::print("{}", help ? command.line.help() : command.line.resolved());
+    if (leader) fmt::print("{}", help ? command.line.help() : command.configuration());
     return 0;
   }
   expect_same_options(command.line, control);

@@ -55,7 +55,7 @@ void add_precision_option(CommandLine& line, DType& precision) {
                 "of parameters and activations: fp32 or bf16");
 }
 
-void add_shape_options(CommandLine& line, TrainSettings& s) {
+void add_layout_options(CommandLine& line, TrainSettings& s) {
   const std::string recorded = s.seq_length == 0 ? "; as the checkpoint was trained if not given" : "";
   std::string loaded = s.model.empty() ? "; that of --load if not given" : "";
   if (s.model.empty() && s.seq_length != 0) loaded += ", llama3-tiny without it";
@@ -69,19 +69,23 @@ void add_shape_options(CommandLine& line, TrainSettings& s) {
            "blocks of rows in which it does; 0: the fastest, measured at the start (1 on CPUs)");
   line.add_word("pipeline-schedule", s.pipeline_schedule, parse_schedule_kind, name_of,
                 "gpipe, 1f1b, interleaved or zero-bubble");
+  line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
+  line.add("pipeline-layers", s.pipeline_layers,
+           "layers of each part of the pipeline, e.g. 5,5,6; balanced if not given");
+  line.add("micro-batch-size", s.micro_batch_size, "sequences a rank computes on at once");
+  line.add("seq-length", s.seq_length, "tokens a sequence" + recorded);
+  add_precision_option(line, s.precision);
+}
+
+void add_shape_options(CommandLine& line, TrainSettings& s) {
+  add_layout_options(line, s);
+  line.add("global-batch-size", s.global_batch_size,
+           "sequences a step over all ranks; 0: micro-batch size x DP x stages");
   line.add_flag(
       "pipeline-receive-ahead", s.pipeline_receive_ahead,
       "from the second step on, start a receive one computation before it is needed, for networks slower "
       "than NVLink; 1f1b then holds more activations; not for interleaved, nor with fewer micro-batches than "
       "stages");
-  line.add("pipeline-chunks", s.pipeline_chunks, "model chunks a stage; 0: 2 for interleaved, else 1");
-  line.add("pipeline-layers", s.pipeline_layers,
-           "layers of each part of the pipeline, e.g. 5,5,6; balanced if not given");
-  line.add("micro-batch-size", s.micro_batch_size, "sequences a rank computes on at once");
-  line.add("global-batch-size", s.global_batch_size,
-           "sequences a step over all ranks; 0: micro-batch size x DP x stages");
-  line.add("seq-length", s.seq_length, "tokens a sequence" + recorded);
-  add_precision_option(line, s.precision);
   line.add_word("master-weights", s.master_weights, parse_master_weights, name_of_master_weights,
                 "beside bf16 parameters: fp32, or none with parameters rounded stochastically");
   line.add_word("gradient-dtype", s.gradient_dtype, parse_gradient_dtype, name_of,

@@ -10,7 +10,9 @@ void add_machine_options(CommandLine& line, MachineOptions& machine);
 /// What holds the ranks of a job together.
 void add_job_options(CommandLine& line, double& comm_timeout);
 void add_precision_option(CommandLine& line, DType& precision);
-/// Model, grid and batch: what decides the shape and memory of a run.
+/// Model, grid and micro-batch: how the weights and a forward pass are laid out.
+void add_layout_options(CommandLine& line, TrainSettings& settings);
+/// These, and the batch and state of a training step: what decides the shape and memory of a run.
 void add_shape_options(CommandLine& line, TrainSettings& settings);
 /// How a token file's documents become samples.
 void add_sample_options(CommandLine& line, TrainSettings& settings);

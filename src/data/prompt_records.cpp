@@ -13,9 +13,9 @@ namespace {
 constexpr std::size_t bad_records_shown = 5;
 constexpr std::size_t largest_record = std::size_t{256} << 20;
 
-PromptRecord prompt_record(const std::string& text, InputFormat format) {
+PromptRecord prompt_record(const std::string& text, InputFormat format, const std::string& place) {
   if (find_invalid_utf8(text) != std::string::npos) throw BadRecord("no valid UTF-8");
-  PromptRecord record{parse_conversation(text, format, LastAnswer::optional), {}};
+  PromptRecord record{parse_conversation(text, format, LastAnswer::optional), {}, place};
   if (record.prompt.back().role == Role::assistant) {
     record.label = std::move(record.prompt.back().content);
     record.prompt.pop_back();
@@ -25,6 +25,11 @@ PromptRecord prompt_record(const std::string& text, InputFormat format) {
 
 }  // namespace
 
+void PromptRecords::leave_out(const std::string& place, const std::string& reason) {
+  ++bad;
+  if (first_bad.size() < bad_records_shown) first_bad.push_back(fmt::format("{}: {}", place, reason));
+}
+
 PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat format, std::int64_t most) {
   if (format == InputFormat::automatic) format = detect_format(path, "text", largest_record);
   if (!holds_conversations(format))
@@ -33,12 +38,11 @@ PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat
   const auto input = open_json_records(path, largest_record);
   PromptRecords result;
   for (RawText raw; (most <= 0 || std::ssize(result.records) < most) && input->next(raw); raw = {}) {
+    const std::string place = place_of(path, raw.line, raw.record);
     try {
-      result.records.push_back(prompt_record(raw.text, format));
+      result.records.push_back(prompt_record(raw.text, format, place));
     } catch (const BadRecord& bad) {
-      ++result.bad;
-      if (result.first_bad.size() < bad_records_shown)
-        result.first_bad.push_back(fmt::format("{}: {}", place_of(path, raw.line, raw.record), bad.what()));
+      result.leave_out(place, bad.what());
     }
   }
   if (result.records.empty())

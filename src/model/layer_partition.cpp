@@ -20,10 +20,11 @@ struct Costs {
 
 /// Fills parts from the front with as many layers as `limit` allows, leaving one for each later part.
 /// Empty when the last part would exceed the limit.
-std::vector<LayerRange> fill(const ModelConfig& config, const Costs& costs, int parts, double limit) {
+std::vector<LayerRange> fill(const ModelConfig& config, const Costs& costs, std::int64_t parts,
+                             double limit) {
   std::vector<LayerRange> ranges;
   std::int64_t begin = 0;
-  for (int part = 0; part < parts; ++part) {
+  for (std::int64_t part = 0; part < parts; ++part) {
     const bool last = part == parts - 1;
     const double fixed = (part == 0 ? costs.embedding : 0) + (last ? costs.head : 0);
     const std::int64_t most = config.layers - begin - (parts - 1 - part);
@@ -38,7 +39,7 @@ std::vector<LayerRange> fill(const ModelConfig& config, const Costs& costs, int 
 
 }  // namespace
 
-std::vector<LayerRange> partition_layers(const ModelConfig& config, int parts) {
+std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t parts) {
   if (parts > config.layers)
     throw ConfigurationError(fmt::format(
         "--pp-size: {} pipeline parts for the {} layers of {} (each needs a layer); use at most {}", parts,
@@ -60,7 +61,8 @@ std::vector<LayerRange> partition_layers(const ModelConfig& config, int parts) {
   return best;
 }
 
-std::vector<LayerRange> partition_layers(const ModelConfig& config, int parts, std::span<const int> counts) {
+std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t parts,
+                                         std::span<const int> counts) {
   const auto total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   bool positive = true;
   std::vector<LayerRange> ranges;

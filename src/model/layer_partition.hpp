@@ -18,10 +18,11 @@ struct LayerRange {
 /// is as cheap as possible; among those, earlier parts are filled first. A layer costs its matrix parameters;
 /// the output head counts in the last part, and the embedding, a lookup and a scatter, as a tenth of it in
 /// the first. Throws ConfigurationError when there are more parts than layers.
-std::vector<LayerRange> partition_layers(const ModelConfig& config, int parts);
+std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t parts);
 
 /// The partition with these layer counts. Throws ConfigurationError unless there is one for each of `parts`,
 /// all positive, adding up to the model's layers.
-std::vector<LayerRange> partition_layers(const ModelConfig& config, int parts, std::span<const int> counts);
+std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t parts,
+                                         std::span<const int> counts);
 
 }  // namespace llama3d

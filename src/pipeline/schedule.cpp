@@ -24,23 +24,6 @@ constexpr std::array<std::pair<ScheduleKind, std::string_view>, 4> kScheduleName
       fmt::format("pipeline schedule {} is impossible here ({}); {}", name_of(kind), why, suggestion));
 }
 
-void check_fits(ScheduleKind kind, const PipelineShape& shape) {
-  const auto [p, v, m] = shape;
-  if (p < 1 || v < 1 || m < 1) {
-    refuse(kind, fmt::format("{} stages, {} chunks, {} micro-batches", p, v, m), "each must be at least 1");
-  }
-  if (kind != ScheduleKind::interleaved) {
-    if (v > 1) refuse(kind, fmt::format("{} model chunks a stage", v), "use one chunk, or interleaved");
-    return;
-  }
-  if (p < 2) refuse(kind, "a single stage has nothing to interleave with", "use 1f1b or at least 2 stages");
-  if (v < 2) refuse(kind, "one model chunk a stage", "use 1f1b or at least 2 chunks");
-  if (m % p != 0) {
-    refuse(kind, fmt::format("{} micro-batches are not a multiple of {} stages", m, p),
-           "change the global batch size or the micro-batch size, or use 1f1b");
-  }
-}
-
 /// The receive that a computation of `stage` waits for, if any: the model's ends receive nothing.
 std::optional<Action> receive_for(const PipelineShape& shape, int stage, const Action& compute) {
   const int g = shape.global_chunk(stage, compute.chunk);
@@ -185,8 +168,25 @@ ReceiveStart receive_start_of(ScheduleKind kind, const PipelineShape& shape, Rec
   return full && kind != ScheduleKind::interleaved ? asked : ReceiveStart::when_needed;
 }
 
+void check_schedule(ScheduleKind kind, const PipelineShape& shape) {
+  const auto [p, v, m] = shape;
+  if (p < 1 || v < 1 || m < 1) {
+    refuse(kind, fmt::format("{} stages, {} chunks, {} micro-batches", p, v, m), "each must be at least 1");
+  }
+  if (kind != ScheduleKind::interleaved) {
+    if (v > 1) refuse(kind, fmt::format("{} model chunks a stage", v), "use one chunk, or interleaved");
+    return;
+  }
+  if (p < 2) refuse(kind, "a single stage has nothing to interleave with", "use 1f1b or at least 2 stages");
+  if (v < 2) refuse(kind, "one model chunk a stage", "use 1f1b or at least 2 chunks");
+  if (m % p != 0) {
+    refuse(kind, fmt::format("{} micro-batches are not a multiple of {} stages", m, p),
+           "change the global batch size or the micro-batch size, or use 1f1b");
+  }
+}
+
 Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveStart receives) {
-  check_fits(kind, shape);
+  check_schedule(kind, shape);
   receives = receive_start_of(kind, shape, receives);
   Schedule schedule{kind, shape, {}, /*trains=*/true, receives};
   for (int stage = 0; stage < shape.stages; ++stage) {

@@ -117,6 +117,9 @@ struct Schedule {
 /// Throws ConfigurationError where the kind does not fit the shape: anything below 1, chunks above 1 for
 /// other than interleaved, and for interleaved fewer than 2 chunks, fewer than 2 stages (one stage has nobody
 /// to exchange with) or micro-batches that are not a multiple of the stages.
+void check_schedule(ScheduleKind kind, const PipelineShape& shape);
+
+/// The order of a training step. Throws as check_schedule() does.
 ///  - gpipe: all forwards, then all backwards (Huang et al., 2019).
 ///  - 1f1b: warm-up of stages - 1 - stage forwards, then one forward, one backward (Narayanan et al., 2019);
 ///    twice the warm-up where receives start ahead (eager-1F1B, Zhuang et al., 2023).

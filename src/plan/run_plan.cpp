@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <numeric>
 
 #include "base/bytes.hpp"
@@ -44,14 +45,18 @@ MemoryPlan measure(const RankPlan& plan, const Kernels& kernels) {
   return memory;
 }
 
+/// Of a rank in a step. Tokens are counted in 32 bits; a schedule lists every micro-batch, for all stages.
+constexpr std::int64_t most_tokens = INT32_MAX, most_micro_batches = 1 << 16;
+
 void require_positive(const char* option, std::int64_t value) {
   if (value < 1) throw ConfigurationError(fmt::format("{} {}: must be at least 1", option, value));
 }
 
-std::vector<LayerRange> partition_of(const RunShape& shape, const PipelineShape& pipeline) {
-  return shape.pipeline_layers.empty()
-             ? partition_layers(shape.model, pipeline.global_chunks())
-             : partition_layers(shape.model, pipeline.global_chunks(), shape.pipeline_layers);
+std::vector<LayerRange> partition_of(const RunShape& shape) {
+  // Before they are known to be no more than the layers, the global chunks may be too many for an int.
+  const std::int64_t parts = std::int64_t{shape.grid.pp} * shape.chunks;
+  return shape.pipeline_layers.empty() ? partition_layers(shape.model, parts)
+                                       : partition_layers(shape.model, parts, shape.pipeline_layers);
 }
 
 StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
@@ -152,12 +157,26 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
 int RunShape::micro_batches() const {
   require_positive("--micro-batch-size", micro_batch);
   require_positive("--global-batch-size", global_batch);
+  require_positive("--seq-length", sequence);
+  if (micro_batch > most_tokens / sequence)
+    throw ConfigurationError(
+        fmt::format("--micro-batch-size {} of --seq-length {}: a micro-batch has at most {} tokens; use at "
+                    "most {}",
+                    micro_batch, sequence, most_tokens, most_tokens / sequence));
   const std::int64_t each = micro_batch * grid.dp;
   if (global_batch % each != 0)
     throw ConfigurationError(fmt::format(
         "--global-batch-size {} is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
         global_batch, micro_batch, grid.dp, each));
-  return static_cast<int>(global_batch / each);
+  const std::int64_t count = global_batch / each;
+  const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch * sequence));
+  if (count > most)
+    throw ConfigurationError(
+        fmt::format("--global-batch-size {}: {} micro-batches of {} tokens a rank; use a global batch of at "
+                    "most {}{}",
+                    global_batch, count, micro_batch * sequence, most * each,
+                    most == most_micro_batches ? ", or a larger --micro-batch-size" : ""));
+  return static_cast<int>(count);
 }
 
 std::size_t MemoryPlan::total() const {
@@ -182,15 +201,15 @@ std::string MemoryPlan::summary() const {
 }
 
 RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels) {
-  require_positive("--seq-length", shape.sequence);
   if (shape.sequence > shape.model.max_positions)
     throw ConfigurationError(fmt::format("--seq-length {}: {} has positions for {}; use at most that",
                                          shape.sequence, shape.model.name, shape.model.max_positions));
   const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
-  auto partition = partition_of(shape, pipeline);
+  auto partition = partition_of(shape);
   ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
   const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
+  check_schedule(shape.schedule, pipeline);  // an evaluation's stages have the chunks of the kind, too
   const auto schedule_of = [&](ReceiveStart receives) {
     return (shape.training ? make_schedule(shape.schedule, pipeline, receives)
                            : make_forward_schedule(pipeline))

@@ -31,7 +31,7 @@ struct RunShape {
   TensorParallelOverlap overlap;  ///< blocks 0: to be measured
 
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
-  /// of micro-batch size x DP.
+  /// of micro-batch size x DP, and when the batch has more micro-batches or tokens than can be counted.
   int micro_batches() const;
   PipelineShape pipeline() const { return {grid.pp, chunks, micro_batches()}; }
 };

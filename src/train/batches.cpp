@@ -45,7 +45,7 @@ ReplicaBatches::ReplicaBatches(const RankPlan& plan)
 
 std::vector<BatchRows> ReplicaBatches::step(const Dataset& dataset, std::int64_t first) const {
   std::vector<BatchRows> batches;
-  for (int m = 0; m < micro_batches_; ++m)
+  for (std::int64_t m = 0; m < micro_batches_; ++m)
     batches.push_back(dataset.read(first + (m * dp_size_ + dp_rank_) * micro_batch_, micro_batch_, rows_));
   return batches;
 }

@@ -16,6 +16,7 @@ namespace {
 /// Fills in the model, which is returned, and what the settings leave to the weights.
 ModelConfig complete(TrainSettings& settings, const WeightSource& source) {
   settings.valid_data = settings.data;
+  settings.global_batch_size = 0;  // there are no steps
   if (settings.seq_length == 0) settings.seq_length = source.sequence();
   if (settings.seq_length == 0)
     throw ConfigurationError(

@@ -1,6 +1,7 @@
 #include "train/settings.hpp"
 
 #include <charconv>
+#include <cstdint>
 #include <string_view>
 
 #include "base/error.hpp"
@@ -8,7 +9,8 @@
 namespace llama3d {
 namespace {
 
-void require(bool valid, const std::string& option, double value, const char* right) {
+template <class Number>
+void require(bool valid, const std::string& option, Number value, const char* right) {
   if (!valid) throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
 }
 
@@ -36,19 +38,20 @@ void check_comm_timeout(double seconds) {
 
 void check_settings(const TrainSettings& s) {
   StepRange::parse(s.profile_steps);
-  const auto number = [](auto value) { return static_cast<double>(value); };
   require(s.tp_size >= 1, "tp-size", s.tp_size, "at least 1");
   require(s.pp_size >= 1, "pp-size", s.pp_size, "at least 1");
   require(s.tp_overlap_blocks >= 0, "tp-overlap-blocks", s.tp_overlap_blocks,
           "at least 1, or 0 for automatic");
   require(s.pipeline_chunks >= 0, "pipeline-chunks", s.pipeline_chunks, "0 or more");
-  require(s.global_batch_size >= 0, "global-batch-size", number(s.global_batch_size),
+  require(s.micro_batch_size >= 1 && s.micro_batch_size <= INT32_MAX, "micro-batch-size", s.micro_batch_size,
+          "from 1 to 2147483647");
+  require(s.global_batch_size >= 0, "global-batch-size", s.global_batch_size,
           "at least 1, or 0 for automatic");
-  require(s.steps >= 1, "steps", number(s.steps), "at least 1");
+  require(s.steps >= 1, "steps", s.steps, "at least 1");
   require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
   require(s.min_learning_rate >= 0 && s.min_learning_rate <= s.learning_rate, "min-learning-rate",
           s.min_learning_rate, "from 0 to --learning-rate (give both)");
-  require(s.warmup_steps >= 0, "warmup-steps", number(s.warmup_steps), "0 or more");
+  require(s.warmup_steps >= 0, "warmup-steps", s.warmup_steps, "0 or more");
   require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
           "from 0 to 1");
   require(s.weight_decay >= 0, "weight-decay", s.weight_decay, "0 or more");
@@ -58,10 +61,10 @@ void check_settings(const TrainSettings& s) {
   require(s.grad_clip >= 0, "grad-clip", s.grad_clip, "0 or more");
   require(s.valid_fraction >= 0 && s.valid_fraction < 1, "valid-fraction", s.valid_fraction,
           "from 0 to below 1");
-  require(s.valid_interval >= 0, "valid-interval", number(s.valid_interval), "0 or more");
-  require(s.valid_samples >= 0, "valid-samples", number(s.valid_samples), "0 or more");
-  require(s.max_skipped_steps >= 1, "max-skipped-steps", number(s.max_skipped_steps), "at least 1");
-  require(s.checkpoint_interval >= 0, "checkpoint-interval", number(s.checkpoint_interval), "0 or more");
+  require(s.valid_interval >= 0, "valid-interval", s.valid_interval, "0 or more");
+  require(s.valid_samples >= 0, "valid-samples", s.valid_samples, "0 or more");
+  require(s.max_skipped_steps >= 1, "max-skipped-steps", s.max_skipped_steps, "at least 1");
+  require(s.checkpoint_interval >= 0, "checkpoint-interval", s.checkpoint_interval, "0 or more");
   check_comm_timeout(s.comm_timeout);
   require(s.keep_checkpoints >= 0, "keep-checkpoints", s.keep_checkpoints, "0 or more");
   if (!s.load.empty() && !s.resume.empty() && s.resume != "auto")
@@ -69,7 +72,7 @@ void check_settings(const TrainSettings& s) {
         fmt::format("--load {} with --resume {}: --resume goes on with a run, --load starts a new one from "
                     "weights; give one of them (--load beside --resume auto is for the first start)",
                     s.load, s.resume));
-  require(s.log_interval >= 0, "log-interval", number(s.log_interval), "0 or more");
+  require(s.log_interval >= 0, "log-interval", s.log_interval, "0 or more");
 }
 
 }  // namespace llama3d

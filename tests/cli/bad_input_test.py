@@ -89,6 +89,12 @@ class BadInput(JobTest):
             "layers": (CONFIGURATION, ["--pipeline-layers", "4 layers"], ["--pp-size", 2, "--pipeline-layers", "1,1"]),
             "batch": (CONFIGURATION, ["--global-batch-size 3", "multiple of 2"], ["--global-batch-size", 3]),
             "sequence": (CONFIGURATION, ["--seq-length 128", "64"], ["--seq-length", 128]),
+            "micro_batch": (CONFIGURATION, [f"--micro-batch-size {2**63 - 1}", "2147483647"],
+                            ["--micro-batch-size", 2**63 - 1, "--global-batch-size", 0]),
+            "many_micro_batches": (CONFIGURATION, [f"--global-batch-size {2**33 + 2}", "4294967297 micro-batches"],
+                                   ["--global-batch-size", 2**33 + 2]),
+            "many_stages": (CONFIGURATION, [f"--dry-run-ranks {10**10} assumes more"],
+                            ["--dry-run", "--tp-size", 10**5, "--pp-size", 10**5]),
         })  # fmt: skip
 
     def test_options(self):
@@ -109,6 +115,9 @@ class BadInput(JobTest):
             "rate": (CONFIGURATION, ["--lr-schedule x", "cosine"], ["--lr-schedule", "x"]),
             "device": (CONFIGURATION, ["--device tpu", "cpu"], ["--device", "tpu"]),
             "ranks": (CONFIGURATION, ["--dry-run-ranks -1"], ["--dry-run", "--dry-run-ranks", -1]),
+            "no_dry_run": (CONFIGURATION, ["--dry-run-ranks 7: ", "--dry-run;"], ["--dry-run-ranks", 7]),
+            "dry_environment": (CONFIGURATION, ["--dry-run-ranks 7 (from environment LLAMA3D_DRY_RUN_RANKS)"],
+                                {"options": [], "environment": {"LLAMA3D_DRY_RUN_RANKS": 7}}),
             "environment": (CONFIGURATION, ["--valid-samples many", "LLAMA3D_VALID_SAMPLES", "integer"],
                             {"options": [], "environment": {"LLAMA3D_VALID_SAMPLES": "many"}}),
             "word_environment": (CONFIGURATION, ["--recompute some", "LLAMA3D_RECOMPUTE"],
@@ -184,6 +193,17 @@ class BadInput(JobTest):
                             "--model", "two_layers.json"]),
         })  # fmt: skip
 
+    def test_evaluation(self):
+        evaluate = ["!", "eval", "--load", self.checkpoint("base", 2), "--data", "tokens.h5", "--device", "cpu"]
+        one = {"ranks": 1, "options": [*evaluate, "--pipeline-schedule", "interleaved"]}
+        self.refused({
+            "schedule": (CONFIGURATION, ["schedule interleaved is impossible", "single stage"], one),
+            "chunks": (CONFIGURATION, ["2 model chunks", "interleaved"], [*evaluate, "--pipeline-chunks", 2]),
+            "batch": (CONFIGURATION, ["--global-batch-size: no such option"], [*evaluate, "--global-batch-size", 8]),
+            "optimizer": (CONFIGURATION, ["--offload-optimizer: no such option"], [*evaluate, "--offload-optimizer"]),
+            "ahead": (CONFIGURATION, ["--pipeline-receive-ahead: no such"], [*evaluate, "--pipeline-receive-ahead"]),
+        })  # fmt: skip
+
     def test_flipped_byte(self):
         """Seen only once the tensors are read, after the plan was printed; still nothing is written."""
         shutil.copytree(self.folder / "base", self.folder / "flipped")
@@ -209,13 +229,34 @@ class BadInput(JobTest):
         })  # fmt: skip
         self.assertTrue(pathlib.Path(self.folder / "text.txt").is_file())
 
+    def test_plan(self):
+        """Where no grid is left, what is wrong with the smallest is said."""
+        cases = {
+            "batch": (["no grid of 7 ranks", "TP 1 x PP 1", "--global-batch-size 2 is not a multiple"],
+                      ["--ranks", 7, "--global-batch-size", 2]),
+            "tp": (["--tp-size 3", "has 8"], ["--tp-size", 3]),
+            "tp_of_more": (["--tp-size 16", "has 8"], ["--tp-size", 16]),
+            "tp_and_heads": (["TP 4 x PP 1", "2 key-value heads"], ["--tp-size", 4]),
+            "negative_tp": (["--tp-size -5", "at least 1"], ["--tp-size", -5]),
+            "negative_batch": (["--global-batch-size -8"], ["--global-batch-size", -8]),
+            "blocks": (["--tp-overlap-blocks -3"], ["--tp-overlap-blocks", -3]),
+            "chunks": (["--pipeline-chunks -3"], ["--pipeline-chunks", -3]),
+            "many_chunks": ([f"{2**31} pipeline parts", "4 layers"],
+                            ["--pp-size", 2, "--pipeline-schedule", "interleaved", "--pipeline-chunks", 2**30]),
+            "sequence": (["--seq-length 999999", "64"], ["--seq-length", 999999]),
+            "micro_batch": (["--micro-batch-size 0", "from 1"], ["--micro-batch-size", 0]),
+            "large_micro_batch": (["--micro-batch-size 99999999999999"], ["--micro-batch-size", 99999999999999]),
+            "tokens": (["--micro-batch-size 99999999", "67108863"], ["--micro-batch-size", 99999999]),
+            "layers": (["--pipeline-layers", "4 layers"], ["--pipeline-layers", "1,1"]),
+        }  # fmt: skip
+        small = ["!", "plan", "--model", "model.json", "--seq-length", 32, "--ranks", 8]
+        self.refused({name: (CONFIGURATION, wanted, [*small, *more]) for name, (wanted, more) in cases.items()})
+
     def test_local_commands_speak_once_too(self):
         self.refused({
             "inspect": (DATA, ["text.txt"], ["!", "inspect", "text.txt"]),
             "inspect_nothing": (CONFIGURATION, ["file"], ["!", "inspect"]),
             "plan": (CONFIGURATION, ["--ranks 0"], ["!", "plan", "--ranks", 0]),
-            "plan_batch": (CONFIGURATION, ["no grid"], ["!", "plan", "--ranks", 7, "--global-batch-size", 2,
-                                                        "--model", "model.json"]),
             "tokenizer": (CONFIGURATION, ["nothere.model", "bytes"],
                           ["!", "tokenize", "--tokenizer", "nothere.model", "--input", "text.txt",
                            "--output", "made.h5"]),

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -39,8 +40,8 @@ class Generate(JobTest):
     def words(self, *more, tokenizer="bytes"):
         return ["generate", "--load", self.weights, "--tokenizer", tokenizer, *ON_CPU, *more]
 
-    def run_on(self, ranks, words):
-        return self.command(*words) if ranks == 1 else self.job(ranks, *words)
+    def run_on(self, ranks, words, **extra):
+        return self.command(*words, **extra) if ranks == 1 else self.job(ranks, *words, **extra)
 
     def text(self, *more, ranks=1):
         result = self.run_on(ranks, self.words(*more))
@@ -54,8 +55,8 @@ class Generate(JobTest):
         self.assertEqual(list(pathlib.Path(self.folder).glob(name + ".partial*")), [])
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
 
-    def refused(self, status, *words, says, ranks=1):
-        result = self.run_on(ranks, words)
+    def refused(self, status, *words, says, ranks=1, **extra):
+        result = self.run_on(ranks, words, **extra)
         self.assertEqual(result.status, status, result)
         self.assertEqual(len(result.error_lines()), 1, result)
         for part in says:
@@ -135,7 +136,11 @@ class Generate(JobTest):
         self.refused(2, "generate", "--prompt", "x", says=["--load"])
         self.refused(4, "generate", "--load", "nowhere", "--tokenizer", "bytes", "--prompt", "x", says=["nowhere"])
         self.refused(2, *self.words(), says=["--prompt", "--data"])
-        self.refused(2, *ask, "--data", "questions.json", says=["one of"])
+        self.refused(2, *ask, "--data", "questions.json", says=["one of", "--prompt and --data are given"])
+        self.refused(2, *self.words("--prompt-file", "x"), says=["--data (from environment LLAMA3D_DATA) are given"],
+                     LLAMA3D_DATA="tokens.h5")  # fmt: skip
+        self.refused(2, *self.words(), says=["--output", "LLAMA3D_DATA"], LLAMA3D_DATA="tokens.h5")
+        self.refused(2, *ask, says=["--format (from environment LLAMA3D_FORMAT)", "--data"], LLAMA3D_FORMAT="alpaca")
         self.refused(2, *ask, "--pp-size", 2, says=["--pp-size 2", "--tp-size"])
         self.refused(2, *ask, says=["--tp-size 1", "2 ranks"], ranks=2)
         self.refused(2, *ask, "--temperature", -1, says=["--temperature -1"])
@@ -176,16 +181,20 @@ class Generate(JobTest):
         self.assertIn("the prompts are not those of rank 0", result.error_lines()[0])
         self.assertFalse((self.folder / "apart.jsonl").exists())
 
-    def test_a_record_too_long_for_the_model(self):
-        records = [QUESTIONS[0], {"instruction": "x" * 300, "output": "y"}, QUESTIONS[3]]
-        (self.folder / "long.json").write_text(json.dumps(records))
+    def test_records_too_long_for_the_model(self):
+        long = {"instruction": "x" * 300, "output": "y"}
+        records = [{"instruction": 5}, QUESTIONS[0], long, QUESTIONS[3], *[long] * 6]
+        (self.folder / "long.json").write_text(json.dumps(records, indent=0))
         result = self.command(*self.words("--data", "long.json", "--output", "long.jsonl", "--max-new-tokens", 2**62))
         self.assertEqual(result.status, 0, result)
-        self.assertIn("record 2 takes", result.err)
+        self.assertIn("8 bad records left out, first:", result.err)
+        # By their numbers in the file, five of them.
+        shown = re.findall(r"^  long.json:\d+, record (\d+):", result.err, re.M)
+        self.assertEqual(shown, ["1", "3", "5", "6", "7"], result)
         lines = [json.loads(line) for line in (self.folder / "long.jsonl").read_text().splitlines()]
         self.assertEqual([line["predict"] for line in lines], ["Yes.", "No."])
-        (self.folder / "long.json").write_text(json.dumps(records[1:2]))
-        self.refused(3, *self.words("--data", "long.json", "--output", "o"), says=["record 1 takes", "so for all"])
+        (self.folder / "long.json").write_text(json.dumps([{"instruction": 5}, long]))
+        self.refused(3, *self.words("--data", "long.json", "--output", "o"), says=["record 2: takes", "so for all"])
 
     def test_the_weights_say_where_a_text_ends(self):
         made = self.command("export", "--input", self.weights, "--output", "model")

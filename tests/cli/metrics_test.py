@@ -127,6 +127,15 @@ class Timeline(JobTest):
         self.assertEqual(missing.returncode, 3)
         self.assertRegex(missing.stderr, "step 1 has no timeline; those that have: 3, 4")
 
+    def test_files_that_cannot_be_written(self):
+        run = shutil.copytree(self.folder / "run", self.folder / "unwritten")
+        for option, path, reason in (("--output", "nowhere/x.json", "No such file"), ("--png", "nowhere/x.png", "No such file"),
+                                     ("--png", "x.foo", "'foo' is not supported")):  # fmt: skip
+            words = [sys.executable, TIMELINE, run, option, path]
+            refused = subprocess.run(words, cwd=self.folder, capture_output=True, text=True)
+            self.assertEqual(refused.returncode, 3, refused)
+            self.assertRegex(refused.stderr, f"^timeline.py: error: {option} {path}: .*{reason}.*\n$")
+
     def test_picture(self):
         run = shutil.copytree(self.folder / "run", self.folder / "drawn")
 

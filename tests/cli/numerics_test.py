@@ -93,8 +93,8 @@ class Evaluation(JobTest):
         self.assertEqual(len(losses[0]), 1)
         numpy.testing.assert_allclose(*losses, rtol=1e-5)
 
-    def evaluated(self, ranks, *words):
-        result = self.job(ranks, "eval", "--device", "cpu", "--threads", 1, *words)
+    def evaluated(self, ranks, *words, **extra):
+        result = self.job(ranks, "eval", "--device", "cpu", "--threads", 1, *words, **extra)
         self.assertEqual(result.status, 0, result)
         found = re.findall(r"^loss (\S+)  perplexity (\S+)  targets (\d+)$", result.out, re.M)
         self.assertEqual(len(found), 1, f"once, not once a rank: {result}")
@@ -121,6 +121,9 @@ class Evaluation(JobTest):
             self.assertAlmostEqual(loss, rows["loss"][1], delta=0.5e-6 + 1e-6 * loss)
             self.assertAlmostEqual(perplexity, numpy.exp(loss), delta=1e-3)
             self.assertEqual(count, targets)
+        # Any micro-batch will do, and what the environment has for training is left to that.
+        loss, _, _ = self.evaluated(2, *words, "--micro-batch-size", 3, LLAMA3D_GLOBAL_BATCH_SIZE=7, LLAMA3D_STEPS=3)
+        self.assertAlmostEqual(loss, rows["loss"][1], delta=0.5e-6 + 1e-6 * loss)
         # Negative control: other weights, other loss.
         earlier, _, _ = self.evaluated(2, "--load", self.checkpoint("valid", 4), *words[2:])
         self.assertAlmostEqual(earlier, rows["loss"][0], delta=0.5e-6 + 1e-6 * earlier)

@@ -132,12 +132,20 @@ class Options(JobTest):
     def test_printed_configuration_is_one(self):
         printed = self.command("train", "--steps", 7, "--data", "a b", "--print-config")
         self.assertEqual(printed.status, 0, printed)
-        (self.folder / "printed.toml").write_text(printed.out.replace("print-config = true", "print-config = false"))
+        (self.folder / "printed.toml").write_text(printed.out)
         again = self.resolved("--config", "printed.toml")
         first = {name: value for name, (value, _) in sources(printed.out).items()}
         self.assertEqual({name: value for name, (value, _) in again.items()}, first)
         self.assertEqual(first["steps"], "7")
         self.assertEqual(again["steps"][1], "printed.toml")
+
+    def test_printed_configuration_trains(self):
+        printed = self.command(*self.training("printed", steps=1), "--print-config", "--dry-run", "--dry-run-ranks", 4)
+        self.assertEqual(printed.status, 0, printed)
+        (self.folder / "trains.toml").write_text(printed.out)
+        result = self.command("train", "--config", "trains.toml")
+        self.assertEqual(result.status, 0, result)
+        self.assertEqual(list(self.metrics("printed", "train")["step"]), [1])
 
     def test_help(self):
         for command in ("train", "eval", "plan", "tokenize", "inspect"):
@@ -175,15 +183,27 @@ class Options(JobTest):
         after = sorted(path for path in self.folder.rglob("*") if path.suffix != ".log")
         self.assertEqual(after, before)
 
-    def test_plan_prints_every_grid(self):
-        result = self.command(
-            "plan", "--ranks", 4, "--model", "model.json", "--seq-length", 32, "--global-batch-size", 8
-        )
+    def planned(self, *more, **extra):
+        """What plan prints, and the grids in it."""
+        words = ["--model", "model.json", "--seq-length", 32, "--ranks", 4, *more]
+        result = self.command("plan", *words, **extra)
         self.assertEqual(result.status, 0, result)
+        grids = re.findall(r"^TP (\d+) x PP (\d+) x DP (\d+)", result.out, re.M)
+        return result, {tuple(map(int, found)) for found in grids}
+
+    def test_plan_prints_every_grid(self):
+        result, grids = self.planned("--global-batch-size", 8)
         self.assertRegex(result.out, r"^model.json on 4 ranks \(.+\): sequences of 32 tokens, micro-batches of 1, 8 a step, fp32, ")
-        grids = {tuple(map(int, found)) for found in re.findall(r"^TP (\d+) x PP (\d+) x DP (\d+)", result.out, re.M)}
         # Two key-value heads allow TP 1 and 2, four layers all of 1, 2 and 4 stages.
         self.assertEqual(grids, {(1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1)})
+
+    def test_plan_of_grids_with_a_size(self):
+        self.assertEqual(self.planned("--tp-size", 2)[1], {(2, 1, 2), (2, 2, 1)})
+        self.assertEqual(self.planned(LLAMA3D_PP_SIZE=2)[1], {(1, 2, 2), (2, 2, 1)})
+        self.assertEqual(self.planned("--tp-size", 1, "--pp-size", 1)[1], {(1, 1, 4)})
+        # As many as can be asked for: a prime, and a power of 2 whose TP x PP may be larger yet.
+        self.assertEqual(self.planned("--ranks", 2**31 - 1)[1], {(1, 1, 2**31 - 1)})
+        self.assertEqual(self.planned("--ranks", 2**30, "--pp-size", 4)[1], {(1, 4, 2**28), (2, 4, 2**27)})
 
     def test_plan_counts_what_receives_ahead_hold(self):
         def activations(*more):

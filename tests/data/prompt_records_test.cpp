@@ -35,6 +35,7 @@ BOOST_AUTO_TEST_CASE(the_last_answer_is_the_label) {
   BOOST_CHECK_EQUAL(first.prompt.front().content, "f");
   BOOST_CHECK_EQUAL(first.prompt.back().content, "a\nb");
   BOOST_CHECK_EQUAL(first.label, "c");
+  BOOST_CHECK_EQUAL(all.records.back().place, path.string() + ":4, record 4");
   BOOST_CHECK_EQUAL(all.bad, 1);
   BOOST_CHECK_NE(all.first_bad.at(0).find("records.json:3, record 2:"), std::string::npos);
   BOOST_CHECK_EQUAL(read_prompt_records(path, InputFormat::automatic, 2).records.size(), 2);

@@ -1,6 +1,8 @@
 // What a run that does not fit is told: options that, followed, make it fit.
 #include <boost/test/unit_test.hpp>
 
+#include <limits>
+
 #include "base/error.hpp"
 #include "compute/host/host_device.hpp"
 #include "compute/kernels.hpp"
@@ -124,6 +126,28 @@ BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixtu
                       full);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_batch_beyond_what_can_be_counted_is_refused, Fixture) {
+  const auto refused = [&](std::int64_t micro_batch, std::int64_t global_batch, const std::string& words) {
+    RunShape shape = large_run();
+    shape.grid = {1, 1, 2};
+    shape.micro_batch = micro_batch;
+    shape.global_batch = global_batch;
+    const std::string text = refusal(shape, SIZE_MAX);
+    BOOST_CHECK_MESSAGE(contains(text, words), text);
+  };
+  constexpr std::int64_t large = std::numeric_limits<std::int64_t>::max();
+  refused(large, large, "--micro-batch-size 9223372036854775807 of --seq-length 256: ");
+  refused(1 << 23, 1 << 24, "use at most 8388607");
+  refused(4, std::int64_t{1} << 32, "--global-batch-size 4294967296: 536870912 micro-batches of 1024 tokens");
+  refused(4, large - 7, "at most 524288, or a larger --micro-batch-size");  // 2^16 micro-batches
+  refused(1 << 16, 1 << 24, "at most 16646144");                            // 127 of 2^24 tokens
+  RunShape shape = large_run();
+  shape.global_batch = 4 << 16;
+  BOOST_CHECK_EQUAL(shape.micro_batches(), 1 << 16);
+  shape.sequence = 0;
+  BOOST_CHECK_THROW(shape.micro_batches(), ConfigurationError);
+}
+
 BOOST_AUTO_TEST_CASE(an_evaluation_takes_no_gradients_and_no_optimizer) {
   const auto device = make_host_device(1);
   RunShape shape = large_run();
@@ -141,4 +165,25 @@ BOOST_AUTO_TEST_CASE(an_evaluation_takes_no_gradients_and_no_optimizer) {
   BOOST_CHECK_EQUAL(bytes(evaluation, "optimizer"), 0u);
   BOOST_CHECK_EQUAL(bytes(evaluation, "parameters"), bytes(training, "parameters"));
   BOOST_CHECK_LT(2 * bytes(evaluation, "activations"), bytes(training, "activations"));
+}
+
+BOOST_AUTO_TEST_CASE(an_evaluation_has_a_schedule_that_there_is) {
+  const auto device = make_host_device(1);
+  RunShape shape = large_run();
+  shape.training = false;
+  const auto possible = [&](ScheduleKind kind, int chunks, int stages) {
+    shape.schedule = kind;
+    shape.chunks = chunks;
+    shape.grid = {1, stages, 1};
+    try {
+      make_rank_plan(shape, 0, device->kernels());
+      return true;
+    } catch (const ConfigurationError&) {
+      return false;
+    }
+  };
+  BOOST_CHECK(possible(ScheduleKind::interleaved, 2, 2));
+  BOOST_CHECK(!possible(ScheduleKind::interleaved, 2, 1));
+  BOOST_CHECK(!possible(ScheduleKind::one_f_one_b, 2, 1));
+  BOOST_CHECK(!possible(ScheduleKind::gpipe, 2, 2));
 }
