@@ -53,16 +53,17 @@ void check_options(const TrainCommand& command) {
 
 void dry_run(const TrainCommand& command, const ControlPlane& control, Device& device) {
   const TrainSettings& settings = command.settings;
-  const int ranks = command.dry_run_ranks > 0 ? command.dry_run_ranks : control.size();
-  if (const auto least = std::int64_t{settings.tp_size} * settings.pp_size;
-      command.dry_run_ranks == 0 && ranks < least)
+  const bool assumed = command.dry_run_ranks > 0;
+  const int ranks = assumed ? command.dry_run_ranks : control.size();
+  if (const auto least = std::int64_t{settings.tp_size} * settings.pp_size; !assumed && ranks < least)
     throw ConfigurationError(
         fmt::format("--dry-run of --tp-size {} x --pp-size {} on {} ranks; --dry-run-ranks {} assumes more",
                     settings.tp_size, settings.pp_size, ranks, least));
-  const RunCheck run = check_run(settings, ranks, device, device.kernels());
+  const RunCheck run = check_run(settings, ranks, assumed, device, device.kernels());
   if (control.rank() != 0) return;
-  fmt::print("{}\nmemory of the largest rank:\n{}\neverything checked: the run can start\n", run.data,
-             run.memory.to_string());
+  fmt::print("{}\nmemory of the largest rank:\n{}\n{}\n", run.data, run.memory.to_string(),
+             assumed ? "all else checked: the run can start where each rank has this memory"
+                     : "everything checked: the run can start");
 }
 
 int run(MpiSession& session, int argc, char** argv) {

@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <cstdint>
+
 #include "compute/kernels.hpp"
 #include "io/printable.hpp"
 #include "train/run_record.hpp"
@@ -63,11 +65,12 @@ void check_files(const TrainSettings& settings, const ModelConfig& model, const 
   if (!settings.load.empty() && !checkpoint_to_resume(settings)) open_weights(settings.load)->check(model);
 }
 
-RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+RunCheck check_run(const TrainSettings& settings, int world_size, bool assumed, const Device& device,
                    const Kernels& kernels) {
   const RunShape shape = run_shape(settings, world_size);
-  // On CPUs, ranks that are not there yet are taken to be this node's.
-  const DeviceRoom room = DeviceRoom::of(device, device.kind() == "cpu" ? world_size : 1);
+  // Ranks that were started on CPUs are taken to be this node's.
+  const DeviceRoom room = assumed ? DeviceRoom{.bytes = SIZE_MAX, .host = SIZE_MAX}
+                                  : DeviceRoom::of(device, device.kind() == "cpu" ? world_size : 1);
   MemoryPlan most = check_fits(shape, kernels, room);
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
   check_files(settings, shape.model,

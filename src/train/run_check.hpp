@@ -13,12 +13,13 @@
 namespace llama3d {
 
 /// Checks everything that can be checked without allocating or writing: settings, shapes, memory, data files.
-/// Throws what training would.
+/// Throws what training would. Ranks that are only `assumed` have other machines' memory, with which theirs
+/// is not compared.
 struct RunCheck {
   MemoryPlan memory;  ///< of the rank that needs most
   std::string data;   ///< what the token files hold, for people
 };
-RunCheck check_run(const TrainSettings& settings, int world_size, const Device& device,
+RunCheck check_run(const TrainSettings& settings, int world_size, bool assumed, const Device& device,
                    const Kernels& kernels);
 
 /// Of these the files and folders alone.
