@@ -22,8 +22,8 @@ void show(const TransferProgress& p) {
              format_bytes(static_cast<std::size_t>(p.bytes_total)), p.tensor);
 }
 
-/// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it. `read` takes what no option
-/// holds as it is.
+/// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
+/// `read` takes what no option holds as it is.
 int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std::string& output,
         const std::function<void()>& read,
         const std::function<TransferSummary(ControlPlane&, const ShowProgress&)>& transfer) {
