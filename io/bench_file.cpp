@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstring>
-#include <optional>
 
 #include "base/error.hpp"
 #include "io/metrics_format.hpp"
@@ -83,34 +82,26 @@ void write_all(hid_t file, const std::vector<BenchRow>& rows,
   if (!all.empty()) write_range(dataset.get(), type.get(), 0, all.size(), all.data());
 }
 
-}  // namespace
-
-struct BenchFile::State {
-  std::filesystem::path path;
-  std::optional<PartialFile> partial;
-
-  template <class Action>
-  void guarded(Action&& action) {
-    try {
-      action();
-    } catch (const IoError& error) {
-      throw Error(ExitStatus::failure, fmt::format("{} cannot be written ({}); give another --output",
-                                                   path.string(), error.what()));
-    }
+template <class Action>
+void guarded(const std::filesystem::path& path, Action&& action) {
+  try {
+    action();
+  } catch (const IoError& error) {
+    throw Error(ExitStatus::failure,
+                fmt::format("{} cannot be written ({}); give another --output", path.string(), error.what()));
   }
-};
-
-BenchFile::BenchFile(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
-  state_->path = path;
-  state_->guarded([&] { state_->partial.emplace(path); });
 }
 
-BenchFile::~BenchFile() = default;
+}  // namespace
 
-void BenchFile::finish(const std::vector<BenchRow>& rows,
-                       const std::map<std::string, std::string>& attributes) {
-  PartialFile& partial = *state_->partial;
-  state_->guarded([&] {
+void check_bench_file(const std::filesystem::path& path) {
+  guarded(path, [&] { PartialFile probe(path); });
+}
+
+void write_bench_file(const std::filesystem::path& path, const std::vector<BenchRow>& rows,
+                      const std::map<std::string, std::string>& attributes) {
+  guarded(path, [&] {
+    PartialFile partial(path);
     Hdf5File file = create_file(partial.path());
     SpaceReserve space(partial.path());
     space.ensure(room_for(rows.size(), attributes));

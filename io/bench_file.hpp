@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,21 +21,11 @@ struct BenchRow {
   double fraction = 0;  ///< rate / ceiling
 };
 
-/// Begun before what it tells of is measured, so that an output that can't be written is known by then;
-/// without finish() nothing is left. Throws Error (exit status 1) when the file can't be written.
-class BenchFile {
- public:
-  explicit BenchFile(const std::filesystem::path& path);
-  ~BenchFile();
-  BenchFile(const BenchFile&) = delete;
-  BenchFile& operator=(const BenchFile&) = delete;
-
-  /// Writes it all, and replaces what had the name before.
-  void finish(const std::vector<BenchRow>& rows, const std::map<std::string, std::string>& attributes);
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+/// Whether there is a file to write, to be known before anything is measured. Leaves nothing. Both throw
+/// Error (exit status 1) where the file can't be written.
+void check_bench_file(const std::filesystem::path& path);
+/// Replaces what had the name before, whole or not at all.
+void write_bench_file(const std::filesystem::path& path, const std::vector<BenchRow>& rows,
+                      const std::map<std::string, std::string>& attributes);
 
 }  // namespace llama3d

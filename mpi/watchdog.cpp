@@ -87,7 +87,8 @@ Watchdog::~Watchdog() {
 
 void Watchdog::look_at(Activity& communication, std::vector<Communicator*> communicators) {
   communication.watch_devices();
-  const std::scoped_lock lock(mutex_);
+  std::unique_lock lock(mutex_);
+  never_.wait(lock, [this] { return !frozen_ || options_.end; });
   LLAMA3D_EXPECT(!communication_, "two runs at once under one watchdog");
   communication_ = &communication;
   communicators_ = std::move(communicators);

@@ -97,9 +97,8 @@ class Watchdog {
 class Watch {
  public:
   /// `communication` knows the position in the run. It, the communicators and the watchdog must outlive this.
-  /// `watchdog` may be none.
+  /// `watchdog` may be none. Does not return while the job is being ended, as the end of this does not.
   Watch(Watchdog* watchdog, Activity& communication, std::vector<Communicator*> communicators);
-  /// Does not return while the job is being ended.
   ~Watch();
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;

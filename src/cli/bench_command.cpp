@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
 
 #include "base/bytes.hpp"
 #include "base/version.hpp"
@@ -151,9 +150,8 @@ int run(MpiSession& session, int argc, char** argv) {
     return 0;
   }
   expect_same_options(command.line, control);
-  std::optional<BenchFile> file;
   fail_together(control, [&] {
-    if (leader) file.emplace(command.output);
+    if (leader) check_bench_file(command.output);
   });
   const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
@@ -173,11 +171,12 @@ int run(MpiSession& session, int argc, char** argv) {
     if (command.what == "attention") bench_attention(lab, shape, sink);
   }
   if (leader) {
-    file->finish(rows, {{"device", device->name()},
-                        {"model", shape.model.name},
-                        {"version", version()},
-                        {"git_revision", git_revision()},
-                        {"configuration", command.line.resolved_json()}});
+    write_bench_file(command.output, rows,
+                     {{"device", device->name()},
+                      {"model", shape.model.name},
+                      {"version", version()},
+                      {"git_revision", git_revision()},
+                      {"configuration", command.line.resolved_json()}});
     fmt::print("written to {}\n", command.output);
   }
   return 0;

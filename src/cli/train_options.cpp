@@ -57,8 +57,10 @@ void add_precision_option(CommandLine& line, DType& precision) {
 
 void add_layout_options(CommandLine& line, TrainSettings& s) {
   const std::string recorded = s.seq_length == 0 ? "; as the checkpoint was trained if not given" : "";
+  const bool trains = s.seq_length != 0;
   std::string loaded = s.model.empty() ? "; that of --load if not given" : "";
-  if (s.model.empty() && s.seq_length != 0) loaded += ", llama3-tiny without it";
+  if (s.model.empty() && trains)
+    loaded = "; if not given that of the checkpoint resumed, else of --load, else llama3-tiny";
   line.add("model", s.model,
            "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder" + loaded);
   line.add("tp-size", s.tp_size, "tensor-parallel ranks: every layer is split over so many");

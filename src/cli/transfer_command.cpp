@@ -29,7 +29,7 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
         const std::function<TransferSummary(ControlPlane&, const ShowProgress&)>& transfer) {
   ControlPlane& control = session.control();
   auto outcome = CommandLine::Outcome::run;
-  double comm_timeout = TrainSettings().comm_timeout;
+  double comm_timeout = 0;  // ranks that have nothing to write wait for those that have
   add_job_options(line, comm_timeout);
   fail_together(control, [&] {
     outcome = line.parse(argc, argv);

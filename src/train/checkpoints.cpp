@@ -112,6 +112,24 @@ TrainPosition position_of(const json& attributes) {
 
 }  // namespace
 
+UsableCheckpoint first_usable(const std::vector<std::filesystem::path>& folders,
+                              const std::function<void(const std::filesystem::path&)>& use,
+                              const std::function<void(const std::string& reason)>& refused) {
+  UsableCheckpoint found;
+  for (const auto& folder : folders) {
+    try {
+      use(folder);
+      found.folder = folder;
+      return found;
+    } catch (const Error& error) {
+      if (error.status() != ExitStatus::checkpoint) throw;
+      found.refusal = error.what();
+      if (refused) refused(found.refusal);
+    }
+  }
+  return found;
+}
+
 Checkpoints::Checkpoints(std::filesystem::path directory, int keep, std::string attributes,
                          ControlPlane& control, std::function<void(const std::string&)> note)
     : directory_(std::move(directory)),
@@ -195,16 +213,9 @@ void Checkpoints::check(const std::filesystem::path& folder) const {
 }
 
 void Checkpoints::check_newest() const {
-  std::string reason;
-  for (const auto& folder : list_checkpoints(directory_)) {
-    try {
-      return check(folder);
-    } catch (const Error& error) {
-      if (error.status() != ExitStatus::checkpoint) throw;
-      reason = error.what();
-    }
-  }
-  if (!reason.empty()) refuse_all(reason);
+  const auto found =
+      first_usable(list_checkpoints(directory_), [&](const std::filesystem::path& folder) { check(folder); });
+  if (!found.folder && !found.refusal.empty()) refuse_all(found.refusal);
 }
 
 void Checkpoints::refuse_all(const std::string& reason) const {
@@ -240,21 +251,17 @@ std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
     for (const auto& folder : list_checkpoints(directory_)) names += folder.string() + '\n';
   });
   names = control_->broadcast(names, 0);
-  if (names.empty()) return {};
-  std::string reason;
-  for (std::size_t begin = 0; begin < names.size();) {
-    const std::size_t end = names.find('\n', begin);
-    const std::filesystem::path folder = names.substr(begin, end - begin);
-    begin = end + 1;
-    try {
-      return load(folder, state);
-    } catch (const Error& error) {
-      if (error.status() != ExitStatus::checkpoint) throw;
-      reason = error.what();
-      note_(fmt::format("warning: skipping a checkpoint that can't be loaded: {}", reason));
-    }
-  }
-  fail_together(*control_, [&] { refuse_all(reason); });
+  std::vector<std::filesystem::path> folders;
+  for (std::size_t begin = 0, end = 0; (end = names.find('\n', begin)) != std::string::npos; begin = end + 1)
+    folders.emplace_back(names.substr(begin, end - begin));
+  std::optional<TrainPosition> position;
+  const auto found = first_usable(
+      folders, [&](const std::filesystem::path& folder) { position = load(folder, state); },
+      [&](const std::string& reason) {
+        note_(fmt::format("warning: skipping a checkpoint that can't be loaded: {}", reason));
+      });
+  if (position || folders.empty()) return position;
+  fail_together(*control_, [&] { refuse_all(found.refusal); });
   return {};  // not reached
 }
 

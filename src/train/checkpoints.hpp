@@ -19,6 +19,16 @@ struct TrainPosition {
   std::int64_t tokens = 0;            ///< input tokens so far
 };
 
+/// The first of the folders that `use` does not refuse as a checkpoint (ExitStatus::checkpoint; other errors
+/// pass), none where it refuses all, and why it refused the last one. `refused` is told each reason.
+struct UsableCheckpoint {
+  std::optional<std::filesystem::path> folder;
+  std::string refusal;
+};
+UsableCheckpoint first_usable(const std::vector<std::filesystem::path>& folders,
+                              const std::function<void(const std::filesystem::path&)>& use,
+                              const std::function<void(const std::string& reason)>& refused = {});
+
 class Checkpoints {
  public:
   /// `directory` holds the step folders. `keep` newest stay, 0: all. `attributes`: JSON object to record with

@@ -37,15 +37,18 @@ void check_output_directory(const fs::path& directory) {
 
 }  // namespace
 
-FolderLock take_output_directory(const fs::path& directory, const std::string& host) {
+void make_output_directory(const fs::path& directory) {
   std::error_code error;
   fs::create_directories(directory / "checkpoints", error);
   if (error) refuse_output_directory(directory, error.message());
-  FolderLock lock(directory, fmt::format("process {} on {}", getpid(), host));
+}
+
+FolderLock lock_output_directory(const TrainSettings& settings, const std::string& host) {
+  FolderLock lock(settings.output_dir, fmt::format("process {} on {}", getpid(), host));
   if (lock.held_by())
     throw ConfigurationError(fmt::format(
         "--output-dir {}: another run writes there ({}); wait for its end, or give another folder",
-        directory.string(), io::printable(*lock.held_by())));
+        settings.output_dir, io::printable(*lock.held_by())));
   return lock;
 }
 

@@ -1,6 +1,8 @@
 #include "train/run_shape.hpp"
 
 #include "io/checkpoint_file.hpp"
+#include "mpi/failure.hpp"
+#include "train/checkpoints.hpp"
 #include "train/weight_source.hpp"
 
 namespace llama3d {
@@ -18,15 +20,7 @@ bool continues_in_place(const TrainSettings& s) {
 
 std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& s) {
   if (s.resume != "auto") return {};
-  for (const auto& folder : list_checkpoints(checkpoint_directory(s))) {
-    try {
-      open_weights(folder);
-      return folder;
-    } catch (const Error& error) {
-      if (error.status() != ExitStatus::checkpoint) throw;
-    }
-  }
-  return {};
+  return first_usable(list_checkpoints(checkpoint_directory(s)), open_weights).folder;
 }
 
 ModelConfig model_of(const TrainSettings& s) {
@@ -36,6 +30,15 @@ ModelConfig model_of(const TrainSettings& s) {
   if (!s.load.empty()) return open_weights(s.load)->model();
   if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
   return load_model_config("llama3-tiny");
+}
+
+ModelConfig agreed_model(const TrainSettings& s, ControlPlane& control) {
+  ModelConfig model;
+  fail_together(control, [&] {
+    if (control.rank() == 0) model = model_of(s);
+  });
+  const std::string name = control.broadcast(model.name, 0), text = control.broadcast(to_json(model), 0);
+  return parse_model_config(text, name);
 }
 
 RunShape run_shape(const TrainSettings& s, int world_size) {

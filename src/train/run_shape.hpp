@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "model/config.hpp"
+#include "mpi/control_plane.hpp"
 #include "optim/distributed_optimizer.hpp"
 #include "optim/learning_rate.hpp"
 #include "plan/run_plan.hpp"
@@ -23,6 +24,9 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& s
 /// The model of settings.model; where that is empty, of the checkpoint that the run goes on from, of the
 /// weights in settings.load, or else llama3-tiny.
 ModelConfig model_of(const TrainSettings& settings);
+/// The first rank's, on every rank: a file system may show others an older folder. Collective;
+/// CollectiveErrors.
+ModelConfig agreed_model(const TrainSettings& settings, ControlPlane& control);
 /// The shape of the run on `world_size` ranks. Throws ConfigurationError.
 RunShape run_shape(const TrainSettings& settings, int world_size);
 /// With this model instead of settings.model.

@@ -25,7 +25,10 @@ SignalGuard::SignalGuard() {
   for (std::size_t i = 0; i < std::size(signals); ++i) {
     // Who asks twice at a terminal does not want to wait.
     action.sa_flags = signals[i] == SIGINT ? SA_RESTART | SA_RESETHAND : SA_RESTART;
-    sigaction(signals[i], &action, &previous[i]);
+    sigaction(signals[i], nullptr, &previous[i]);
+    // A shell's background job is not to see Ctrl-C.
+    if (signals[i] == SIGINT && previous[i].sa_handler == SIG_IGN) continue;
+    sigaction(signals[i], &action, nullptr);
   }
 }
 

@@ -94,7 +94,8 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
       schedule_(learning_rate_schedule(settings)),
       profile_(StepRange::parse(settings.profile_steps)) {
   std::optional<RankPlan> plan;
-  fail_together(runtime.control, [&] { shape_ = run_shape(settings_, runtime.control.size()); });
+  const ModelConfig model = agreed_model(settings_, runtime.control);
+  fail_together(runtime.control, [&] { shape_ = run_shape(settings_, model, runtime.control.size()); });
   // Before memory is planned: communicators take some of the device's.
   auto communicators = runtime.make_communicators(ProcessGrid(shape_.grid, runtime.control.rank()));
   fail_together(runtime.control, [&] { check_and_plan(plan); });
@@ -103,6 +104,11 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
                                      std::move(communicators));
   if (leader_ && shape_.grid.tp > 1)
     note(fmt::format("tensor-parallel overlap: {}", engine_->overlap().to_string()));
+  // What is there is read only where no other run goes on with it.
+  fail_together(runtime.control, [&] {
+    if (leader_ && fs::exists(settings_.output_dir))
+      lock_ = lock_output_directory(settings_, runtime.control.host());
+  });
   start();
   // Only now, so that a run that can't start leaves nothing behind.
   fail_together(runtime.control, [&] { open_output(); });
@@ -132,7 +138,8 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
 void Trainer::open_output() {
   const bool continues = continues_in_place(settings_);
   if (leader_) {
-    lock_.emplace(take_output_directory(settings_.output_dir, runtime_.control.host()));
+    make_output_directory(settings_.output_dir);
+    if (!lock_) lock_ = lock_output_directory(settings_, runtime_.control.host());
     checkpoints_->prepare(continues ? position_.step : 0, settings_.resume != "auto");
   }
   metrics_ = std::make_unique<MetricsRecorder>(

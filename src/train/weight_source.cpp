@@ -106,14 +106,20 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 /// For who names a run, its folder of checkpoints, or a checkpoint whose replacement was cut off.
 std::string advice_for(const fs::path& folder) {
   const auto checkpoints_in = [](const fs::path& directory) {
-    std::error_code ignored;
-    return fs::is_directory(directory, ignored) ? list_checkpoints(directory) : std::vector<fs::path>();
+    try {
+      std::error_code ignored;
+      if (fs::is_directory(directory, ignored)) return list_checkpoints(directory);
+    } catch (const CheckpointError&) {
+      // What is wrong with the folder named comes first.
+    }
+    return std::vector<fs::path>();
   };
   for (const fs::path& directory : {folder, folder / "checkpoints"})
     if (const auto checkpoints = checkpoints_in(directory); !checkpoints.empty())
       return fmt::format("did you mean {}?", checkpoints.front().string());
   for (const fs::path& checkpoint : checkpoints_in(folder.parent_path()))
-    if (checkpoint.stem() == folder.filename()) return fmt::format("did you mean {}?", checkpoint.string());
+    if (checkpoint.stem() == folder.filename() && checkpoint.has_extension())
+      return fmt::format("did you mean {}?", checkpoint.string());
   return "name a checkpoint's folder (step_...) or a Hugging Face folder";
 }
 

@@ -81,6 +81,17 @@ class Signals(JobTest):
         self.assertEqual(result.status, REQUEUE, result)
         self.assertEqual(len(self.checkpoint_steps("interrupted")), 1)
 
+    def test_interrupt_that_is_not_for_it(self):
+        """A shell has its background jobs ignore it."""
+        script = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"', PROGRAM]
+        job = Started([*script, *self.training("background", steps=LONG)], self.folder, {})
+        job.wait_for("step 3/")
+        job.process.send_signal(signal.SIGINT)
+        done = int(re.findall(r"^step (\d+)/", job.log.read_text(), re.M)[-1])
+        job.wait_for(f"step {done + 5}/")
+        job.process.send_signal(signal.SIGTERM)
+        self.assertEqual(job.wait().status, REQUEUE)
+
     def test_signal_before_the_first_step(self):
         """It comes while the model is read; nothing has been done that could be lost."""
         os.mkfifo(self.folder / "slow.json")

@@ -293,6 +293,12 @@ class Auto(JobTest):
         self.assertEqual(self.checkpoint_steps("replaced"), [6, 8, 10])
         self.assertFalse(replaced.exists())
 
+    def test_folder_that_lost_its_checkpoint(self):
+        (self.folder / "lost/checkpoints/step_00000100").mkdir(parents=True)
+        result = self.command("eval", "--load", "lost/checkpoints/step_00000100", "--data", "tokens.h5")
+        self.assertEqual(result.status, 4, result)
+        self.assertNotIn("did you mean", result.err)
+
     def test_kept_checkpoints(self):
         self.train(2, "kept", "--checkpoint-interval", 1, "--keep-checkpoints", 2)
         self.assertEqual(self.checkpoint_steps("kept"), [7, 8])

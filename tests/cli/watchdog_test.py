@@ -167,14 +167,14 @@ class Hangs(WatchdogTest):
         for more in ([], ["--dry-run"]):
             with self.subTest(more=more):
                 words = [PROGRAM, *self.training("never", "--comm-timeout", LIMIT_S, *more)]
-                job = Started([*mpirun(1), *words, ":", "-np", 1, "-wdir", elsewhere, *words], self.folder, {})
+                job = Started([*mpirun(1), "-wdir", elsewhere, *words, ":", "-np", 1, *words], self.folder, {})
                 self.addCleanup(job.process.kill)
                 result = job.wait()
                 self.assertEqual(result.status, RANK_LOST, result)
                 self.assertEqual(len(result.error_lines()), 1, result)
                 self.assertLess(result.seconds, LIMIT_S + END_S, result)
-                self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 0 .* waits in control\.\S+, ")
-                self.assertRegex(result.err, r"\n  rank 1 \(host \S+\): in no communication")
+                self.assertRegex(result.err, rf"no progress for {LIMIT_S} s .*: rank 1 .* waits in control\.\S+, ")
+                self.assertRegex(result.err, r"\n  rank 0 \(host \S+\): in no communication")
 
     def test_rank_that_is_gone_unseen(self):
         """The launcher watches a script that goes on. What NCCL moves over sockets fails then; else the limit counts."""

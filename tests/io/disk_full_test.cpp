@@ -190,12 +190,13 @@ BOOST_AUTO_TEST_CASE(bench_results_that_do_not_fit_are_no_file) {
   const fs::path path = folder / "bench.h5";
   const std::vector<BenchRow> rows(1000);
   {
-    BenchFile file(path);
+    check_bench_file(path);
     const FileSizeLimit limit(100'000);
-    BOOST_CHECK_EXCEPTION(file.finish(rows, {}), Error, says({"bench.h5", "File too large", "--output"}));
+    BOOST_CHECK_EXCEPTION(write_bench_file(path, rows, {}), Error,
+                          says({"bench.h5", "File too large", "--output"}));
   }
   BOOST_TEST(fs::is_empty(folder.path()));
-  BenchFile(path).finish(rows, {{"device", std::string(10'000, 'x')}});
+  write_bench_file(path, rows, {{"device", std::string(10'000, 'x')}});
   BOOST_TEST(io::extent_of(io::open_dataset(io::open_file(path).get(), "bench").get()).at(0) == rows.size());
 }
 
