@@ -13,6 +13,7 @@
 #include "support/relative_error.hpp"
 #include "support/temporary_folder.hpp"
 #include "train/golden_file.hpp"
+#include "train/run_shape.hpp"
 #include "train/weight_transfer.hpp"
 
 using namespace llama3d;
@@ -255,4 +256,13 @@ BOOST_AUTO_TEST_CASE(another_model_is_refused_by_key) {
   other.layers = 3;
   BOOST_CHECK_EXCEPTION(source->check(other), ConfigurationError,
                         says({"folder_untied", "num_hidden_layers is 2, here 3"}));
+}
+
+BOOST_AUTO_TEST_CASE(the_first_rank_says_which_model_it_is) {
+  TrainSettings settings;
+  settings.model = control().rank() == 0 ? "llama3.1-8b" : "llama3-tiny";
+  const ModelConfig model = agreed_model(settings, control()), expected = load_model_config("llama3.1-8b");
+  BOOST_TEST(model.name == expected.name);
+  BOOST_TEST(to_json(model) == to_json(expected));
+  BOOST_TEST(differences(model, expected).empty());
 }
