@@ -139,7 +139,7 @@ NcclCommunicator::~NcclCommunicator() {
     comm_.detach();
     return;
   }
-  for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
+  NcclCommunicator::unregister_memory();
   takedown_->add(std::move(comm_), pool_->ordinal());
 }
 
@@ -150,6 +150,11 @@ void NcclCommunicator::register_memory(const Tensor& memory) {
       ncclCommWindowRegister(comm_.get(), memory.data(), memory.bytes(), &window, NCCL_WIN_COLL_SYMMETRIC),
       "registering memory with NCCL");
   if (window) windows_.push_back(window);
+}
+
+void NcclCommunicator::unregister_memory() {
+  for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
+  windows_.clear();
 }
 
 std::optional<std::string> NcclCommunicator::asynchronous_failure() {

@@ -22,6 +22,7 @@ class NcclCommunicator final : public Communicator {
   ~NcclCommunicator() override;
 
   void register_memory(const Tensor& memory) override;
+  void unregister_memory() override;
   std::optional<std::string> asynchronous_failure() override;
   void abort() override;
 

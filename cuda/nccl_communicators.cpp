@@ -108,6 +108,13 @@ class FirstContact {
     wait(group.all_gather(own, whole, label, *stream_));
     wait(group.reduce_scatter(whole, own, label, *stream_));
   }
+  /// NCCL takes memory at the first registration, and at the first operations on what is registered.
+  void registered_collectives(Communicator& group) {
+    group.register_memory(tensor(elements_ * group.size()));
+    collectives(group);
+    finish();
+    group.unregister_memory();
+  }
   /// With both neighbours in the ring of stages.
   void transfers(Communicator& group) {
     const int ranks = group.size(), next = (group.rank() + 1) % ranks,
@@ -133,10 +140,11 @@ class FirstContact {
   std::unique_ptr<Stream> stream_;
 };
 
-void make_first_contact(const GridCommunicators& groups, FirstContact& contact) {
+void make_first_contact(const GridCommunicators& groups, FirstContact& contact, GpuUse use) {
   for (Communicator* collective :
        {groups.world.get(), groups.tp.get(), groups.dp.get(), groups.embedding.get()})
     if (collective && collective->size() > 1) contact.collectives(*collective);
+  if (use == GpuUse::beside_peers && groups.tp->size() > 1) contact.registered_collectives(*groups.tp);
   for (Communicator* channel : {groups.pp_forward.get(), groups.pp_backward.get()})
     if (channel->size() > 1) contact.transfers(*channel);
   contact.finish();
@@ -145,7 +153,7 @@ void make_first_contact(const GridCommunicators& groups, FirstContact& contact) 
 }  // namespace
 
 std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
-                                                           Device& device, bool shared_gpus) {
+                                                           Device& device, GpuUse use) {
   const auto& [tp_size, pp_size, dp_size] = grid.shape();
   const auto& [tp, pp, dp] = grid.coordinate();
   if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
@@ -155,7 +163,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
           "--device cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
           "LD_LIBRARY_PATH",
           cuda::nccl_version()));
-    if (shared_gpus) allow_shared_gpus();
+    if (use == GpuUse::shared) allow_shared_gpus();
   });
   // Registration by window alone: what else is registered, NCCL's abort reads when it is freed (to 2.30).
   setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
@@ -176,7 +184,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
 
   auto contact = std::make_unique<FirstContact>(device, control.size());
   try {
-    make_first_contact(*group, *contact);
+    make_first_contact(*group, *contact, use);
   } catch (...) {
     // What is under way waits for ranks that may not come, and freeing memory would wait for it.
     constexpr double seconds = 2;

@@ -12,7 +12,7 @@
 namespace llama3d {
 
 std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
-                                                           Device&, bool) {
+                                                           Device&, GpuUse) {
   if (grid.shape().world() == 1) return make_local_communicators(cuda::copy_gpu_tensor);
   fail_together(control, [&] {
     throw ConfigurationError(fmt::format(

@@ -2,9 +2,17 @@
 
 #include <unistd.h>
 
+#include <thread>
 #include <utility>
 
 namespace llama3d {
+namespace {
+
+/// That a watchdog has to see a failure: many times what it needs.
+constexpr std::chrono::seconds patience{2};
+constexpr std::chrono::milliseconds look{1};
+
+}  // namespace
 
 void Activity::at(RunPosition position) noexcept {
   step_.store(position.step, std::memory_order_relaxed);
@@ -26,9 +34,25 @@ void Activity::enter(Label label) noexcept {
 }
 
 void Activity::started(const void* queue, Label label, std::shared_ptr<const DeviceOperation> operation) {
-  if (!watches_devices_) return;
+  if (!watched_) return;
   const std::scoped_lock lock(mutex_);
   queues_[queue].push_back({label, position(), std::move(operation), std::nullopt});
+}
+
+void Activity::lost(const std::string& message) {
+  {
+    const std::scoped_lock lock(mutex_);
+    failure_ = message;
+  }
+  for (const auto begin = Clock::now(); watched_ && Clock::now() - begin < patience;) {
+    pass();
+    std::this_thread::sleep_for(look);
+  }
+}
+
+std::optional<std::string> Activity::failure() const {
+  const std::scoped_lock lock(mutex_);
+  return failure_;
 }
 
 std::optional<OutstandingOperation> Activity::longest() {

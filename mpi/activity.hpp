@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "compute/device.hpp"
 #include "mpi/label.hpp"
@@ -72,14 +73,21 @@ class Activity {
       stay();
   }
 
-  /// From here on `started` keeps what devices do, for `longest`.
-  void watch_devices() { watches_devices_ = true; }
+  /// Whether a watchdog asks for what follows, and ends the job when it has to. If none does, nothing is
+  /// kept.
+  void watched(bool yes) noexcept { watched_.store(yes); }
   /// A device will carry out `operation` behind those that were started before in the same queue. Operations
   /// of one queue run one after another.
   void started(const void* queue, Label label, std::shared_ptr<const DeviceOperation> operation);
 
+  /// An operation failed, with this message, as it does when another rank is gone. For the thread that works:
+  /// it stays here while the watchdog ends the job, and returns, for the error to be thrown, if none does.
+  void lost(const std::string& message);
+
   /// The operation that has been waiting longest. A device's counts from when it is first seen to have begun.
   std::optional<OutstandingOperation> longest();
+  /// What `lost` was told.
+  std::optional<std::string> failure() const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -94,8 +102,9 @@ class Activity {
   std::atomic<std::int64_t> step_{0}, micro_batch_{-1};
   std::atomic<const char*> current_{""};
   std::atomic<Clock::rep> entered_{0};
-  std::atomic<bool> watches_devices_{false}, halted_{false};
-  std::mutex mutex_;
+  std::atomic<bool> watched_{false}, halted_{false};
+  mutable std::mutex mutex_;
+  std::optional<std::string> failure_;
   std::map<const void*, std::deque<Started>> queues_;
 };
 

@@ -75,9 +75,11 @@ class Communicator {
   /// wait until the peer has received what is sent.
   WorkHandle exchange(std::span<const Transfer> transfers, Label label, Stream& stream);
 
-  /// Tells that `memory`, which outlives the communicator and has the same size on every rank, will be moved
-  /// often, a tensor from the same place of it on every rank. Collective.
+  /// Tells that `memory`, which has the same size on every rank, will be moved often, a tensor from the same
+  /// place of it on every rank. It outlives the communicator, or `unregister_memory`. Collective.
   virtual void register_memory(const Tensor& memory);
+  /// Of all memory told so far. Collective, once nothing moves it.
+  virtual void unregister_memory();
   /// What went wrong while an operation was under way, in the library's words; from any thread.
   virtual std::optional<std::string> asynchronous_failure();
   /// Gives up operations under way, so that devices get free; from any thread. The communicator is of no use

@@ -86,17 +86,18 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::look_at(Activity& communication, std::vector<Communicator*> communicators) {
-  communication.watch_devices();
   std::unique_lock lock(mutex_);
   never_.wait(lock, [this] { return !frozen_ || options_.end; });
   LLAMA3D_EXPECT(!communication_, "two runs at once under one watchdog");
   communication_ = &communication;
+  communication_->watched(true);
   communicators_ = std::move(communicators);
 }
 
 void Watchdog::look_away() {
   std::unique_lock lock(mutex_);
   never_.wait(lock, [this] { return !frozen_ || options_.end; });
+  communication_->watched(false);
   communication_ = nullptr;
   communicators_.clear();
 }
@@ -157,6 +158,9 @@ RankState Watchdog::look() const {
     state = {std::string(waits->label.name), waits->seconds, position, {}};
   for (Communicator* communicator : communicators_)
     if (const auto failure = communicator->asynchronous_failure()) state.failure = one_line(*failure);
+  // Of what the same failure is told by, this names the operation.
+  if (const auto failure = communication_ ? communication_->failure() : std::nullopt)
+    state.failure = one_line(*failure);
   return state;
 }
 

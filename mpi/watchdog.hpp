@@ -38,11 +38,11 @@ struct WatchdogMessage {
 };
 
 /// A thread beside the one that works, from the options of a job to its end. A rank whose operation has
-/// waited for longer than the limit, or one of whose communicators failed, asks all ranks for their states,
-/// prints them and ends the job with ExitStatus::rank_lost. Of several such ranks the lowest does: a rank
-/// that is asked leaves it to the asker, and an asker to a lower one. From asking and being asked on the job
-/// is lost: the activities are halted. The thread makes no MPI call but the last one, ControlPlane::abort.
-/// Time in which this process was stopped counts as no waiting.
+/// waited for longer than the limit, or one of whose communicators or operations failed, asks all ranks for
+/// their states, prints them and ends the job with ExitStatus::rank_lost. Of several such ranks the lowest
+/// does: a rank that is asked leaves it to the asker, and an asker to a lower one. From asking and being
+/// asked on the job is lost: the activities are halted. The thread makes no MPI call but the last one,
+/// ControlPlane::abort. Time in which this process was stopped counts as no waiting.
 class Watchdog {
  public:
   /// Collective. Looks at the activity of the control plane, which must outlive the watchdog.

@@ -117,8 +117,8 @@ binding() {
 
 hangs() {
   local name
-  for name in Hangs.test_stopped_rank_of_two Hangs.test_stopped_first_rank Hangs.test_killed_rank \
-    Hangs.test_rank_that_is_gone_unseen; do
+  for name in Hangs.test_stopped_rank_of_two Hangs.test_stopped_first_rank Hangs.test_stopped_rank_of_a_grid \
+    Hangs.test_killed_rank Hangs.test_rank_that_is_gone_unseen; do
     NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-2} "$python" tests/cli/watchdog_test.py "$bin/llama3d" mpirun -v "$name"
   done
 }

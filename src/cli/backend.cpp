@@ -46,13 +46,17 @@ int threads_of_rank(ControlPlane& control) {
 std::string gpu_identity(int node_rank) {
   return cuda_device_identity(node_rank);
 }
+/// Ranks of one GPU have nothing to gain from registered memory.
+GpuUse use_of_gpu(bool shared, bool registers) {
+  if (shared) return GpuUse::shared;
+  return registers ? GpuUse::beside_peers : GpuUse::alone;
+}
 std::unique_ptr<Device> make_gpu(int node_rank, bool shared, bool registers) {
-  const GpuUse alone = registers ? GpuUse::beside_peers : GpuUse::alone;
-  return make_cuda_device(node_rank, shared ? GpuUse::shared : alone);
+  return make_cuda_device(node_rank, use_of_gpu(shared, registers));
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
-                                                Device& device, bool shared) {
-  return make_nccl_communicators(grid, control, device, shared);
+                                                Device& device, bool shared, bool registers) {
+  return make_nccl_communicators(grid, control, device, use_of_gpu(shared, registers));
 }
 #else
 std::string gpu_identity(int) {
@@ -61,7 +65,7 @@ std::string gpu_identity(int) {
 std::unique_ptr<Device> make_gpu(int, bool, bool) {
   throw ConfigurationError("--device cuda: this llama3d was built without CUDA; use --device cpu");
 }
-std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&, bool) {
+std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid&, ControlPlane&, Device&, bool, bool) {
   throw ContractViolation("GPUs in a build without CUDA");
 }
 #endif
@@ -125,12 +129,11 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
 Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, Watchdog* watchdog) {
   const bool on_gpus = device.kind() == "cuda",
              shared = on_gpus && find_shared(gpus_of_all(session.control())).has_value();
-  const auto connect = [&session, &device, on_gpus, shared](const ProcessGrid& grid) {
-    if (on_gpus) return connect_gpus(grid, session.control(), device, shared);
+  const bool registers = on_gpus && options.register_buffers && !shared;
+  const auto connect = [&session, &device, on_gpus, shared, registers](const ProcessGrid& grid) {
+    if (on_gpus) return connect_gpus(grid, session.control(), device, shared, registers);
     return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
   };
-  // Ranks of one GPU have nothing to gain.
-  const bool registers = on_gpus && options.register_buffers && !shared;
   return {device, session.control(), connect, registers, watchdog};
 }
 

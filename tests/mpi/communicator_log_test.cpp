@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(the_longest_wait_is_found_on_the_host_and_on_devices) {
   Activity activity;
   const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
   BOOST_TEST(!activity.longest());
-  activity.watch_devices();
+  activity.watched(true);
   const auto first = std::make_shared<ManualOperation>(), second = std::make_shared<ManualOperation>(),
              other = std::make_shared<ManualOperation>();
   const int queue = 0, other_queue = 0;

@@ -34,16 +34,20 @@ struct StuckControl final : test::OwnControl {
   [[noreturn]] void abort(int) override { stay(); }
 };
 
+void sum_once(Communicator& communicator) {
+  test::ImmediateStream stream;
+  std::vector<float> values(1000, 1.0f);
+  const Tensor tensor(values.data(), DType::fp32, {1000});
+  communicator.all_reduce(tensor, ReduceOperation::max, labels::world_totals, stream)->wait(stream);
+}
+
 /// All ranks sum for ever; rank 1 leaves in the given way after a while.
 template <class Leave>
 int sum_until(GridCommunicators& set, int rank, Leave&& leave) {
-  test::ImmediateStream stream;
-  std::vector<float> values(1000, 1.0f);
   for (int step = 0;; ++step) {
     set.log.activity().at({step, -1});
     if (step == 10 && rank == 1) leave();
-    const Tensor tensor(values.data(), DType::fp32, {1000});
-    set.world->all_reduce(tensor, ReduceOperation::max, labels::world_totals, stream)->wait(stream);
+    sum_once(*set.world);
   }
 }
 
@@ -70,6 +74,10 @@ int sum_watched(MpiSession& session, const std::string& ending) {
   ControlPlane& control = ending == "stuck_everywhere" ? stuck_control : session.control();
   Watchdog watchdog(control, {.limit = 1});
   const Watch watch(&watchdog, set->log.activity(), communicators);
+  if (ending == "operation") {
+    failing.loses = true;
+    return sum_until(*set, rank, [&] { sum_once(failing); });
+  }
   if (ending == "communicator") return sum_until(*set, rank, [&] { failing.fails = true; });
   if (ending == "stuck_throw")
     return sum_until(*set, rank, [&] {
@@ -83,7 +91,7 @@ int run(MpiSession& session, const std::string& ending) {
   ControlPlane& control = session.control();
   if (ending == "throw")
     return sum_until(session, [] { throw DataError("shard 7 is damaged (test); copy it again"); });
-  if (ending == "hang" || ending == "communicator" || ending.starts_with("stuck"))
+  if (ending == "hang" || ending == "communicator" || ending == "operation" || ending.starts_with("stuck"))
     return sum_watched(session, ending);
   if (ending == "contract") return sum_until(session, [] { LLAMA3D_EXPECT(false, "a broken promise"); });
   if (ending == "sigkill") return sum_until(session, [] { kill(getpid(), SIGKILL); });

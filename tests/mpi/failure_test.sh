@@ -87,6 +87,12 @@ job 4 "$failing_job" communicator
 returns 5
 says 1 'llama3d'
 says 1 '^llama3d: error: rank 1 (host .*): unhandled system error: connection reset, step [0-9]*$'
+# So does one that cannot carry out an operation, instead of leaving with its error alone.
+job 4 "$failing_job" operation
+returns 5
+says 1 'llama3d'
+says 1 '^llama3d: error: rank 1 (host .*): all-reduce failed (test): connection closed, step 10$'
+says 3 '^  rank [023] (host .*): .*, step 1[01]$'
 
 # A launcher whose tasks do not see each other.
 what="a task of two that is alone"

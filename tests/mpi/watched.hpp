@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "mpi/communicator.hpp"
 #include "mpi/control_plane.hpp"
 #include "mpi/finished_work.hpp"
@@ -43,9 +44,13 @@ class FailingCommunicator : public Communicator {
     return fails ? std::optional<std::string>("unhandled system error:\nconnection reset") : std::nullopt;
   }
   std::atomic<bool> fails{false};
+  bool loses = false;  ///< at the next all-reduce
 
  protected:
-  WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override { return nothing(); }
+  WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override {
+    if (loses) throw RankLostError("all-reduce failed (test):\nconnection closed");
+    return nothing();
+  }
   WorkHandle do_all_gather(const Tensor&, const Tensor&, Stream&) override { return nothing(); }
   WorkHandle do_reduce_scatter(const Tensor&, const Tensor&, Stream&) override { return nothing(); }
   WorkHandle do_broadcast(const Tensor&, int, Stream&) override { return nothing(); }

@@ -29,16 +29,19 @@ bool gpu_available() {
 bool gpus_shared(int node_size) {
   return gpu_required() && node_size > cuda_device_count();
 }
+GpuUse use_of_gpu(int node_size) {
+  if (gpus_shared(node_size)) return GpuUse::shared;
+  return memory_registered(node_size) ? GpuUse::beside_peers : GpuUse::alone;
+}
 std::unique_ptr<Device> make_gpu(int node_rank, int node_size) {
-  const GpuUse alone = memory_registered(node_size) ? GpuUse::beside_peers : GpuUse::alone;
-  return make_cuda_device(node_rank, gpus_shared(node_size) ? GpuUse::shared : alone);
+  return make_cuda_device(node_rank, use_of_gpu(node_size));
 }
 std::unique_ptr<Device> make_gpu_of_old() {
   return make_cuda_device(0, GpuUse::alone, 80);
 }
 std::unique_ptr<GridCommunicators> connect_gpus(const ProcessGrid& grid, ControlPlane& control,
                                                 Device& device) {
-  return make_nccl_communicators(grid, control, device, gpus_shared(control.node_size()));
+  return make_nccl_communicators(grid, control, device, use_of_gpu(control.node_size()));
 }
 #else
 bool gpu_available() {

@@ -163,8 +163,9 @@ BOOST_AUTO_TEST_CASE(memory_in_use_is_the_plan) {
   // A GPU's driver loads each kernel at its first call, and gives memory by pages.
   const double tolerance = device.kind() == "cpu" ? 0 : 0.02 * static_cast<double>(planned);
   const auto check = [&] {
-    BOOST_CHECK_LE(std::abs(static_cast<double>(device.memory_in_use()) - static_cast<double>(planned)),
-                   tolerance);
+    const double difference = static_cast<double>(device.memory_in_use()) - static_cast<double>(planned);
+    BOOST_TEST_CONTEXT("in use " << difference << " bytes beyond the plan's " << planned)
+    BOOST_CHECK_LE(std::abs(difference), tolerance);
   };
   check();
   run.initialize(1);
