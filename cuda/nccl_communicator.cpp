@@ -139,11 +139,11 @@ NcclCommunicator::~NcclCommunicator() {
     comm_.detach();
     return;
   }
-  NcclCommunicator::unregister_memory();
+  for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
   takedown_->add(std::move(comm_), pool_->ordinal());
 }
 
-void NcclCommunicator::register_memory(const Tensor& memory) {
+void NcclCommunicator::do_register_memory(const Tensor& memory) {
   if (memory.bytes() == 0) return;
   ncclWindow_t window = nullptr;
   check_nccl(
@@ -152,9 +152,9 @@ void NcclCommunicator::register_memory(const Tensor& memory) {
   if (window) windows_.push_back(window);
 }
 
-void NcclCommunicator::unregister_memory() {
-  for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
-  windows_.clear();
+void NcclCommunicator::do_unregister_memory() {
+  for (const ncclWindow_t window : std::exchange(windows_, {}))
+    check_nccl(ncclCommWindowDeregister(comm_.get(), window), "taking memory back from NCCL");
 }
 
 std::optional<std::string> NcclCommunicator::asynchronous_failure() {

@@ -21,8 +21,6 @@ class NcclCommunicator final : public Communicator {
                    int ordinal, StreamPriority priority);
   ~NcclCommunicator() override;
 
-  void register_memory(const Tensor& memory) override;
-  void unregister_memory() override;
   std::optional<std::string> asynchronous_failure() override;
   void abort() override;
 
@@ -32,6 +30,8 @@ class NcclCommunicator final : public Communicator {
   WorkHandle do_reduce_scatter(const Tensor& in, const Tensor& out, Stream& stream) override;
   WorkHandle do_broadcast(const Tensor& tensor, int root, Stream& stream) override;
   WorkHandle do_exchange(std::span<const Transfer> transfers, Stream& stream) override;
+  void do_register_memory(const Tensor& memory) override;
+  void do_unregister_memory() override;
 
  private:
   /// Queues `call`, which gives NCCL work on the stream it is told, behind the work of `stream`.

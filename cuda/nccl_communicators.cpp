@@ -42,17 +42,20 @@ ncclConfig_t with_blocks(int most) {
   return config;
 }
 
-NcclCommHandle connect_world(ControlPlane& control) {
+/// Collective.
+ncclUniqueId agree_on_address(ControlPlane& control) {
   ncclUniqueId id{};
   if (control.rank() == 0) check_nccl(ncclGetUniqueId(&id), "asking NCCL for an address");
   const std::string address = control.broadcast(std::string(id.internal, sizeof id.internal), 0);
   std::memcpy(id.internal, address.data(), sizeof id.internal);
-  // From here to the end of the first contact.
-  control.activity().enter(labels::control_connect);
+  return id;
+}
+
+NcclCommHandle connect_world(const ncclUniqueId& id, const ProcessGrid& grid) {
   ncclComm_t comm = nullptr;
   // It sums a few numbers a step.
   ncclConfig_t config = with_blocks(1);
-  check_nccl(ncclCommInitRankConfig(&comm, control.size(), id, control.rank(), &config),
+  check_nccl(ncclCommInitRankConfig(&comm, grid.shape().world(), id, grid.rank(), &config),
              "connecting the ranks");
   return NcclCommHandle(comm);
 }
@@ -150,27 +153,14 @@ void make_first_contact(const GridCommunicators& groups, FirstContact& contact, 
   contact.finish();
 }
 
-}  // namespace
-
-std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
-                                                           Device& device, GpuUse use) {
+std::unique_ptr<GridCommunicators> connect(const ProcessGrid& grid, const ncclUniqueId& id, Device& device,
+                                           GpuUse use) {
   const auto& [tp_size, pp_size, dp_size] = grid.shape();
   const auto& [tp, pp, dp] = grid.coordinate();
-  if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
-  fail_together(control, [&] {
-    if (!cuda::nccl_at_least(2, 28))
-      throw ConfigurationError(fmt::format(
-          "--device cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
-          "LD_LIBRARY_PATH",
-          cuda::nccl_version()));
-    if (use == GpuUse::shared) allow_shared_gpus();
-  });
-  // Registration by window alone: what else is registered, NCCL's abort reads when it is freed (to 2.30).
-  setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
   auto group = std::make_unique<GridCommunicators>();
-  NcclCommHandle world = connect_world(control);
+  NcclCommHandle world = connect_world(id, grid);
   const Builder builder(world, group->log, ordinal);
   // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
   group->tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks, NCCL_CTA_POLICY_ZERO);
@@ -182,7 +172,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
     group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
   group->world = builder.adopt(std::move(world));
 
-  auto contact = std::make_unique<FirstContact>(device, control.size());
+  auto contact = std::make_unique<FirstContact>(device, grid.shape().world());
   try {
     make_first_contact(*group, *contact, use);
   } catch (...) {
@@ -195,7 +185,27 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
     device.abandon();
     throw;
   }
-  control.activity().leave();
+  return group;
+}
+
+}  // namespace
+
+std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& grid, ControlPlane& control,
+                                                           Device& device, GpuUse use) {
+  if (grid.shape().world() == 1) return make_local_communicators(copy_gpu_tensor);
+  fail_together(control, [&] {
+    if (!cuda::nccl_at_least(2, 28))
+      throw ConfigurationError(fmt::format(
+          "--device cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
+          "LD_LIBRARY_PATH",
+          cuda::nccl_version()));
+    if (use == GpuUse::shared) allow_shared_gpus();
+  });
+  // Registration by window alone: what else is registered, NCCL's abort reads when it is freed (to 2.30).
+  setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
+  const ncclUniqueId id = agree_on_address(control);
+  std::unique_ptr<GridCommunicators> group;
+  control.activity().during(labels::control_connect, [&] { group = connect(grid, id, device, use); });
   return group;
 }
 

@@ -39,19 +39,20 @@ void Activity::started(const void* queue, Label label, std::shared_ptr<const Dev
   queues_[queue].push_back({label, position(), std::move(operation), std::nullopt});
 }
 
-void Activity::lost(const std::string& message) {
+void Activity::lost(FailedOperation operation) {
+  if (!watched_) return;
   {
-    const std::scoped_lock lock(mutex_);
-    failure_ = message;
+    const std::scoped_lock lock(failure_mutex_);
+    failure_ = std::move(operation);
   }
-  for (const auto begin = Clock::now(); watched_ && Clock::now() - begin < patience;) {
+  for (const auto begin = Clock::now(); Clock::now() - begin < patience;) {
     pass();
     std::this_thread::sleep_for(look);
   }
 }
 
-std::optional<std::string> Activity::failure() const {
-  const std::scoped_lock lock(mutex_);
+std::optional<FailedOperation> Activity::failure() const {
+  const std::scoped_lock lock(failure_mutex_);
   return failure_;
 }
 

@@ -11,7 +11,9 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
+#include "base/error.hpp"
 #include "compute/device.hpp"
 #include "mpi/label.hpp"
 
@@ -47,6 +49,13 @@ struct OutstandingOperation {
   double seconds = 0;  ///< that it has been waiting
 };
 
+/// One that failed because another rank, or the network to it, is gone.
+struct FailedOperation {
+  Label label;
+  RunPosition position;
+  std::string message;
+};
+
 class Activity {
  public:
   /// What is started from here on belongs to this position.
@@ -55,7 +64,21 @@ class Activity {
   /// Likewise, of the same step.
   void micro_batch(std::int64_t index) noexcept { micro_batch_.store(index, std::memory_order_relaxed); }
 
-  /// Bracket an operation that holds the host. One that failed stays current.
+  /// Carries out an operation that holds the host. One that fails stays current. When it fails because a rank
+  /// is lost (RankLostError), the thread stays here while a watchdog that looks ends the job; the error goes
+  /// on if none does.
+  template <class Operation>
+  void during(Label label, Operation&& operation) {
+    enter(label);
+    try {
+      std::forward<Operation>(operation)();
+    } catch (const RankLostError& error) {
+      lost({label, position(), error.what()});
+      throw;
+    }
+    leave();
+  }
+  /// The brackets of `during`.
   void enter(Label label) noexcept;
   void leave() noexcept {
     pass();
@@ -73,25 +96,22 @@ class Activity {
       stay();
   }
 
-  /// Whether a watchdog asks for what follows, and ends the job when it has to. If none does, nothing is
+  /// Whether a watchdog looks at this from here on. If none does, neither what devices do nor what fails is
   /// kept.
   void watched(bool yes) noexcept { watched_.store(yes); }
   /// A device will carry out `operation` behind those that were started before in the same queue. Operations
   /// of one queue run one after another.
   void started(const void* queue, Label label, std::shared_ptr<const DeviceOperation> operation);
 
-  /// An operation failed, with this message, as it does when another rank is gone. For the thread that works:
-  /// it stays here while the watchdog ends the job, and returns, for the error to be thrown, if none does.
-  void lost(const std::string& message);
-
   /// The operation that has been waiting longest. A device's counts from when it is first seen to have begun.
   std::optional<OutstandingOperation> longest();
-  /// What `lost` was told.
-  std::optional<std::string> failure() const;
+  /// The operation because of which the job is lost.
+  std::optional<FailedOperation> failure() const;
 
  private:
   using Clock = std::chrono::steady_clock;
   [[noreturn]] static void stay() noexcept;
+  void lost(FailedOperation operation);
   struct Started {
     Label label;
     RunPosition position;
@@ -103,9 +123,10 @@ class Activity {
   std::atomic<const char*> current_{""};
   std::atomic<Clock::rep> entered_{0};
   std::atomic<bool> watched_{false}, halted_{false};
-  mutable std::mutex mutex_;
-  std::optional<std::string> failure_;
+  std::mutex mutex_;
   std::map<const void*, std::deque<Started>> queues_;
+  mutable std::mutex failure_mutex_;  ///< who asks a device holds the other one
+  std::optional<FailedOperation> failure_;
 };
 
 }  // namespace llama3d

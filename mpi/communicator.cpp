@@ -9,22 +9,10 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "mpi/labels.hpp"
 
 namespace llama3d {
 namespace {
-
-/// Carries out what the host does of an operation, under the eyes of a watchdog.
-template <class Operation>
-void carry_out(Activity& activity, Label label, Operation&& operation) {
-  activity.enter(label);
-  try {
-    operation();
-  } catch (const RankLostError& error) {
-    activity.lost(error.what());
-    throw;
-  }
-  activity.leave();
-}
 
 /// Times an operation and holds callers to waiting once. The host was held by the start and by the wait; a
 /// device's own times replace that where it has some.
@@ -42,7 +30,7 @@ class LoggedWork final : public Work {
   void wait(Stream& stream) override {
     LLAMA3D_EXPECT(work_ != nullptr, "{} is waited for a second time", label_.name);
     const double wait_begin = CommunicationLog::now();
-    carry_out(log_->activity(), label_, [&] { work_->wait(stream); });
+    log_->activity().during(label_, [&] { work_->wait(stream); });
     const double end = CommunicationLog::now();
     if (auto operation = work_->device_operation())
       log_->interval().time(label_, std::move(operation));
@@ -95,7 +83,7 @@ WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream,
   const double begin = CommunicationLog::now();
   log_->interval().count(label, bytes);
   WorkHandle work;
-  carry_out(log_->activity(), label, [&] { work = start(); });
+  log_->activity().during(label, [&] { work = start(); });
   if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
   return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ > 1);
 }
@@ -140,9 +128,17 @@ std::shared_ptr<const DeviceOperation> Work::device_operation() const {
   return nullptr;
 }
 
-void Communicator::register_memory(const Tensor&) {}
+void Communicator::register_memory(const Tensor& memory) {
+  activity().during(labels::control_register, [&] { do_register_memory(memory); });
+}
 
-void Communicator::unregister_memory() {}
+void Communicator::unregister_memory() {
+  activity().during(labels::control_register, [&] { do_unregister_memory(); });
+}
+
+void Communicator::do_register_memory(const Tensor&) {}
+
+void Communicator::do_unregister_memory() {}
 
 std::optional<std::string> Communicator::asynchronous_failure() {
   return std::nullopt;

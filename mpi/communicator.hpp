@@ -15,7 +15,8 @@
 //  - In place: all_reduce and broadcast always; all_gather when `in` is the caller's own slice of `out`;
 //    reduce_scatter when `out` is the caller's own slice of `in` (the other slices are then undefined).
 //  - A group of one moves nothing, but copies where in and out differ.
-//  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError.
+//  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError, unless a watchdog looks:
+//    it ends the job, and the call does not return (Activity::during).
 
 #include <cstdint>
 #include <memory>
@@ -77,9 +78,9 @@ class Communicator {
 
   /// Tells that `memory`, which has the same size on every rank, will be moved often, a tensor from the same
   /// place of it on every rank. It outlives the communicator, or `unregister_memory`. Collective.
-  virtual void register_memory(const Tensor& memory);
+  void register_memory(const Tensor& memory);
   /// Of all memory told so far. Collective, once nothing moves it.
-  virtual void unregister_memory();
+  void unregister_memory();
   /// What went wrong while an operation was under way, in the library's words; from any thread.
   virtual std::optional<std::string> asynchronous_failure();
   /// Gives up operations under way, so that devices get free; from any thread. The communicator is of no use
@@ -92,6 +93,8 @@ class Communicator {
   virtual WorkHandle do_reduce_scatter(const Tensor& in, const Tensor& out, Stream& stream) = 0;
   virtual WorkHandle do_broadcast(const Tensor& tensor, int root, Stream& stream) = 0;
   virtual WorkHandle do_exchange(std::span<const Transfer> transfers, Stream& stream) = 0;
+  virtual void do_register_memory(const Tensor& memory);
+  virtual void do_unregister_memory();
 
  private:
   /// Starts the operation, counts it and makes its wait count too.

@@ -35,6 +35,7 @@ inline constexpr Label control_gather{"control.all_gather"};
 inline constexpr Label control_max{"control.all_max"};
 inline constexpr Label control_barrier{"control.barrier"};
 inline constexpr Label control_connect{"control.connect"};  ///< the ranks' first contact
+inline constexpr Label control_register{"control.register"};  ///< of memory that will be moved often
 
 // clang-format on
 

@@ -96,20 +96,20 @@ std::unique_ptr<GridCommunicators> MpiSession::make_communicators(const ProcessG
   LLAMA3D_EXPECT(grid.shape().world() == control_->size() && grid.rank() == control_->rank(),
                  "grid {} for rank {}, on rank {} of {}", grid.shape().to_string(), grid.rank(),
                  control_->rank(), control_->size());
-  control_->activity().enter(labels::control_connect);
   auto group = std::make_unique<GridCommunicators>();
   CommunicationLog& log = group->log;
-  group->world = make_group(duplicate_comm(MPI_COMM_WORLD), log);
-  group->tp = make_group(split_comm(MPI_COMM_WORLD, pp * dp_size + dp, tp), log);
-  group->dp = make_group(split_comm(MPI_COMM_WORLD, pp * tp_size + tp, dp), log);
-  CommHandle forward = split_comm(MPI_COMM_WORLD, dp * tp_size + tp, pp);
-  CommHandle backward = duplicate_comm(forward.get());
-  group->pp_forward = make_group(std::move(forward), log);
-  group->pp_backward = make_group(std::move(backward), log);
-  const bool shares_embedding = pp_size > 1 && (grid.first_stage() || grid.last_stage());
-  CommHandle ends = split_comm(MPI_COMM_WORLD, shares_embedding ? dp * tp_size + tp : MPI_UNDEFINED, pp);
-  if (ends) group->embedding = make_group(std::move(ends), log);
-  control_->activity().leave();
+  control_->activity().during(labels::control_connect, [&] {
+    group->world = make_group(duplicate_comm(MPI_COMM_WORLD), log);
+    group->tp = make_group(split_comm(MPI_COMM_WORLD, pp * dp_size + dp, tp), log);
+    group->dp = make_group(split_comm(MPI_COMM_WORLD, pp * tp_size + tp, dp), log);
+    CommHandle forward = split_comm(MPI_COMM_WORLD, dp * tp_size + tp, pp);
+    CommHandle backward = duplicate_comm(forward.get());
+    group->pp_forward = make_group(std::move(forward), log);
+    group->pp_backward = make_group(std::move(backward), log);
+    const bool shares_embedding = pp_size > 1 && (grid.first_stage() || grid.last_stage());
+    CommHandle ends = split_comm(MPI_COMM_WORLD, shares_embedding ? dp * tp_size + tp : MPI_UNDEFINED, pp);
+    if (ends) group->embedding = make_group(std::move(ends), log);
+  });
   return group;
 }
 

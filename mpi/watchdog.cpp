@@ -71,6 +71,7 @@ Watchdog::Watchdog(ControlPlane& control, WatchdogOptions options)
       resumed_(Clock::now()) {
   LLAMA3D_EXPECT(options_.limit > 0, "a limit of {} s", options_.limit);
   LLAMA3D_EXPECT(stop_, "no eventfd");
+  control_->activity().watched(true);
   // Signals are for the thread that works.
   sigset_t all, before;
   sigfillset(&all);
@@ -83,6 +84,7 @@ Watchdog::Watchdog(ControlPlane& control, WatchdogOptions options)
 Watchdog::~Watchdog() {
   ::eventfd_write(stop_.get(), 1);
   thread_.join();
+  control_->activity().watched(false);
 }
 
 void Watchdog::look_at(Activity& communication, std::vector<Communicator*> communicators) {
@@ -158,9 +160,13 @@ RankState Watchdog::look() const {
     state = {std::string(waits->label.name), waits->seconds, position, {}};
   for (Communicator* communicator : communicators_)
     if (const auto failure = communicator->asynchronous_failure()) state.failure = one_line(*failure);
-  // Of what the same failure is told by, this names the operation.
-  if (const auto failure = communication_ ? communication_->failure() : std::nullopt)
-    state.failure = one_line(*failure);
+  const auto take = [&](const FailedOperation& failed, RunPosition where) {
+    const std::string label(failed.label.name);
+    state = {label, 0, where, one_line(label + ": " + failed.message)};
+  };
+  if (const auto failed = control_->activity().failure()) take(*failed, position);
+  if (const auto failed = communication_ ? communication_->failure() : std::nullopt)
+    take(*failed, failed->position);
   return state;
 }
 

@@ -98,8 +98,11 @@ def window(words: str) -> tuple[float, float]:
 
 def draw(rows: numpy.ndarray, title: str, path: pathlib.Path, between: tuple[float, float] | None) -> None:
     """What computing waited for lies over it."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError as missing:
+        raise ValueError(f"no Python module {missing.name}; tools/install_packages.sh installs it for "
+                         "/usr/bin/python3") from None
     matplotlib.use("Agg")
     from matplotlib import patches, pyplot
 

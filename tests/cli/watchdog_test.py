@@ -133,7 +133,7 @@ class Hangs(WatchdogTest):
         steps = {int(step) for _, text in lines for step in re.findall(r"step (\d+)", text)}
         # A GPU has a step more queued.
         under_way = range(last, last + (2 if DEVICE == "cpu" else 3))
-        self.assertLessEqual(steps, set(under_way), "all ranks are in the step after the last recorded")
+        self.assertLessEqual(steps, set(under_way), "all ranks are in the steps under way")
 
     def test_stopped_first_rank(self):
         job, pids = self.trained(4, "first", "--pp-size", 2, "--pipeline-schedule", "zero-bubble")
@@ -190,7 +190,7 @@ class Hangs(WatchdogTest):
 
     def test_rank_that_is_gone_unseen(self):
         """The launcher watches a script that goes on. What NCCL moves over sockets fails then; where a rank waits for
-        MPI, and nothing of NCCL's is under way, the limit counts."""
+        MPI, and nothing of NCCL's is under way, the limit counts: on a shared GPU mostly."""
         script = self.folder / "unseen.sh"
         script.write_text(f'#!/bin/sh\n"{PROGRAM}" "$@"\nsleep 30\n')
         script.chmod(0o755)

@@ -74,10 +74,14 @@ int sum_watched(MpiSession& session, const std::string& ending) {
   ControlPlane& control = ending == "stuck_everywhere" ? stuck_control : session.control();
   Watchdog watchdog(control, {.limit = 1});
   const Watch watch(&watchdog, set->log.activity(), communicators);
-  if (ending == "operation") {
-    failing.loses = true;
+  using Loses = test::FailingCommunicator::Loses;
+  failing.loses = ending == "lost_start" ? Loses::start : Loses::wait;
+  if (ending == "lost_start" || ending == "lost_wait")
     return sum_until(*set, rank, [&] { sum_once(failing); });
-  }
+  if (ending == "lost_agreement")
+    return sum_until(*set, rank, [&] {
+      control.activity().during(labels::control_max, [] { throw RankLostError("no answer (test)"); });
+    });
   if (ending == "communicator") return sum_until(*set, rank, [&] { failing.fails = true; });
   if (ending == "stuck_throw")
     return sum_until(*set, rank, [&] {
@@ -91,7 +95,12 @@ int run(MpiSession& session, const std::string& ending) {
   ControlPlane& control = session.control();
   if (ending == "throw")
     return sum_until(session, [] { throw DataError("shard 7 is damaged (test); copy it again"); });
-  if (ending == "hang" || ending == "communicator" || ending == "operation" || ending.starts_with("stuck"))
+  if (ending == "lost_unwatched")
+    return sum_until(session, [&] {
+      control.activity().during(labels::control_max, [] { throw RankLostError("no answer (test)"); });
+    });
+  if (ending == "hang" || ending == "communicator" || ending.starts_with("lost") ||
+      ending.starts_with("stuck"))
     return sum_watched(session, ending);
   if (ending == "contract") return sum_until(session, [] { LLAMA3D_EXPECT(false, "a broken promise"); });
   if (ending == "sigkill") return sum_until(session, [] { kill(getpid(), SIGKILL); });

@@ -88,11 +88,21 @@ returns 5
 says 1 'llama3d'
 says 1 '^llama3d: error: rank 1 (host .*): unhandled system error: connection reset, step [0-9]*$'
 # So does one that cannot carry out an operation, instead of leaving with its error alone.
-job 4 "$failing_job" operation
+for lost in lost_start lost_wait lost_agreement; do
+  job 4 "$failing_job" $lost
+  returns 5
+  says 1 'llama3d'
+  words='world.totals: all-reduce failed (test): connection closed'
+  [ $lost = lost_agreement ] && words='control.all_max: no answer (test)'
+  says 1 "^llama3d: error: rank 1 (host .*): $words, step 10\$"
+  says 3 '^  rank [023] (host .*): waits in world.totals since 0.[0-9] s, step 10$'
+  says 1 "^  rank 1 (host .*): waits in .*, step 10; $words\$"
+done
+# Without a watchdog it does.
+job 4 "$failing_job" lost_unwatched
 returns 5
 says 1 'llama3d'
-says 1 '^llama3d: error: rank 1 (host .*): all-reduce failed (test): connection closed, step 10$'
-says 3 '^  rank [023] (host .*): .*, step 1[01]$'
+says 1 '^llama3d: rank 1 (host .*): error: no answer (test)$'
 
 # A launcher whose tasks do not see each other.
 what="a task of two that is alone"

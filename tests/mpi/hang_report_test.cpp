@@ -112,3 +112,46 @@ BOOST_AUTO_TEST_CASE(nobody_gets_past_a_halted_activity) {
       BOOST_TEST(shared->passed == !halts);
     }
 }
+
+BOOST_AUTO_TEST_CASE(what_loses_a_rank_is_told_to_who_looks) {
+  const auto fail = [](Activity& activity) {
+    activity.at({7, 2});
+    activity.during(labels::pp_gradient, [] { throw RankLostError("gone"); });
+  };
+  Activity alone;
+  BOOST_CHECK_THROW(fail(alone), RankLostError);
+  BOOST_TEST(!alone.failure());
+
+  // As a watchdog does, when it ends the job.
+  struct Shared {
+    Activity activity;
+    std::atomic<bool> passed{false};
+  };
+  const auto shared = std::make_shared<Shared>();
+  shared->activity.watched(true);
+  std::thread([shared, fail] {
+    try {
+      fail(shared->activity);
+    } catch (const RankLostError&) {
+    }
+    shared->passed = true;
+  }).detach();
+  for (int i = 0; i < 1000 && !shared->activity.failure(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  shared->activity.halt();
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+  BOOST_TEST(!shared->passed);
+
+  // When it does not.
+  Activity watched;
+  watched.watched(true);
+  BOOST_CHECK_THROW(fail(watched), RankLostError);
+  BOOST_REQUIRE(watched.failure().has_value());
+  BOOST_TEST(watched.failure()->label == labels::pp_gradient);
+  BOOST_TEST(watched.failure()->message == "gone");
+  BOOST_TEST(watched.failure()->position.step == 7);
+  BOOST_TEST(watched.failure()->position.micro_batch == 2);
+
+  BOOST_CHECK_THROW(alone.during(labels::tp_loss, [] { throw DataError("not a rank"); }), DataError);
+  BOOST_TEST(!alone.failure());
+}

@@ -44,11 +44,13 @@ class FailingCommunicator : public Communicator {
     return fails ? std::optional<std::string>("unhandled system error:\nconnection reset") : std::nullopt;
   }
   std::atomic<bool> fails{false};
-  bool loses = false;  ///< at the next all-reduce
+  /// Where an all-reduce finds that another rank is gone.
+  enum class Loses { nowhere, start, wait } loses = Loses::nowhere;
 
  protected:
   WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override {
-    if (loses) throw RankLostError("all-reduce failed (test):\nconnection closed");
+    if (loses == Loses::start) lose();
+    if (loses == Loses::wait) return std::make_unique<LostWork>();
     return nothing();
   }
   WorkHandle do_all_gather(const Tensor&, const Tensor&, Stream&) override { return nothing(); }
@@ -57,6 +59,10 @@ class FailingCommunicator : public Communicator {
   WorkHandle do_exchange(std::span<const Transfer>, Stream&) override { return nothing(); }
 
  private:
+  [[noreturn]] static void lose() { throw RankLostError("all-reduce failed (test):\nconnection closed"); }
+  struct LostWork final : Work {
+    void wait(Stream&) override { lose(); }
+  };
   static WorkHandle nothing() { return std::make_unique<FinishedWork>(); }
 };
 
