@@ -153,28 +153,34 @@ void make_first_contact(const GridCommunicators& groups, FirstContact& contact, 
   contact.finish();
 }
 
-std::unique_ptr<GridCommunicators> connect(const ProcessGrid& grid, const ncclUniqueId& id, Device& device,
-                                           GpuUse use) {
+void connect_groups(GridCommunicators& group, const ProcessGrid& grid, const ncclUniqueId& id) {
   const auto& [tp_size, pp_size, dp_size] = grid.shape();
   const auto& [tp, pp, dp] = grid.coordinate();
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
-  auto group = std::make_unique<GridCommunicators>();
   NcclCommHandle world = connect_world(id, grid);
-  const Builder builder(world, group->log, ordinal);
+  const Builder builder(world, group.log, ordinal);
   // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
-  group->tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks, NCCL_CTA_POLICY_ZERO);
-  group->dp = builder.group(pp * tp_size + tp, dp_size, dp, background_blocks);
-  group->pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
-  group->pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
+  group.tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks, NCCL_CTA_POLICY_ZERO);
+  group.dp = builder.group(pp * tp_size + tp, dp_size, dp, background_blocks);
+  group.pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
+  group.pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
   const bool at_an_end = grid.first_stage() || grid.last_stage();
   if (pp_size > 1)
-    group->embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
-  group->world = builder.adopt(std::move(world));
+    group.embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
+  group.world = builder.adopt(std::move(world));
+}
 
-  auto contact = std::make_unique<FirstContact>(device, grid.shape().world());
+std::unique_ptr<GridCommunicators> connect(const ProcessGrid& grid, ControlPlane& control,
+                                           const ncclUniqueId& id, Device& device, GpuUse use) {
+  auto group = std::make_unique<GridCommunicators>();
+  std::unique_ptr<FirstContact> contact;
   try {
-    make_first_contact(*group, *contact, use);
+    control.activity().during(labels::control_connect, [&] {
+      connect_groups(*group, grid, id);
+      contact = std::make_unique<FirstContact>(device, grid.shape().world());
+      make_first_contact(*group, *contact, use);
+    });
   } catch (...) {
     // What is under way waits for ranks that may not come, and freeing memory would wait for it.
     constexpr double seconds = 2;
@@ -203,10 +209,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   });
   // Registration by window alone: what else is registered, NCCL's abort reads when it is freed (to 2.30).
   setenv("NCCL_LOCAL_REGISTER", "0", /*overwrite=*/0);
-  const ncclUniqueId id = agree_on_address(control);
-  std::unique_ptr<GridCommunicators> group;
-  control.activity().during(labels::control_connect, [&] { group = connect(grid, id, device, use); });
-  return group;
+  return connect(grid, control, agree_on_address(control), device, use);
 }
 
 }  // namespace llama3d

@@ -39,11 +39,16 @@ void Activity::started(const void* queue, Label label, std::shared_ptr<const Dev
   queues_[queue].push_back({label, position(), std::move(operation), std::nullopt});
 }
 
-void Activity::lost(FailedOperation operation) {
+double Activity::seconds_here() const {
+  const Clock::time_point entered(Clock::duration(entered_.load(std::memory_order_relaxed)));
+  return std::chrono::duration<double>(Clock::now() - entered).count();
+}
+
+void Activity::lost(Label label, const std::string& message) {
   if (!watched_) return;
   {
     const std::scoped_lock lock(failure_mutex_);
-    failure_ = std::move(operation);
+    failure_ = {{label, position(), seconds_here()}, message};
   }
   for (const auto begin = Clock::now(); Clock::now() - begin < patience;) {
     pass();
@@ -65,9 +70,7 @@ std::optional<OutstandingOperation> Activity::longest() {
   const auto consider = [&](const OutstandingOperation& candidate) {
     if (!longest || candidate.seconds > longest->seconds) longest = candidate;
   };
-  if (const char* label = current(); *label)
-    consider({Label{label}, position(),
-              seconds_since(Clock::time_point(Clock::duration(entered_.load(std::memory_order_relaxed))))});
+  if (const char* label = current(); *label) consider({Label{label}, position(), seconds_here()});
   const std::scoped_lock lock(mutex_);
   for (auto& [queue, operations] : queues_) {
     while (!operations.empty() && operations.front().operation->done()) operations.pop_front();

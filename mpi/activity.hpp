@@ -51,8 +51,7 @@ struct OutstandingOperation {
 
 /// One that failed because another rank, or the network to it, is gone.
 struct FailedOperation {
-  Label label;
-  RunPosition position;
+  OutstandingOperation operation;  ///< when it did
   std::string message;
 };
 
@@ -73,7 +72,7 @@ class Activity {
     try {
       std::forward<Operation>(operation)();
     } catch (const RankLostError& error) {
-      lost({label, position(), error.what()});
+      lost(label, error.what());
       throw;
     }
     leave();
@@ -111,7 +110,8 @@ class Activity {
  private:
   using Clock = std::chrono::steady_clock;
   [[noreturn]] static void stay() noexcept;
-  void lost(FailedOperation operation);
+  void lost(Label label, const std::string& message);
+  double seconds_here() const;
   struct Started {
     Label label;
     RunPosition position;
@@ -125,7 +125,7 @@ class Activity {
   std::atomic<bool> watched_{false}, halted_{false};
   std::mutex mutex_;
   std::map<const void*, std::deque<Started>> queues_;
-  mutable std::mutex failure_mutex_;  ///< who asks a device holds the other one
+  mutable std::mutex failure_mutex_;  ///< mutex_ is held while devices are asked
   std::optional<FailedOperation> failure_;
 };
 

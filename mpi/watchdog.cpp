@@ -35,7 +35,12 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
-  return text.substr(0, longest_failure);
+  return text;
+}
+
+RankState state_of(const FailedOperation& failed, RunPosition position) {
+  const std::string label(failed.operation.label.name);
+  return {label, failed.operation.seconds, position, one_line(label + ": " + failed.message)};
 }
 
 /// Past the streams, whose locks a thread that is stuck may hold.
@@ -52,7 +57,9 @@ void print(const std::string& text) {
 std::string WatchdogMessage::encode() const {
   if (kind == Kind::question) return "?";
   if (kind == Kind::report) return "!";
-  return (asks ? "asks " : "told ") + state.encode();
+  RankState told = state;
+  told.failure = told.failure.substr(0, longest_failure);
+  return (asks ? "asks " : "told ") + told.encode();
 }
 
 WatchdogMessage WatchdogMessage::decode(const std::string& text) {
@@ -71,7 +78,6 @@ Watchdog::Watchdog(ControlPlane& control, WatchdogOptions options)
       resumed_(Clock::now()) {
   LLAMA3D_EXPECT(options_.limit > 0, "a limit of {} s", options_.limit);
   LLAMA3D_EXPECT(stop_, "no eventfd");
-  control_->activity().watched(true);
   // Signals are for the thread that works.
   sigset_t all, before;
   sigfillset(&all);
@@ -79,6 +85,7 @@ Watchdog::Watchdog(ControlPlane& control, WatchdogOptions options)
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_setname_np(thread_.native_handle(), "watchdog");
+  control_->activity().watched(true);
 }
 
 Watchdog::~Watchdog() {
@@ -151,8 +158,12 @@ void Watchdog::receive() {
 
 RankState Watchdog::look() const {
   const std::scoped_lock lock(mutex_);
-  RankState state;
   const RunPosition position = communication_ ? communication_->position() : RunPosition();
+  // First, as nothing has to be asked for it that might not answer.
+  if (const auto failed = communication_ ? communication_->failure() : std::nullopt)
+    return state_of(*failed, failed->operation.position);
+  if (const auto failed = control_->activity().failure()) return state_of(*failed, position);
+  RankState state;
   state.position = position;
   if (const auto waits = communication_ ? communication_->longest() : std::nullopt)
     state = {std::string(waits->label.name), waits->seconds, waits->position, {}};
@@ -160,13 +171,6 @@ RankState Watchdog::look() const {
     state = {std::string(waits->label.name), waits->seconds, position, {}};
   for (Communicator* communicator : communicators_)
     if (const auto failure = communicator->asynchronous_failure()) state.failure = one_line(*failure);
-  const auto take = [&](const FailedOperation& failed, RunPosition where) {
-    const std::string label(failed.label.name);
-    state = {label, 0, where, one_line(label + ": " + failed.message)};
-  };
-  if (const auto failed = control_->activity().failure()) take(*failed, position);
-  if (const auto failed = communication_ ? communication_->failure() : std::nullopt)
-    take(*failed, failed->position);
   return state;
 }
 

@@ -190,7 +190,7 @@ class Hangs(WatchdogTest):
 
     def test_rank_that_is_gone_unseen(self):
         """The launcher watches a script that goes on. What NCCL moves over sockets fails then; where a rank waits for
-        MPI, and nothing of NCCL's is under way, the limit counts: on a shared GPU mostly."""
+        MPI, and nothing of NCCL's is under way, the limit counts, as it mostly does on a shared GPU."""
         script = self.folder / "unseen.sh"
         script.write_text(f'#!/bin/sh\n"{PROGRAM}" "$@"\nsleep 30\n')
         script.chmod(0o755)

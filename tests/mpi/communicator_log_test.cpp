@@ -119,6 +119,8 @@ BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
     WorkHandle do_reduce_scatter(const Tensor&, const Tensor&, Stream&) override { return slow(); }
     WorkHandle do_broadcast(const Tensor&, int, Stream&) override { return slow(); }
     WorkHandle do_exchange(std::span<const Transfer>, Stream&) override { return slow(); }
+    void do_register_memory(const Tensor&) override { seen = log_->activity().current(); }
+    void do_unregister_memory() override { seen = log_->activity().current(); }
 
    private:
     CommunicationLog* log_;
@@ -145,6 +147,12 @@ BOOST_AUTO_TEST_CASE(waiting_adds_to_the_seconds_and_names_the_operation) {
   BOOST_TEST(communicator.seen == "tp.loss");
   BOOST_TEST(std::string(log.activity().current()).empty());
   BOOST_CHECK_THROW(work->wait(stream), ContractViolation);
+
+  communicator.register_memory(without_memory(DType::fp32, 1));
+  BOOST_TEST(std::exchange(communicator.seen, "") == "control.register");
+  communicator.unregister_memory();
+  BOOST_TEST(communicator.seen == "control.register");
+  BOOST_TEST(std::string(log.activity().current()).empty());
 }
 
 namespace {

@@ -74,14 +74,16 @@ int sum_watched(MpiSession& session, const std::string& ending) {
   ControlPlane& control = ending == "stuck_everywhere" ? stuck_control : session.control();
   Watchdog watchdog(control, {.limit = 1});
   const Watch watch(&watchdog, set->log.activity(), communicators);
-  using Loses = test::FailingCommunicator::Loses;
-  failing.loses = ending == "lost_start" ? Loses::start : Loses::wait;
-  if (ending == "lost_start" || ending == "lost_wait")
-    return sum_until(*set, rank, [&] { sum_once(failing); });
-  if (ending == "lost_agreement")
-    return sum_until(*set, rank, [&] {
+  // The other ranks wait by the time that this one fails.
+  const auto lose = [&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    if (ending == "lost_agreement")
       control.activity().during(labels::control_max, [] { throw RankLostError("no answer (test)"); });
-    });
+    using Loses = test::FailingCommunicator::Loses;
+    failing.loses = ending == "lost_start" ? Loses::start : Loses::wait;
+    sum_once(failing);
+  };
+  if (ending.starts_with("lost")) return sum_until(*set, rank, lose);
   if (ending == "communicator") return sum_until(*set, rank, [&] { failing.fails = true; });
   if (ending == "stuck_throw")
     return sum_until(*set, rank, [&] {

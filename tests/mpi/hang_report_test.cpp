@@ -1,4 +1,4 @@
-// The words of a report, and what halting an activity does. No MPI here.
+// The words of a report, and what an activity does when the job is lost. No MPI here.
 #include <algorithm>
 #include <atomic>
 #include <boost/test/unit_test.hpp>
@@ -138,6 +138,7 @@ BOOST_AUTO_TEST_CASE(what_loses_a_rank_is_told_to_who_looks) {
   }).detach();
   for (int i = 0; i < 1000 && !shared->activity.failure(); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  BOOST_REQUIRE(shared->activity.failure().has_value());
   shared->activity.halt();
   std::this_thread::sleep_for(std::chrono::milliseconds(2500));
   BOOST_TEST(!shared->passed);
@@ -147,10 +148,10 @@ BOOST_AUTO_TEST_CASE(what_loses_a_rank_is_told_to_who_looks) {
   watched.watched(true);
   BOOST_CHECK_THROW(fail(watched), RankLostError);
   BOOST_REQUIRE(watched.failure().has_value());
-  BOOST_TEST(watched.failure()->label == labels::pp_gradient);
+  BOOST_TEST(watched.failure()->operation.label == labels::pp_gradient);
   BOOST_TEST(watched.failure()->message == "gone");
-  BOOST_TEST(watched.failure()->position.step == 7);
-  BOOST_TEST(watched.failure()->position.micro_batch == 2);
+  BOOST_TEST(watched.failure()->operation.position.step == 7);
+  BOOST_TEST(watched.failure()->operation.position.micro_batch == 2);
 
   BOOST_CHECK_THROW(alone.during(labels::tp_loss, [] { throw DataError("not a rank"); }), DataError);
   BOOST_TEST(!alone.failure());
