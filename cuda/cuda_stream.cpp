@@ -6,9 +6,10 @@
 
 namespace llama3d::cuda {
 
-CudaEvent::CudaEvent() {
+CudaEvent::CudaEvent(bool timed) {
   cudaEvent_t event = nullptr;
-  check(cudaEventCreate(&event), "creating an event");
+  check(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming),
+        "creating an event");
   event_.reset(event);
 }
 

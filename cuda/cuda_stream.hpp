@@ -10,7 +10,8 @@ namespace llama3d::cuda {
 
 class CudaEvent final : public Event {
  public:
-  CudaEvent();
+  /// One that is not timed costs the streams less, and `seconds_between` refuses it.
+  explicit CudaEvent(bool timed = true);
   void synchronize() const override;
   cudaEvent_t handle() const { return event_.get(); }
 

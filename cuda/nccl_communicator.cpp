@@ -44,7 +44,7 @@ int size_of_group(const NcclCommHandle& comm) {
 /// Events that are used again once no operation refers to them: nothing is created after the first steps.
 class EventPool : public std::enable_shared_from_this<EventPool> {
  public:
-  explicit EventPool(int ordinal) : ordinal_(ordinal) {}
+  explicit EventPool(bool timed) : timed_(timed) {}
 
   std::shared_ptr<CudaEvent> take() {
     std::unique_ptr<CudaEvent> event;
@@ -55,43 +55,57 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
         free_.pop_back();
       }
     }
-    if (!event) event = std::make_unique<CudaEvent>();
+    if (!event) event = std::make_unique<CudaEvent>(timed_);
     return {event.release(), [pool = shared_from_this()](CudaEvent* used) {
               const std::scoped_lock lock(pool->mutex_);
               pool->free_.emplace_back(used);
             }};
   }
-  int ordinal() const { return ordinal_; }
 
  private:
-  int ordinal_;
+  bool timed_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
-/// One operation by its events. An event costs the stream it is recorded in some microseconds, so each has
-/// two uses: what orders the streams is what is timed too.
+/// What times one operation. An event that is timed costs the streams that wait for it, and the operation
+/// behind it, some microseconds. So nothing waits for these, and none comes between the event that lets an
+/// operation begin and either the operation or what the caller computes beside it: which of these two the GPU
+/// starts first stays as it is without them.
+struct NcclTimes {
+  explicit NcclTimes(EventPool& timed)
+      : free(timed.take()), ready(timed.take()), end(timed.take()), held(timed.take()) {}
+  std::shared_ptr<CudaEvent> free;   ///< on the communicator's stream: the operations before have ended
+  std::shared_ptr<CudaEvent> ready;  ///< on the caller's stream: so has its work before the operation
+  std::shared_ptr<CudaEvent> end;    ///< on the communicator's stream
+  std::shared_ptr<CudaEvent> held;   ///< on the stream that waits: from here it stands still
+};
+
+/// One operation by the events that order it.
 class NcclOperation final : public DeviceOperation {
  public:
-  /// Behind the operation whose end is `previous`, or none.
-  NcclOperation(EventPool& pool, std::shared_ptr<const CudaEvent> previous)
-      : ordinal_(pool.ordinal()),
-        previous_(std::move(previous)),
-        ready_(pool.take()),
-        end_(pool.take()),
-        held_(pool.take()) {}
+  /// On the GPU of this ordinal, behind the operation whose end is `previous`, or none. With `timed`, it is
+  /// timed by events of that pool.
+  NcclOperation(int ordinal, EventPool& pool, std::shared_ptr<const CudaEvent> previous, EventPool* timed)
+      : ordinal_(ordinal), previous_(std::move(previous)), ready_(pool.take()), end_(pool.take()) {
+    if (timed) times_.emplace(*timed);
+  }
 
   CudaEvent& ready() { return *ready_; }
   const std::shared_ptr<CudaEvent>& end() { return end_; }
-  CudaEvent& held() { return *held_; }
+  /// Those that time it, if it is timed.
+  std::optional<NcclTimes>& timing() { return times_; }
 
   bool begun() const override { return passed(*ready_) && (!previous_ || passed(*previous_)); }
   bool done() const override { return passed(*end_); }
+  bool timed() const override { return times_.has_value(); }
   OperationTimes times(const Event& origin) const override {
-    const auto after_origin = [&](const CudaEvent& event) { return seconds_between(origin, event); };
-    double begin = after_origin(*ready_);
-    if (previous_) begin = std::max(begin, after_origin(*previous_));
-    return {begin, after_origin(*end_), std::max(0.0, seconds_between(*held_, *end_))};
+    LLAMA3D_EXPECT(times_, "the times of an operation that is not timed");
+    times_->end->synchronize();  // it comes behind the event that was waited for
+    const double begin =
+        std::max(seconds_between(origin, *times_->free), seconds_between(origin, *times_->ready));
+    return {begin, seconds_between(origin, *times_->end),
+            std::max(0.0, seconds_between(*times_->held, *times_->end))};
   }
 
  private:
@@ -105,7 +119,7 @@ class NcclOperation final : public DeviceOperation {
   std::shared_ptr<const CudaEvent> previous_;  ///< on the communicator's stream
   std::shared_ptr<CudaEvent> ready_;           ///< on the caller's stream: its work before the operation
   std::shared_ptr<CudaEvent> end_;             ///< on the communicator's stream
-  std::shared_ptr<CudaEvent> held_;            ///< on the stream that waits: from here it stands still
+  std::optional<NcclTimes> times_;
 };
 
 namespace {
@@ -114,7 +128,7 @@ class NcclWork final : public Work {
  public:
   explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
   void wait(Stream& stream) override {
-    stream.record(operation_->held());
+    if (auto& times = operation_->timing()) stream.record(*times->held);
     stream.wait(*operation_->end());
   }
   std::shared_ptr<const DeviceOperation> device_operation() const override { return operation_; }
@@ -130,8 +144,10 @@ NcclCommunicator::NcclCommunicator(NcclCommHandle comm, std::shared_ptr<NcclTake
     : Communicator(rank_of(comm), size_of_group(comm), log),
       takedown_(std::move(takedown)),
       comm_(std::move(comm)),
+      ordinal_(ordinal),
       stream_(priority),
-      pool_(std::make_shared<EventPool>(ordinal)) {}
+      events_(std::make_shared<EventPool>(/*timed=*/false)),
+      timed_events_(std::make_shared<EventPool>(/*timed=*/true)) {}
 
 NcclCommunicator::~NcclCommunicator() {
   if (std::uncaught_exceptions() > 0) return;
@@ -140,7 +156,7 @@ NcclCommunicator::~NcclCommunicator() {
     return;
   }
   for (const ncclWindow_t window : windows_) ncclCommWindowDeregister(comm_.get(), window);
-  takedown_->add(std::move(comm_), pool_->ordinal());
+  takedown_->add(std::move(comm_), ordinal_);
 }
 
 void NcclCommunicator::do_register_memory(const Tensor& memory) {
@@ -171,17 +187,24 @@ std::optional<std::string> NcclCommunicator::asynchronous_failure() {
 void NcclCommunicator::abort() {
   const std::scoped_lock lock(abort_mutex_);
   if (std::exchange(aborted_, true)) return;
-  cudaSetDevice(pool_->ordinal());  // in a thread of its own; without, NCCL would start up the first GPU
+  cudaSetDevice(ordinal_);  // in a thread of its own; without, NCCL would start up the first GPU
   ncclCommAbort(comm_.get());
 }
 
 template <class Call>
 WorkHandle NcclCommunicator::launch(Stream& stream, Call&& call) {
-  auto operation = std::make_shared<NcclOperation>(*pool_, last_end_);
+  auto operation =
+      std::make_shared<NcclOperation>(ordinal_, *events_, last_end_, timed() ? timed_events_.get() : nullptr);
+  const auto& times = operation->timing();
+  if (times) {
+    stream_.record(*times->free);
+    stream.record(*times->ready);
+  }
   stream.record(operation->ready());
   stream_.wait(operation->ready());
   call(stream_.handle());
   stream_.record(*operation->end());
+  if (times) stream_.record(*times->end);
   last_end_ = operation->end();
   return std::make_unique<NcclWork>(std::move(operation));
 }

@@ -40,8 +40,9 @@ class NcclCommunicator final : public Communicator {
 
   std::shared_ptr<NcclTakedown> takedown_;
   NcclCommHandle comm_;
+  int ordinal_;
   CudaStream stream_;
-  std::shared_ptr<EventPool> pool_;
+  std::shared_ptr<EventPool> events_, timed_events_;
   std::shared_ptr<const CudaEvent> last_end_;  ///< of the operation launched last
   std::vector<ncclWindow_t> windows_;
   std::mutex abort_mutex_;

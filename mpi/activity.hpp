@@ -33,7 +33,10 @@ class DeviceOperation {
   /// thread, like `done`.
   virtual bool begun() const = 0;
   virtual bool done() const = 0;
-  /// From the moment the device passed `origin`. Valid once it has passed the wait for the operation.
+  /// Whether the device times it.
+  virtual bool timed() const = 0;
+  /// Of one that is timed, from the moment the device passed `origin`. Valid once it has passed the wait for
+  /// the operation.
   virtual OperationTimes times(const Event& origin) const = 0;
 };
 

@@ -41,20 +41,22 @@ struct TimeOrigin {
 };
 
 /// The communication of a stretch of work: operations started in it are counted, those waited for in it
-/// timed.
+/// timed, of frequent labels a sample if a device carries them out.
 class CommunicationInterval {
  public:
   void count(Label label, std::int64_t bytes);
+  /// Whether the operation to be counted next belongs to its label's sample.
+  bool samples_next(Label label) const;
   /// An operation that the host carried out. Seconds by CommunicationLog::now.
   void time(Label label, const OperationTimes& times) { timed_.push_back({label, times, nullptr}); }
-  /// One that a device carries out and that has been waited for.
+  /// One that a device carries out and times and that has been waited for.
   void time(Label label, std::shared_ptr<const DeviceOperation> operation) {
     timed_.push_back({label, {}, std::move(operation)});
   }
 
-  /// Every operation waited for. Only when the device has passed them all.
+  /// Every operation waited for and timed. Only when the device has passed them all.
   std::vector<OperationSpan> spans(const TimeOrigin& origin) const;
-  /// Counts and times of all labels. Likewise.
+  /// Counts and times of all labels; of a sample, what all its label's operations take at its mean. Likewise.
   LabelRecords records(const TimeOrigin& origin) const;
   /// Counts alone.
   const LabelRecords& counts() const { return counts_; }
@@ -80,12 +82,17 @@ class CommunicationLog {
   CommunicationInterval& interval() { return interval_; }
   /// What was recorded since the last call; a new interval begins.
   CommunicationInterval end_interval() { return std::exchange(interval_, CommunicationInterval()); }
+  /// Devices are to time every operation from here on, or again a sample of those with frequent labels.
+  void time_all(bool yes) { time_all_ = yes; }
+  /// Whether a device is to time the operation that is counted next.
+  bool times_next(Label label) const { return time_all_ || interval_.samples_next(label); }
   /// Counts of the interval so far.
   LabelRecord record(Label label) const;
 
  private:
   Activity activity_;
   CommunicationInterval interval_;
+  bool time_all_ = false;
 };
 
 }  // namespace llama3d

@@ -32,10 +32,11 @@ class LoggedWork final : public Work {
     const double wait_begin = CommunicationLog::now();
     log_->activity().during(label_, [&] { work_->wait(stream); });
     const double end = CommunicationLog::now();
-    if (auto operation = work_->device_operation())
-      log_->interval().time(label_, std::move(operation));
-    else if (timed_)
+    if (auto operation = work_->device_operation()) {
+      if (operation->timed()) log_->interval().time(label_, std::move(operation));
+    } else if (timed_) {
       log_->interval().time(label_, {begin_, end, held_ + end - wait_begin});
+    }
     work_.reset();
   }
 
@@ -81,6 +82,7 @@ template <class Start>
 WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream, Start&& start) {
   const WorkRange range(stream, label.name.data());
   const double begin = CommunicationLog::now();
+  timed_ = log_->times_next(label);
   log_->interval().count(label, bytes);
   WorkHandle work;
   log_->activity().during(label, [&] { work = start(); });

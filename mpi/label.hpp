@@ -10,8 +10,11 @@ namespace llama3d {
 /// names are string literals: they live for ever and end in a zero byte.
 struct Label {
   std::string_view name;
-  bool operator==(const Label&) const = default;
-  auto operator<=>(const Label&) const = default;
+  /// Several alike in each layer of each micro-batch: timing them all on a GPU would slow the step down, so a
+  /// sample stands for them.
+  bool frequent = false;
+  bool operator==(const Label& other) const { return name == other.name; }
+  auto operator<=>(const Label& other) const { return name <=> other.name; }
   friend std::ostream& operator<<(std::ostream& out, const Label& label) { return out << label.name; }
 };
 

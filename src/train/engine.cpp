@@ -86,6 +86,7 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   const StepEvents& events = events_of(step);
   CommunicationLog& log = communicators_->log;
   log.end_interval();
+  log.time_all(with_timeline);
   log.activity().at({step, -1});
   StepUnderWay under_way;
   under_way.step = step;

@@ -161,8 +161,34 @@ namespace {
 struct ManualOperation final : DeviceOperation {
   bool begun() const override { return has_begun; }
   bool done() const override { return is_done; }
+  bool timed() const override { return is_timed; }
   OperationTimes times(const Event&) const override { return {1, 4, 2}; }
-  bool has_begun = false, is_done = false;
+  bool has_begun = false, is_done = false, is_timed = true;
+};
+
+/// A group of two whose operations a device carries out, and times where it is told to.
+class DeviceCommunicator final : public Communicator {
+ public:
+  explicit DeviceCommunicator(CommunicationLog& log) : Communicator(0, 2, log) {}
+
+ protected:
+  WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override { return start(); }
+  WorkHandle do_all_gather(const Tensor&, const Tensor&, Stream&) override { return start(); }
+  WorkHandle do_reduce_scatter(const Tensor&, const Tensor&, Stream&) override { return start(); }
+  WorkHandle do_broadcast(const Tensor&, int, Stream&) override { return start(); }
+  WorkHandle do_exchange(std::span<const Transfer>, Stream&) override { return start(); }
+
+ private:
+  struct DeviceWork final : Work {
+    void wait(Stream&) override {}
+    std::shared_ptr<const DeviceOperation> device_operation() const override { return operation; }
+    std::shared_ptr<ManualOperation> operation = std::make_shared<ManualOperation>();
+  };
+  WorkHandle start() {
+    auto work = std::make_unique<DeviceWork>();
+    work->operation->is_timed = timed();
+    return work;
+  }
 };
 
 }  // namespace
@@ -176,6 +202,40 @@ BOOST_AUTO_TEST_CASE(times_of_a_device_replace_those_of_the_host) {
   BOOST_TEST(records.at(labels::pp_gradient).seconds == 3);
   BOOST_TEST(records.at(labels::pp_gradient).exposed_seconds == 2);
   BOOST_TEST(records.at(labels::pp_gradient).bytes == 12);
+}
+
+BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_stands_for_all) {
+  CommunicationLog log;
+  DeviceCommunicator communicator(log);
+  ImmediateStream stream;
+  const TestEvent origin;
+  const auto move = [&](Label label) {
+    communicator.all_reduce(without_memory(DType::fp32, 1), ReduceOperation::sum, label, stream)
+        ->wait(stream);
+  };
+  const auto check = [&](std::size_t timed_gathers) {
+    for (int i = 0; i < 17; ++i) {
+      move(labels::tp_all_gather_input);
+      move(labels::pp_activation);
+    }
+    std::size_t gathers = 0, transfers = 0;
+    for (const OperationSpan& span : log.interval().spans({origin, 0}))
+      ++(span.label == labels::tp_all_gather_input ? gathers : transfers);
+    BOOST_TEST(gathers == timed_gathers);
+    BOOST_TEST(transfers == 17u);
+    for (const auto& [label, record] : log.end_interval().records({origin, 0})) {
+      BOOST_TEST(record.calls == 17);
+      BOOST_TEST(record.bytes == 17 * 4);
+      BOOST_TEST(record.seconds == 17 * 3, boost::test_tools::tolerance(1e-12));
+      BOOST_TEST(record.exposed_seconds == 17 * 2, boost::test_tools::tolerance(1e-12));
+    }
+  };
+  check(3);  // the first, the eighth, the fifteenth
+  check(3);  // an interval begins anew
+  log.time_all(true);
+  check(17);
+  log.time_all(false);
+  check(3);
 }
 
 BOOST_AUTO_TEST_CASE(the_longest_wait_is_found_on_the_host_and_on_devices) {
