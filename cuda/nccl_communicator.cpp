@@ -68,12 +68,11 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
   std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
-/// What times one operation. An event that is timed costs the streams that wait for it, and the operation
-/// behind it, some microseconds. So nothing waits for these, and none comes between the event that lets an
-/// operation begin and either the operation or what the caller computes beside it: which of these two the GPU
-/// starts first stays as it is without them.
-struct NcclTimes {
-  explicit NcclTimes(EventPool& timed)
+/// What times one operation. Such events cost microseconds where streams wait for them, or between what lets
+/// an operation begin and its kernel or what the caller computes beside it. So nothing waits for these, and
+/// none lies there.
+struct TimingEvents {
+  explicit TimingEvents(EventPool& timed)
       : free(timed.take()), ready(timed.take()), end(timed.take()), held(timed.take()) {}
   std::shared_ptr<CudaEvent> free;   ///< on the communicator's stream: the operations before have ended
   std::shared_ptr<CudaEvent> ready;  ///< on the caller's stream: so has its work before the operation
@@ -88,24 +87,23 @@ class NcclOperation final : public DeviceOperation {
   /// timed by events of that pool.
   NcclOperation(int ordinal, EventPool& pool, std::shared_ptr<const CudaEvent> previous, EventPool* timed)
       : ordinal_(ordinal), previous_(std::move(previous)), ready_(pool.take()), end_(pool.take()) {
-    if (timed) times_.emplace(*timed);
+    if (timed) timing_.emplace(*timed);
   }
 
   CudaEvent& ready() { return *ready_; }
   const std::shared_ptr<CudaEvent>& end() { return end_; }
   /// Those that time it, if it is timed.
-  std::optional<NcclTimes>& timing() { return times_; }
+  const std::optional<TimingEvents>& timing() const { return timing_; }
 
   bool begun() const override { return passed(*ready_) && (!previous_ || passed(*previous_)); }
   bool done() const override { return passed(*end_); }
-  bool timed() const override { return times_.has_value(); }
   OperationTimes times(const Event& origin) const override {
-    LLAMA3D_EXPECT(times_, "the times of an operation that is not timed");
-    times_->end->synchronize();  // it comes behind the event that was waited for
-    const double begin =
-        std::max(seconds_between(origin, *times_->free), seconds_between(origin, *times_->ready));
-    return {begin, seconds_between(origin, *times_->end),
-            std::max(0.0, seconds_between(*times_->held, *times_->end))};
+    LLAMA3D_EXPECT(timing_, "the times of an operation that is not timed");
+    timing_->end->synchronize();  // it comes behind the event that was waited for
+    const auto after_origin = [&](const auto& event) { return seconds_between(origin, *event); };
+    const double begin = std::max(after_origin(timing_->free), after_origin(timing_->ready));
+    const double end = after_origin(timing_->end);
+    return {begin, end, std::max(0.0, end - std::max(begin, after_origin(timing_->held)))};
   }
 
  private:
@@ -119,7 +117,7 @@ class NcclOperation final : public DeviceOperation {
   std::shared_ptr<const CudaEvent> previous_;  ///< on the communicator's stream
   std::shared_ptr<CudaEvent> ready_;           ///< on the caller's stream: its work before the operation
   std::shared_ptr<CudaEvent> end_;             ///< on the communicator's stream
-  std::optional<NcclTimes> times_;
+  std::optional<TimingEvents> timing_;
 };
 
 namespace {
@@ -128,7 +126,7 @@ class NcclWork final : public Work {
  public:
   explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
   void wait(Stream& stream) override {
-    if (auto& times = operation_->timing()) stream.record(*times->held);
+    if (const auto& timing = operation_->timing()) stream.record(*timing->held);
     stream.wait(*operation_->end());
   }
   std::shared_ptr<const DeviceOperation> device_operation() const override { return operation_; }
@@ -195,16 +193,16 @@ template <class Call>
 WorkHandle NcclCommunicator::launch(Stream& stream, Call&& call) {
   auto operation =
       std::make_shared<NcclOperation>(ordinal_, *events_, last_end_, timed() ? timed_events_.get() : nullptr);
-  const auto& times = operation->timing();
-  if (times) {
-    stream_.record(*times->free);
-    stream.record(*times->ready);
+  const auto& timing = operation->timing();
+  if (timing) {
+    stream_.record(*timing->free);
+    stream.record(*timing->ready);
   }
   stream.record(operation->ready());
   stream_.wait(operation->ready());
   call(stream_.handle());
   stream_.record(*operation->end());
-  if (times) stream_.record(*times->end);
+  if (timing) stream_.record(*timing->end);
   last_end_ = operation->end();
   return std::make_unique<NcclWork>(std::move(operation));
 }

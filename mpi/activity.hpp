@@ -33,10 +33,8 @@ class DeviceOperation {
   /// thread, like `done`.
   virtual bool begun() const = 0;
   virtual bool done() const = 0;
-  /// Whether the device times it.
-  virtual bool timed() const = 0;
-  /// Of one that is timed, from the moment the device passed `origin`. Valid once it has passed the wait for
-  /// the operation.
+  /// Of one that the device was told to time, from the moment the device passed `origin`. Valid once it has
+  /// passed the wait for the operation.
   virtual OperationTimes times(const Event& origin) const = 0;
 };
 

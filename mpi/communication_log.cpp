@@ -1,14 +1,19 @@
 #include "mpi/communication_log.hpp"
 
-#include <algorithm>
 #include <chrono>
+#include <limits>
 
 namespace llama3d {
 namespace {
 
-/// One in so many of a frequent label is timed. Prime, so that no layer, block or kind of product is left out
-/// where they take turns.
-constexpr std::int64_t sampled_stride = 7;
+constexpr int sampled_of = 8;
+
+/// Whether the sample has the number-th operation. Multiples of the golden ratio are spread evenly and have
+/// no period, so that no layer, block or kind of product is left out or preferred.
+bool sampled(std::uint64_t number) {
+  constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // its fraction in 64 bits
+  return number * golden_ratio < std::numeric_limits<std::uint64_t>::max() / sampled_of;
+}
 
 }  // namespace
 
@@ -24,40 +29,36 @@ void CommunicationInterval::count(Label label, std::int64_t bytes) {
   counts_[label] += {.calls = 1, .bytes = bytes};
 }
 
-bool CommunicationInterval::samples_next(Label label) const {
-  if (!label.frequent) return true;
-  const auto found = counts_.find(label);
-  return found == counts_.end() || found->second.calls % sampled_stride == 0;
+OperationTimes CommunicationInterval::times_of(const Timed& timed, const TimeOrigin& origin) {
+  if (timed.operation) return timed.operation->times(origin.event);
+  OperationTimes times = timed.times;
+  times.begin -= origin.host_seconds;
+  times.end -= origin.host_seconds;
+  return times;
 }
 
 std::vector<OperationSpan> CommunicationInterval::spans(const TimeOrigin& origin) const {
   std::vector<OperationSpan> spans;
   spans.reserve(timed_.size());
-  for (const Timed& timed : timed_) {
-    if (timed.operation) {
-      spans.push_back({timed.label, timed.operation->times(origin.event)});
-      continue;
-    }
-    OperationTimes times = timed.times;
-    times.begin -= origin.host_seconds;
-    times.end -= origin.host_seconds;
-    spans.push_back({timed.label, times});
-  }
+  for (const Timed& timed : timed_) spans.push_back({timed.label, times_of(timed, origin)});
   return spans;
 }
 
 LabelRecords CommunicationInterval::records(const TimeOrigin& origin) const {
-  LabelRecords records = counts_, timed;
-  for (const auto& [label, times] : spans(origin))
-    timed[label] += {.calls = 1, .seconds = times.end - times.begin, .exposed_seconds = times.exposed};
-  for (const auto& [label, sum] : timed) {
-    LabelRecord& record = records[label];
-    const std::int64_t calls = label.frequent ? std::max(record.calls, sum.calls) : sum.calls;
-    const double each_stands_for = static_cast<double>(calls) / static_cast<double>(sum.calls);
-    record.seconds = sum.seconds * each_stands_for;
-    record.exposed_seconds = sum.exposed_seconds * each_stands_for;
+  LabelRecords records = counts_;
+  for (const Timed& timed : timed_) {
+    const OperationTimes times = times_of(timed, origin);
+    records[timed.label] += {.seconds = timed.stands_for * (times.end - times.begin),
+                             .exposed_seconds = timed.stands_for * times.exposed};
   }
   return records;
+}
+
+int CommunicationLog::count(Label label, std::int64_t bytes) {
+  const bool first = !interval_.counts().contains(label);
+  interval_.count(label, bytes);
+  if (!label.frequent || time_all_ || first) return 1;
+  return sampled(drawn_[label]++) ? sampled_of : 0;
 }
 
 double CommunicationLog::now() {

@@ -45,18 +45,16 @@ struct TimeOrigin {
 class CommunicationInterval {
  public:
   void count(Label label, std::int64_t bytes);
-  /// Whether the operation to be counted next belongs to its label's sample.
-  bool samples_next(Label label) const;
   /// An operation that the host carried out. Seconds by CommunicationLog::now.
-  void time(Label label, const OperationTimes& times) { timed_.push_back({label, times, nullptr}); }
-  /// One that a device carries out and times and that has been waited for.
-  void time(Label label, std::shared_ptr<const DeviceOperation> operation) {
-    timed_.push_back({label, {}, std::move(operation)});
+  void time(Label label, const OperationTimes& times) { timed_.push_back({label, 1, times, nullptr}); }
+  /// One that a device carries out and times and that has been waited for, standing for so many.
+  void time(Label label, int stands_for, std::shared_ptr<const DeviceOperation> operation) {
+    timed_.push_back({label, stands_for, {}, std::move(operation)});
   }
 
   /// Every operation waited for and timed. Only when the device has passed them all.
   std::vector<OperationSpan> spans(const TimeOrigin& origin) const;
-  /// Counts and times of all labels; of a sample, what all its label's operations take at its mean. Likewise.
+  /// Counts and times of all labels, each operation timed taken as often as it stands for. Likewise.
   LabelRecords records(const TimeOrigin& origin) const;
   /// Counts alone.
   const LabelRecords& counts() const { return counts_; }
@@ -64,9 +62,11 @@ class CommunicationInterval {
  private:
   struct Timed {
     Label label;
+    int stands_for;
     OperationTimes times;
     std::shared_ptr<const DeviceOperation> operation;  ///< or none
   };
+  static OperationTimes times_of(const Timed& timed, const TimeOrigin& origin);
   LabelRecords counts_;
   std::vector<Timed> timed_;
 };
@@ -82,10 +82,12 @@ class CommunicationLog {
   CommunicationInterval& interval() { return interval_; }
   /// What was recorded since the last call; a new interval begins.
   CommunicationInterval end_interval() { return std::exchange(interval_, CommunicationInterval()); }
-  /// Devices are to time every operation from here on, or again a sample of those with frequent labels.
+  /// Counts an operation that starts. How many its time will stand for: 1, but of a frequent label, after the
+  /// first of an interval, about one in eight stands for eight and the others, by 0, for none: a device need
+  /// not time them.
+  int count(Label label, std::int64_t bytes);
+  /// From here on each stands for itself, or again some for all.
   void time_all(bool yes) { time_all_ = yes; }
-  /// Whether a device is to time the operation that is counted next.
-  bool times_next(Label label) const { return time_all_ || interval_.samples_next(label); }
   /// Counts of the interval so far.
   LabelRecord record(Label label) const;
 
@@ -93,6 +95,7 @@ class CommunicationLog {
   Activity activity_;
   CommunicationInterval interval_;
   bool time_all_ = false;
+  std::map<Label, std::uint64_t> drawn_;  ///< operations that samples were drawn from
 };
 
 }  // namespace llama3d

@@ -18,12 +18,13 @@ namespace {
 /// device's own times replace that where it has some.
 class LoggedWork final : public Work {
  public:
-  /// A group of one has nothing to time.
-  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin, bool timed)
+  /// With how many operations its time stands for. A group of one has nothing to time.
+  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin, bool alone, int stands_for)
       : work_(std::move(work)),
         label_(label),
         log_(&log),
-        timed_(timed),
+        alone_(alone),
+        stands_for_(stands_for),
         begin_(begin),
         held_(CommunicationLog::now() - begin) {}
 
@@ -33,8 +34,8 @@ class LoggedWork final : public Work {
     log_->activity().during(label_, [&] { work_->wait(stream); });
     const double end = CommunicationLog::now();
     if (auto operation = work_->device_operation()) {
-      if (operation->timed()) log_->interval().time(label_, std::move(operation));
-    } else if (timed_) {
+      if (stands_for_ > 0) log_->interval().time(label_, stands_for_, std::move(operation));
+    } else if (!alone_) {
       log_->interval().time(label_, {begin_, end, held_ + end - wait_begin});
     }
     work_.reset();
@@ -44,7 +45,8 @@ class LoggedWork final : public Work {
   WorkHandle work_;
   Label label_;
   CommunicationLog* log_;
-  bool timed_;
+  bool alone_;
+  int stands_for_;
   double begin_, held_;
 };
 
@@ -82,12 +84,12 @@ template <class Start>
 WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream, Start&& start) {
   const WorkRange range(stream, label.name.data());
   const double begin = CommunicationLog::now();
-  timed_ = log_->times_next(label);
-  log_->interval().count(label, bytes);
+  const int stands_for = log_->count(label, bytes);
+  timed_ = stands_for > 0;
   WorkHandle work;
   log_->activity().during(label, [&] { work = start(); });
   if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
-  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ > 1);
+  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ == 1, stands_for);
 }
 
 WorkHandle Communicator::all_reduce(const Tensor& tensor, ReduceOperation operation, Label label,

@@ -1,5 +1,6 @@
 #include "train/engine.hpp"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -86,7 +87,7 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   const StepEvents& events = events_of(step);
   CommunicationLog& log = communicators_->log;
   log.end_interval();
-  log.time_all(with_timeline);
+  log.time_all(with_timeline || first_step_);  // the first has the longest waits, which no sample should miss
   log.activity().at({step, -1});
   StepUnderWay under_way;
   under_way.step = step;
@@ -158,7 +159,8 @@ StepReport Engine::take_report() {
   report.timeline = timeline_of(step, rest, origin);
   const LabelRecords& all = report.communication;
   report.seconds = {
-      .compute = device.elapsed_seconds(*events.begin, *events.gradients) - exposed_seconds(gradients, ""),
+      .compute = std::max(
+          0.0, device.elapsed_seconds(*events.begin, *events.gradients) - exposed_seconds(gradients, "")),
       .tp = exposed_seconds(all, "tp"),
       .pp = exposed_seconds(all, "pp"),
       .dp = exposed_seconds(all, "dp") + exposed_seconds(all, "world"),

@@ -1,6 +1,8 @@
 // What every communicator does before it moves anything: contracts and counts. No MPI here.
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -161,15 +163,16 @@ namespace {
 struct ManualOperation final : DeviceOperation {
   bool begun() const override { return has_begun; }
   bool done() const override { return is_done; }
-  bool timed() const override { return is_timed; }
-  OperationTimes times(const Event&) const override { return {1, 4, 2}; }
-  bool has_begun = false, is_done = false, is_timed = true;
+  OperationTimes times(const Event&) const override { return {1, 1 + seconds, seconds - 1}; }
+  bool has_begun = false, is_done = false;
+  double seconds = 3;
 };
 
-/// A group of two whose operations a device carries out, and times where it is told to.
+/// A group of two whose operations a device carries out, in so many seconds.
 class DeviceCommunicator final : public Communicator {
  public:
   explicit DeviceCommunicator(CommunicationLog& log) : Communicator(0, 2, log) {}
+  double seconds = 0;
 
  protected:
   WorkHandle do_all_reduce(const Tensor&, ReduceOperation, Stream&) override { return start(); }
@@ -186,7 +189,8 @@ class DeviceCommunicator final : public Communicator {
   };
   WorkHandle start() {
     auto work = std::make_unique<DeviceWork>();
-    work->operation->is_timed = timed();
+    // Nobody may ask for the times of one that is not timed.
+    work->operation->seconds = timed() ? seconds : std::numeric_limits<double>::quiet_NaN();
     return work;
   }
 };
@@ -196,7 +200,7 @@ class DeviceCommunicator final : public Communicator {
 BOOST_AUTO_TEST_CASE(times_of_a_device_replace_those_of_the_host) {
   CommunicationInterval interval;
   interval.count(labels::pp_gradient, 12);
-  interval.time(labels::pp_gradient, std::make_shared<ManualOperation>());
+  interval.time(labels::pp_gradient, 1, std::make_shared<ManualOperation>());
   const TestEvent origin;
   const LabelRecords records = interval.records({origin, 1e9});
   BOOST_TEST(records.at(labels::pp_gradient).seconds == 3);
@@ -209,33 +213,50 @@ BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_stands_
   DeviceCommunicator communicator(log);
   ImmediateStream stream;
   const TestEvent origin;
-  const auto move = [&](Label label) {
+  const auto move = [&](Label label, double seconds) {
+    communicator.seconds = seconds;
     communicator.all_reduce(without_memory(DType::fp32, 1), ReduceOperation::sum, label, stream)
         ->wait(stream);
   };
-  const auto check = [&](std::size_t timed_gathers) {
-    for (int i = 0; i < 17; ++i) {
-      move(labels::tp_all_gather_input);
-      move(labels::pp_activation);
-    }
-    std::size_t gathers = 0, transfers = 0;
-    for (const OperationSpan& span : log.interval().spans({origin, 0}))
-      ++(span.label == labels::tp_all_gather_input ? gathers : transfers);
-    BOOST_TEST(gathers == timed_gathers);
-    BOOST_TEST(transfers == 17u);
-    for (const auto& [label, record] : log.end_interval().records({origin, 0})) {
-      BOOST_TEST(record.calls == 17);
-      BOOST_TEST(record.bytes == 17 * 4);
-      BOOST_TEST(record.seconds == 17 * 3, boost::test_tools::tolerance(1e-12));
-      BOOST_TEST(record.exposed_seconds == 17 * 2, boost::test_tools::tolerance(1e-12));
+  // Layers of two kinds of operations, 14 a micro-batch and one of a head, as long as ten others.
+  const auto step = [&](int micro_batches) {
+    for (int i = 0; i < micro_batches; ++i) {
+      move(labels::pp_activation, 5);
+      for (int layer = 0; layer < 14; ++layer) {
+        move(labels::tp_all_gather_input, 2 + layer % 2);
+        move(labels::tp_reduce_scatter_output, 4);
+      }
+      move(labels::tp_all_gather_input, 25);
     }
   };
-  check(3);  // the first, the eighth, the fifteenth
-  check(3);  // an interval begins anew
+  const auto timed = [&](Label label) {
+    return std::ranges::count(log.interval().spans({origin, 0}), label, &OperationSpan::label);
+  };
+  const double gathers = 14 * 2.5 + 25;
+  const auto near = boost::test_tools::tolerance(0.05);
+
+  LabelRecords sum;
+  for (int i = 0; i < 50; ++i) {
+    step(8);
+    BOOST_TEST(timed(labels::pp_activation) == 8);
+    BOOST_TEST(timed(labels::tp_all_gather_input) >= 1 + 119 / 8 - 3);
+    BOOST_TEST(timed(labels::tp_all_gather_input) <= 1 + 119 / 8 + 3);
+    for (const auto& [label, record] : log.end_interval().records({origin, 0})) sum[label] += record;
+  }
+  BOOST_TEST(sum[labels::tp_all_gather_input].calls == 50 * 8 * 15);
+  BOOST_TEST(sum[labels::tp_all_gather_input].bytes == 50 * 8 * 15 * 4);
+  BOOST_TEST(sum[labels::tp_all_gather_input].seconds == 50 * 8 * gathers, near);
+  BOOST_TEST(sum[labels::tp_all_gather_input].exposed_seconds == 50 * 8 * (gathers - 15), near);
+  BOOST_TEST(sum[labels::tp_reduce_scatter_output].seconds == 50 * 8 * 14 * 4, near);
+  BOOST_TEST(sum[labels::pp_activation].seconds == 50 * 8 * 5);
+
   log.time_all(true);
-  check(17);
+  step(2);
+  BOOST_TEST(timed(labels::tp_all_gather_input) == 2 * 15);
+  BOOST_TEST(log.end_interval().records({origin, 0})[labels::tp_all_gather_input].seconds == 2 * gathers);
   log.time_all(false);
-  check(3);
+  move(labels::tp_all_gather_input, 7);  // the first of an interval is always timed, and for itself
+  BOOST_TEST(log.end_interval().records({origin, 0})[labels::tp_all_gather_input].seconds == 7);
 }
 
 BOOST_AUTO_TEST_CASE(the_longest_wait_is_found_on_the_host_and_on_devices) {
