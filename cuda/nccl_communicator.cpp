@@ -68,9 +68,10 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
   std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
-/// What times one operation. Such events cost microseconds where streams wait for them, or between what lets
-/// an operation begin and its kernel or what the caller computes beside it. So nothing waits for these, and
-/// none lies there.
+/// What times one operation. Such events cost microseconds, most where streams wait for them or where they
+/// delay a kernel of NCCL. So nothing waits for these, and none comes between the event that lets an
+/// operation begin and either its kernel or what the caller computes beside it: which of the two the GPU
+/// starts first stays as it is without them.
 struct TimingEvents {
   explicit TimingEvents(EventPool& timed)
       : free(timed.take()), ready(timed.take()), end(timed.take()), held(timed.take()) {}
@@ -101,9 +102,8 @@ class NcclOperation final : public DeviceOperation {
     LLAMA3D_EXPECT(timing_, "the times of an operation that is not timed");
     timing_->end->synchronize();  // it comes behind the event that was waited for
     const auto after_origin = [&](const auto& event) { return seconds_between(origin, *event); };
-    const double begin = std::max(after_origin(timing_->free), after_origin(timing_->ready));
-    const double end = after_origin(timing_->end);
-    return {begin, end, std::max(0.0, end - std::max(begin, after_origin(timing_->held)))};
+    return {std::max(after_origin(timing_->free), after_origin(timing_->ready)), after_origin(timing_->end),
+            std::max(0.0, seconds_between(*timing_->held, *timing_->end))};
   }
 
  private:

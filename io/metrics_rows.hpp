@@ -57,7 +57,8 @@ struct RankRow {
   std::int64_t memory_bytes = 0;
 };
 
-/// One a rank, reported step and label of a communication.
+/// One a rank, reported step and label of a communication. Of some labels a GPU times a sample: estimates,
+/// and with them RankRow's compute, tp and idle seconds.
 struct CommunicationRow {
   std::int64_t step = 0;
   std::int64_t rank = 0;

@@ -9,7 +9,7 @@ namespace {
 constexpr int sampled_of = 8;
 
 /// Whether the sample has the number-th operation. Multiples of the golden ratio are spread evenly and have
-/// no period, so that no layer, block or kind of product is left out or preferred.
+/// no period, so that no layer, block or kind of product is left out or preferred for long.
 bool sampled(std::uint64_t number) {
   constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // its fraction in 64 bits
   return number * golden_ratio < std::numeric_limits<std::uint64_t>::max() / sampled_of;

@@ -119,7 +119,7 @@ def communication_rows(run: Run, skip: int) -> list[list[str]]:
     for label in np.unique(rows["label"]):
         of_label = rows[rows["label"] == label]
         moved, seconds, exposed = (of_label[name].sum() / times for name in ("bytes", "seconds", "exposed_seconds"))
-        hidden = f"{100 * (1 - exposed / seconds):.1f} %" if seconds > 0 else UNKNOWN
+        hidden = f"{100 * max(0, 1 - exposed / seconds):.1f} %" if seconds > 0 else UNKNOWN
         if moved > 0:
             cells.append([text(label), f"{moved:,.0f}", f"{seconds:.4g}", f"{exposed:.4g}", hidden])
     return cells

@@ -30,8 +30,8 @@ struct TimelineSpan {
 struct StepReport {
   StepResult result;
   PhaseSeconds seconds;
-  /// Operations started in the step are counted, those waited for in it timed, some for all where they are
-  /// frequent. Gathers of parameters are timed in the step after, where that was queued meanwhile.
+  /// Operations started in the step are counted, those waited for in it timed (a device times a sample of
+  /// frequent ones). Gathers of parameters are timed in the step after, where that was queued meanwhile.
   LabelRecords communication;
   std::vector<TimelineSpan> timeline;  ///< of a step that was to have one
   double step_seconds = 0;             ///< since the end of the step before, when that was still under way

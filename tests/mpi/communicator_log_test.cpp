@@ -1,5 +1,6 @@
 // What every communicator does before it moves anything: contracts and counts. No MPI here.
 #include <algorithm>
+#include <array>
 #include <boost/test/unit_test.hpp>
 #include <chrono>
 #include <limits>
@@ -218,12 +219,12 @@ BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_stands_
     communicator.all_reduce(without_memory(DType::fp32, 1), ReduceOperation::sum, label, stream)
         ->wait(stream);
   };
-  // Layers of two kinds of operations, 14 a micro-batch and one of a head, as long as ten others.
-  const auto step = [&](int micro_batches) {
+  // Layers with gathers of two kinds, then a head's, as long as ten others.
+  const auto step = [&](int layers, int micro_batches) {
     for (int i = 0; i < micro_batches; ++i) {
       move(labels::pp_activation, 5);
-      for (int layer = 0; layer < 14; ++layer) {
-        move(labels::tp_all_gather_input, 2 + layer % 2);
+      for (int layer = 0; layer < layers; ++layer) {
+        for (const double seconds : {2, 3}) move(labels::tp_all_gather_input, seconds);
         move(labels::tp_reduce_scatter_output, 4);
       }
       move(labels::tp_all_gather_input, 25);
@@ -232,28 +233,32 @@ BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_stands_
   const auto timed = [&](Label label) {
     return std::ranges::count(log.interval().spans({origin, 0}), label, &OperationSpan::label);
   };
-  const double gathers = 14 * 2.5 + 25;
-  const auto near = boost::test_tools::tolerance(0.05);
-
-  LabelRecords sum;
-  for (int i = 0; i < 50; ++i) {
-    step(8);
-    BOOST_TEST(timed(labels::pp_activation) == 8);
-    BOOST_TEST(timed(labels::tp_all_gather_input) >= 1 + 119 / 8 - 3);
-    BOOST_TEST(timed(labels::tp_all_gather_input) <= 1 + 119 / 8 + 3);
-    for (const auto& [label, record] : log.end_interval().records({origin, 0})) sum[label] += record;
+  for (const auto& [layers, micro_batches, steps] : {std::array{7, 8, 50}, std::array{16, 1, 100}}) {
+    const int gathers = (2 * layers + 1) * micro_batches, sampled = (gathers - 1) / 8;
+    LabelRecords sum;
+    for (int i = 0; i < steps; ++i) {
+      step(layers, micro_batches);
+      BOOST_TEST(timed(labels::pp_activation) == micro_batches);
+      BOOST_TEST(timed(labels::tp_all_gather_input) >= 1 + sampled - 3);
+      BOOST_TEST(timed(labels::tp_all_gather_input) <= 1 + sampled + 3);
+      for (const auto& [label, record] : log.end_interval().records({origin, 0})) sum[label] += record;
+    }
+    const int all = steps * micro_batches;
+    const double seconds = all * (layers * (2 + 3) + 25);
+    const auto near = boost::test_tools::tolerance(0.05);
+    BOOST_TEST(sum[labels::tp_all_gather_input].calls == steps * gathers);
+    BOOST_TEST(sum[labels::tp_all_gather_input].bytes == steps * gathers * 4);
+    BOOST_TEST(sum[labels::tp_all_gather_input].seconds == seconds, near);
+    BOOST_TEST(sum[labels::tp_all_gather_input].exposed_seconds == seconds - steps * gathers, near);
+    BOOST_TEST(sum[labels::tp_reduce_scatter_output].seconds == all * layers * 4, near);
+    BOOST_TEST(sum[labels::pp_activation].seconds == all * 5);
   }
-  BOOST_TEST(sum[labels::tp_all_gather_input].calls == 50 * 8 * 15);
-  BOOST_TEST(sum[labels::tp_all_gather_input].bytes == 50 * 8 * 15 * 4);
-  BOOST_TEST(sum[labels::tp_all_gather_input].seconds == 50 * 8 * gathers, near);
-  BOOST_TEST(sum[labels::tp_all_gather_input].exposed_seconds == 50 * 8 * (gathers - 15), near);
-  BOOST_TEST(sum[labels::tp_reduce_scatter_output].seconds == 50 * 8 * 14 * 4, near);
-  BOOST_TEST(sum[labels::pp_activation].seconds == 50 * 8 * 5);
 
   log.time_all(true);
-  step(2);
+  step(7, 2);
   BOOST_TEST(timed(labels::tp_all_gather_input) == 2 * 15);
-  BOOST_TEST(log.end_interval().records({origin, 0})[labels::tp_all_gather_input].seconds == 2 * gathers);
+  BOOST_TEST(log.end_interval().records({origin, 0})[labels::tp_all_gather_input].seconds ==
+             2 * (7 * 5 + 25));
   log.time_all(false);
   move(labels::tp_all_gather_input, 7);  // the first of an interval is always timed, and for itself
   BOOST_TEST(log.end_interval().records({origin, 0})[labels::tp_all_gather_input].seconds == 7);
