@@ -68,42 +68,45 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
   std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
-/// What times one operation. Such events cost microseconds, most where streams wait for them or where they
-/// delay a kernel of NCCL. So nothing waits for these, and none comes between the event that lets an
-/// operation begin and either its kernel or what the caller computes beside it: which of the two the GPU
-/// starts first stays as it is without them.
+/// When an operation lets its rank go on. Events that are timed cost microseconds, more where a stream waits
+/// for them or a kernel of NCCL comes behind: nothing waits for these or for a timed end, and none is
+/// recorded on the communicator's stream but the ends.
 struct TimingEvents {
-  explicit TimingEvents(EventPool& timed)
-      : free(timed.take()), ready(timed.take()), end(timed.take()), held(timed.take()) {}
-  std::shared_ptr<CudaEvent> free;   ///< on the communicator's stream: the operations before have ended
-  std::shared_ptr<CudaEvent> ready;  ///< on the caller's stream: so has its work before the operation
-  std::shared_ptr<CudaEvent> end;    ///< on the communicator's stream
+  explicit TimingEvents(EventPool& timed) : ready(timed.take()), held(timed.take()) {}
+  std::shared_ptr<CudaEvent> ready;  ///< on the caller's stream: its work before the operation has ended
   std::shared_ptr<CudaEvent> held;   ///< on the stream that waits: from here it stands still
 };
 
 /// One operation by the events that order it.
 class NcclOperation final : public DeviceOperation {
  public:
-  /// On the GPU of this ordinal, behind the operation whose end is `previous`, or none. With `timed`, it is
-  /// timed by events of that pool.
-  NcclOperation(int ordinal, EventPool& pool, std::shared_ptr<const CudaEvent> previous, EventPool* timed)
-      : ordinal_(ordinal), previous_(std::move(previous)), ready_(pool.take()), end_(pool.take()) {
-    if (timed) timing_.emplace(*timed);
+  /// On the GPU of this ordinal, behind the operation that ends at `previous`. Events come from `ordering`,
+  /// those that `timing` asks for from `timed`.
+  NcclOperation(int ordinal, NcclEnd previous, OperationTiming timing, EventPool& ordering, EventPool& timed)
+      : ordinal_(ordinal),
+        previous_(std::move(previous)),
+        ready_(ordering.take()),
+        end_{ordering.take(), timing.end ? timed.take() : nullptr} {
+    if (timing.stands_for > 0) timing_.emplace(timed);
   }
 
   CudaEvent& ready() { return *ready_; }
-  const std::shared_ptr<CudaEvent>& end() { return end_; }
+  const NcclEnd& end() const { return end_; }
   /// Those that time it, if it is timed.
   const std::optional<TimingEvents>& timing() const { return timing_; }
 
-  bool begun() const override { return passed(*ready_) && (!previous_ || passed(*previous_)); }
-  bool done() const override { return passed(*end_); }
+  bool begun() const override {
+    return passed(*ready_) && (!previous_.reached || passed(*previous_.reached));
+  }
+  bool done() const override { return passed(*end_.reached); }
   OperationTimes times(const Event& origin) const override {
     LLAMA3D_EXPECT(timing_, "the times of an operation that is not timed");
-    timing_->end->synchronize();  // it comes behind the event that was waited for
-    const auto after_origin = [&](const auto& event) { return seconds_between(origin, *event); };
-    return {std::max(after_origin(timing_->free), after_origin(timing_->ready)), after_origin(timing_->end),
-            std::max(0.0, seconds_between(*timing_->held, *timing_->end))};
+    end_.timed->synchronize();  // it comes behind the event that was waited for
+    const double end = seconds_between(origin, *end_.timed);
+    // Where the end before is not timed, the queue is taken to have been empty.
+    double begin = seconds_between(origin, *timing_->ready);
+    if (previous_.timed) begin = std::max(begin, seconds_between(origin, *previous_.timed));
+    return {begin, end, std::max(0.0, seconds_between(*timing_->held, *end_.timed))};
   }
 
  private:
@@ -114,9 +117,9 @@ class NcclOperation final : public DeviceOperation {
   }
 
   int ordinal_;
-  std::shared_ptr<const CudaEvent> previous_;  ///< on the communicator's stream
-  std::shared_ptr<CudaEvent> ready_;           ///< on the caller's stream: its work before the operation
-  std::shared_ptr<CudaEvent> end_;             ///< on the communicator's stream
+  NcclEnd previous_;
+  std::shared_ptr<CudaEvent> ready_;  ///< on the caller's stream: its work before the operation
+  NcclEnd end_;
   std::optional<TimingEvents> timing_;
 };
 
@@ -127,7 +130,7 @@ class NcclWork final : public Work {
   explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
   void wait(Stream& stream) override {
     if (const auto& timing = operation_->timing()) stream.record(*timing->held);
-    stream.wait(*operation_->end());
+    stream.wait(*operation_->end().reached);
   }
   std::shared_ptr<const DeviceOperation> device_operation() const override { return operation_; }
 
@@ -191,19 +194,14 @@ void NcclCommunicator::abort() {
 
 template <class Call>
 WorkHandle NcclCommunicator::launch(Stream& stream, Call&& call) {
-  auto operation =
-      std::make_shared<NcclOperation>(ordinal_, *events_, last_end_, timed() ? timed_events_.get() : nullptr);
-  const auto& timing = operation->timing();
-  if (timing) {
-    stream_.record(*timing->free);
-    stream.record(*timing->ready);
-  }
+  auto operation = std::make_shared<NcclOperation>(ordinal_, last_end_, timing(), *events_, *timed_events_);
+  if (operation->timing()) stream.record(*operation->timing()->ready);
   stream.record(operation->ready());
   stream_.wait(operation->ready());
   call(stream_.handle());
-  stream_.record(*operation->end());
-  if (timing) stream_.record(*timing->end);
   last_end_ = operation->end();
+  stream_.record(*last_end_.reached);
+  if (last_end_.timed) stream_.record(*last_end_.timed);
   return std::make_unique<NcclWork>(std::move(operation));
 }
 

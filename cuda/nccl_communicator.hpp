@@ -13,6 +13,12 @@ namespace llama3d::cuda {
 
 class EventPool;
 
+/// Where an operation ends on the communicator's stream.
+struct NcclEnd {
+  std::shared_ptr<CudaEvent> reached;  ///< what others wait for
+  std::shared_ptr<CudaEvent> timed;    ///< right behind, where its time may be asked for
+};
+
 class NcclCommunicator final : public Communicator {
  public:
   /// Takes over `comm`, which lives on the GPU of this ordinal, the current one. `takedown` is that of all
@@ -43,7 +49,7 @@ class NcclCommunicator final : public Communicator {
   int ordinal_;
   CudaStream stream_;
   std::shared_ptr<EventPool> events_, timed_events_;
-  std::shared_ptr<const CudaEvent> last_end_;  ///< of the operation launched last
+  NcclEnd last_end_;  ///< of the operation launched last
   std::vector<ncclWindow_t> windows_;
   std::mutex abort_mutex_;
   bool aborted_ = false;

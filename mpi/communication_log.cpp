@@ -54,11 +54,13 @@ LabelRecords CommunicationInterval::records(const TimeOrigin& origin) const {
   return records;
 }
 
-int CommunicationLog::count(Label label, std::int64_t bytes) {
+OperationTiming CommunicationLog::count(Label label, std::int64_t bytes) {
   const bool first = !interval_.counts().contains(label);
   interval_.count(label, bytes);
-  if (!label.frequent || time_all_ || first) return 1;
-  return sampled(drawn_[label]++) ? sampled_of : 0;
+  if (!label.frequent || time_all_) return {};
+  const bool drawn = std::exchange(next_sampled_, sampled(++drawn_));
+  const int stands_for = first ? 1 : drawn ? sampled_of : 0;
+  return {stands_for, stands_for > 0 || next_sampled_};
 }
 
 double CommunicationLog::now() {

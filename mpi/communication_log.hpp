@@ -71,6 +71,12 @@ class CommunicationInterval {
   std::vector<Timed> timed_;
 };
 
+/// What a device is to time of an operation.
+struct OperationTiming {
+  int stands_for = 1;  ///< as how many its times count; 0: nobody asks for them
+  bool end = true;     ///< its end at least: that is when the next one can begin, should that one be timed
+};
+
 /// Shared by the communicators of a rank. What the rank is doing right now is here too.
 class CommunicationLog {
  public:
@@ -82,11 +88,11 @@ class CommunicationLog {
   CommunicationInterval& interval() { return interval_; }
   /// What was recorded since the last call; a new interval begins.
   CommunicationInterval end_interval() { return std::exchange(interval_, CommunicationInterval()); }
-  /// Counts an operation that starts. How many its time will stand for: 1, but of a frequent label, after the
-  /// first of an interval, about one in eight stands for eight and the others, by 0, for none: a device need
-  /// not time them.
-  int count(Label label, std::int64_t bytes);
-  /// From here on each stands for itself, or again some for all.
+  /// Counts an operation that starts and tells what of it a device is to time: all, standing for itself, but
+  /// of frequent labels, after the first of each in an interval, a sample of about one in eight, which stands
+  /// for eight, and the ends before those.
+  OperationTiming count(Label label, std::int64_t bytes);
+  /// From here on every one is timed and stands for itself, or again some for all.
   void time_all(bool yes) { time_all_ = yes; }
   /// Counts of the interval so far.
   LabelRecord record(Label label) const;
@@ -95,7 +101,8 @@ class CommunicationLog {
   Activity activity_;
   CommunicationInterval interval_;
   bool time_all_ = false;
-  std::map<Label, std::uint64_t> drawn_;  ///< operations that samples were drawn from
+  std::uint64_t drawn_ = 0;  ///< operations that the sample was drawn from, one ahead of those counted
+  bool next_sampled_ = false;
 };
 
 }  // namespace llama3d

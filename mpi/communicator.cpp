@@ -84,12 +84,11 @@ template <class Start>
 WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream, Start&& start) {
   const WorkRange range(stream, label.name.data());
   const double begin = CommunicationLog::now();
-  const int stands_for = log_->count(label, bytes);
-  timed_ = stands_for > 0;
+  timing_ = log_->count(label, bytes);
   WorkHandle work;
   log_->activity().during(label, [&] { work = start(); });
   if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
-  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ == 1, stands_for);
+  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ == 1, timing_.stands_for);
 }
 
 WorkHandle Communicator::all_reduce(const Tensor& tensor, ReduceOperation operation, Label label,

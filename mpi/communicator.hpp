@@ -88,8 +88,8 @@ class Communicator {
   virtual void abort();
 
  protected:
-  /// Whether a device is to time the operation that is being started.
-  bool timed() const { return timed_; }
+  /// Of the operation that is being started, for a device.
+  const OperationTiming& timing() const { return timing_; }
   virtual WorkHandle do_all_reduce(const Tensor& tensor, ReduceOperation operation, Stream& stream) = 0;
   virtual WorkHandle do_all_gather(const Tensor& in, const Tensor& out, Stream& stream) = 0;
   virtual WorkHandle do_reduce_scatter(const Tensor& in, const Tensor& out, Stream& stream) = 0;
@@ -106,7 +106,7 @@ class Communicator {
   int rank_;
   int size_;
   CommunicationLog* log_;
-  bool timed_ = true;
+  OperationTiming timing_;
 };
 
 /// Aborts each in a thread of its own: a device may take its time, and one abort may wait for operations that
