@@ -43,7 +43,7 @@ class CudaStream final : public Stream {
   UniqueHandle<Traits> stream_;
 };
 
-/// Seconds between the moments two recorded events were passed. Both must have completed.
+/// Seconds between the moments two recorded events were passed. Both must be timed and have completed.
 double seconds_between(const Event& begin, const Event& end);
 
 /// Queues a copy between tensors of one size on the GPU.

@@ -41,7 +41,8 @@ int size_of_group(const NcclCommHandle& comm) {
 
 }  // namespace
 
-/// Events that are used again once no operation refers to them: nothing is created after the first steps.
+/// Events, all timed or none, that are used again once nothing refers to them: none is created after the
+/// first steps.
 class EventPool : public std::enable_shared_from_this<EventPool> {
  public:
   explicit EventPool(bool timed) : timed_(timed) {}
@@ -68,9 +69,9 @@ class EventPool : public std::enable_shared_from_this<EventPool> {
   std::vector<std::unique_ptr<CudaEvent>> free_;
 };
 
-/// When an operation lets its rank go on. Events that are timed cost microseconds, more where a stream waits
-/// for them or a kernel of NCCL comes behind: nothing waits for these or for a timed end, and none is
-/// recorded on the communicator's stream but the ends.
+/// From when an operation could begin and its rank stood still for it. Events that are timed cost
+/// microseconds, more where a stream waits for them or a kernel of NCCL comes behind: nothing waits for these
+/// or for a timed end, and none is recorded on the communicator's stream but the ends.
 struct TimingEvents {
   explicit TimingEvents(EventPool& timed) : ready(timed.take()), held(timed.take()) {}
   std::shared_ptr<CudaEvent> ready;  ///< on the caller's stream: its work before the operation has ended
@@ -87,26 +88,26 @@ class NcclOperation final : public DeviceOperation {
         previous_(std::move(previous)),
         ready_(ordering.take()),
         end_{ordering.take(), timing.end ? timed.take() : nullptr} {
-    if (timing.stands_for > 0) timing_.emplace(timed);
+    if (timing.times) timing_events_.emplace(timed);
   }
 
   CudaEvent& ready() { return *ready_; }
   const NcclEnd& end() const { return end_; }
-  /// Those that time it, if it is timed.
-  const std::optional<TimingEvents>& timing() const { return timing_; }
+  /// If it is timed.
+  const std::optional<TimingEvents>& timing_events() const { return timing_events_; }
 
   bool begun() const override {
     return passed(*ready_) && (!previous_.reached || passed(*previous_.reached));
   }
   bool done() const override { return passed(*end_.reached); }
   OperationTimes times(const Event& origin) const override {
-    LLAMA3D_EXPECT(timing_, "the times of an operation that is not timed");
+    LLAMA3D_EXPECT(timing_events_, "the times of an operation that is not timed");
     end_.timed->synchronize();  // it comes behind the event that was waited for
     const double end = seconds_between(origin, *end_.timed);
     // Where the end before is not timed, the queue is taken to have been empty.
-    double begin = seconds_between(origin, *timing_->ready);
+    double begin = seconds_between(origin, *timing_events_->ready);
     if (previous_.timed) begin = std::max(begin, seconds_between(origin, *previous_.timed));
-    return {begin, end, std::max(0.0, seconds_between(*timing_->held, *end_.timed))};
+    return {begin, end, std::max(0.0, seconds_between(*timing_events_->held, *end_.timed))};
   }
 
  private:
@@ -120,7 +121,7 @@ class NcclOperation final : public DeviceOperation {
   NcclEnd previous_;
   std::shared_ptr<CudaEvent> ready_;  ///< on the caller's stream: its work before the operation
   NcclEnd end_;
-  std::optional<TimingEvents> timing_;
+  std::optional<TimingEvents> timing_events_;
 };
 
 namespace {
@@ -129,7 +130,7 @@ class NcclWork final : public Work {
  public:
   explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
   void wait(Stream& stream) override {
-    if (const auto& timing = operation_->timing()) stream.record(*timing->held);
+    if (const auto& timing_events = operation_->timing_events()) stream.record(*timing_events->held);
     stream.wait(*operation_->end().reached);
   }
   std::shared_ptr<const DeviceOperation> device_operation() const override { return operation_; }
@@ -195,7 +196,7 @@ void NcclCommunicator::abort() {
 template <class Call>
 WorkHandle NcclCommunicator::launch(Stream& stream, Call&& call) {
   auto operation = std::make_shared<NcclOperation>(ordinal_, last_end_, timing(), *events_, *timed_events_);
-  if (operation->timing()) stream.record(*operation->timing()->ready);
+  if (const auto& timing_events = operation->timing_events()) stream.record(*timing_events->ready);
   stream.record(operation->ready());
   stream_.wait(operation->ready());
   call(stream_.handle());

@@ -48,7 +48,7 @@ struct ValidRow {
   double perplexity = 0;
 };
 
-/// One a rank and reported step.
+/// One a rank and reported step. On a GPU compute, tp and idle seconds rest on CommunicationRow's estimates.
 struct RankRow {
   std::int64_t step = 0;
   std::int64_t rank = 0;
@@ -57,8 +57,8 @@ struct RankRow {
   std::int64_t memory_bytes = 0;
 };
 
-/// One a rank, reported step and label of a communication. Of some labels a GPU times a sample: estimates,
-/// and with them RankRow's compute, tp and idle seconds.
+/// One a rank, reported step and label of a communication. Of some labels a GPU times a sample: their seconds
+/// are estimates.
 struct CommunicationRow {
   std::int64_t step = 0;
   std::int64_t rank = 0;

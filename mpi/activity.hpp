@@ -20,7 +20,7 @@
 namespace llama3d {
 
 /// When a communication was under way, in seconds from some origin, and how long, up to its end, computing
-/// stood still for it: longer than that if it waited for one that had to wait for others in its queue.
+/// stood still for it: for longer than it was under way where others were before it in its queue meanwhile.
 struct OperationTimes {
   double begin = 0, end = 0, exposed = 0;
 };

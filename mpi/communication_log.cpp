@@ -1,19 +1,31 @@
 #include "mpi/communication_log.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
 namespace llama3d {
 namespace {
 
-constexpr int sampled_of = 8;
-
-/// Whether the sample has the number-th operation. Multiples of the golden ratio are spread evenly and have
-/// no period, so that no layer, block or kind of product is left out or preferred for long.
+/// Whether the sample has the number-th operation: one in eight. Multiples of the golden ratio are spread
+/// evenly and have no period, so that each layer, block and kind of product gets its share, if over many
+/// steps where a step has a Fibonacci number of operations.
 bool sampled(std::uint64_t number) {
   constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // its fraction in 64 bits
-  return number * golden_ratio < std::numeric_limits<std::uint64_t>::max() / sampled_of;
+  return number * golden_ratio < std::numeric_limits<std::uint64_t>::max() / 8;
 }
+
+/// Sums over operations that were timed.
+struct TimedSum {
+  std::int64_t operations = 0;
+  double seconds = 0, exposed_seconds = 0;
+
+  void add(const OperationTimes& times) {
+    ++operations;
+    seconds += times.end - times.begin;
+    exposed_seconds += times.exposed;
+  }
+};
 
 }  // namespace
 
@@ -45,22 +57,33 @@ std::vector<OperationSpan> CommunicationInterval::spans(const TimeOrigin& origin
 }
 
 LabelRecords CommunicationInterval::records(const TimeOrigin& origin) const {
-  LabelRecords records = counts_;
+  std::map<Label, TimedSum> all, samples;
   for (const Timed& timed : timed_) {
     const OperationTimes times = times_of(timed, origin);
-    records[timed.label] += {.seconds = timed.stands_for * (times.end - times.begin),
-                             .exposed_seconds = timed.stands_for * times.exposed};
+    all[timed.label].add(times);
+    if (timed.in_sample) samples[timed.label].add(times);
+  }
+  LabelRecords records = counts_;
+  for (const auto& [label, timed] : all) {
+    LabelRecord& record = records[label];
+    const auto sample = samples.find(label);
+    const TimedSum& typical = sample == samples.end() ? timed : sample->second;
+    const std::int64_t others =
+        label.frequent ? std::max<std::int64_t>(0, record.calls - timed.operations) : 0;
+    const double factor = static_cast<double>(others) / static_cast<double>(typical.operations);
+    record.seconds = timed.seconds + factor * typical.seconds;
+    record.exposed_seconds = timed.exposed_seconds + factor * typical.exposed_seconds;
   }
   return records;
 }
 
-OperationTiming CommunicationLog::count(Label label, std::int64_t bytes) {
+OperationTiming CommunicationLog::start(Label label, std::int64_t bytes) {
   const bool first = !interval_.counts().contains(label);
   interval_.count(label, bytes);
   if (!label.frequent || time_all_) return {};
-  const bool drawn = std::exchange(next_sampled_, sampled(++drawn_));
-  const int stands_for = first ? 1 : drawn ? sampled_of : 0;
-  return {stands_for, stands_for > 0 || next_sampled_};
+  const bool in_sample = std::exchange(next_sampled_, sampled(++number_));
+  const bool times = first || in_sample;
+  return {.times = times, .in_sample = in_sample && !first, .end = times || next_sampled_};
 }
 
 double CommunicationLog::now() {

@@ -46,15 +46,16 @@ class CommunicationInterval {
  public:
   void count(Label label, std::int64_t bytes);
   /// An operation that the host carried out. Seconds by CommunicationLog::now.
-  void time(Label label, const OperationTimes& times) { timed_.push_back({label, 1, times, nullptr}); }
-  /// One that a device carries out and times and that has been waited for, standing for so many.
-  void time(Label label, int stands_for, std::shared_ptr<const DeviceOperation> operation) {
-    timed_.push_back({label, stands_for, {}, std::move(operation)});
+  void time(Label label, const OperationTimes& times) { timed_.push_back({label, false, times, nullptr}); }
+  /// One that a device carries out and times and that has been waited for.
+  void time(Label label, bool in_sample, std::shared_ptr<const DeviceOperation> operation) {
+    timed_.push_back({label, in_sample, {}, std::move(operation)});
   }
 
   /// Every operation waited for and timed. Only when the device has passed them all.
   std::vector<OperationSpan> spans(const TimeOrigin& origin) const;
-  /// Counts and times of all labels, each operation timed taken as often as it stands for. Likewise.
+  /// Counts and times of all labels, operations of frequent ones that were not timed taken to be as long as
+  /// the sample's mean. Likewise.
   LabelRecords records(const TimeOrigin& origin) const;
   /// Counts alone.
   const LabelRecords& counts() const { return counts_; }
@@ -62,7 +63,7 @@ class CommunicationInterval {
  private:
   struct Timed {
     Label label;
-    int stands_for;
+    bool in_sample;
     OperationTimes times;
     std::shared_ptr<const DeviceOperation> operation;  ///< or none
   };
@@ -73,8 +74,9 @@ class CommunicationInterval {
 
 /// What a device is to time of an operation.
 struct OperationTiming {
-  int stands_for = 1;  ///< as how many its times count; 0: nobody asks for them
-  bool end = true;     ///< its end at least: that is when the next one can begin, should that one be timed
+  bool times = true;       ///< what DeviceOperation::times tells
+  bool in_sample = false;  ///< these times tell of others of its label too
+  bool end = true;         ///< its end at least, since the next one, if that is timed, cannot begin before
 };
 
 /// Shared by the communicators of a rank. What the rank is doing right now is here too.
@@ -88,11 +90,11 @@ class CommunicationLog {
   CommunicationInterval& interval() { return interval_; }
   /// What was recorded since the last call; a new interval begins.
   CommunicationInterval end_interval() { return std::exchange(interval_, CommunicationInterval()); }
-  /// Counts an operation that starts and tells what of it a device is to time: all, standing for itself, but
-  /// of frequent labels, after the first of each in an interval, a sample of about one in eight, which stands
-  /// for eight, and the ends before those.
-  OperationTiming count(Label label, std::int64_t bytes);
-  /// From here on every one is timed and stands for itself, or again some for all.
+  /// Counts an operation that starts and tells what of it a device is to time: all, but of frequent labels,
+  /// after the first of each in an interval, only about one in eight of them together, and the ends before
+  /// those. A first may do without: it seldom finds others in its queue.
+  [[nodiscard]] OperationTiming start(Label label, std::int64_t bytes);
+  /// From here on every one is timed, or again a sample.
   void time_all(bool yes) { time_all_ = yes; }
   /// Counts of the interval so far.
   LabelRecord record(Label label) const;
@@ -101,7 +103,7 @@ class CommunicationLog {
   Activity activity_;
   CommunicationInterval interval_;
   bool time_all_ = false;
-  std::uint64_t drawn_ = 0;  ///< operations that the sample was drawn from, one ahead of those counted
+  std::uint64_t number_ = 0;  ///< of the next operation with a frequent label
   bool next_sampled_ = false;
 };
 

@@ -18,13 +18,14 @@ namespace {
 /// device's own times replace that where it has some.
 class LoggedWork final : public Work {
  public:
-  /// With how many operations its time stands for. A group of one has nothing to time.
-  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin, bool alone, int stands_for)
+  /// With what a device was to time. A group of one has nothing to time.
+  LoggedWork(WorkHandle work, Label label, CommunicationLog& log, double begin, bool alone,
+             OperationTiming timing)
       : work_(std::move(work)),
         label_(label),
         log_(&log),
         alone_(alone),
-        stands_for_(stands_for),
+        timing_(timing),
         begin_(begin),
         held_(CommunicationLog::now() - begin) {}
 
@@ -34,7 +35,7 @@ class LoggedWork final : public Work {
     log_->activity().during(label_, [&] { work_->wait(stream); });
     const double end = CommunicationLog::now();
     if (auto operation = work_->device_operation()) {
-      if (stands_for_ > 0) log_->interval().time(label_, stands_for_, std::move(operation));
+      if (timing_.times) log_->interval().time(label_, timing_.in_sample, std::move(operation));
     } else if (!alone_) {
       log_->interval().time(label_, {begin_, end, held_ + end - wait_begin});
     }
@@ -46,7 +47,7 @@ class LoggedWork final : public Work {
   Label label_;
   CommunicationLog* log_;
   bool alone_;
-  int stands_for_;
+  OperationTiming timing_;
   double begin_, held_;
 };
 
@@ -84,11 +85,11 @@ template <class Start>
 WorkHandle Communicator::logged(Label label, std::int64_t bytes, Stream& stream, Start&& start) {
   const WorkRange range(stream, label.name.data());
   const double begin = CommunicationLog::now();
-  timing_ = log_->count(label, bytes);
+  timing_ = log_->start(label, bytes);
   WorkHandle work;
   log_->activity().during(label, [&] { work = start(); });
   if (auto operation = work->device_operation()) log_->activity().started(this, label, std::move(operation));
-  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ == 1, timing_.stands_for);
+  return std::make_unique<LoggedWork>(std::move(work), label, *log_, begin, size_ == 1, timing_);
 }
 
 WorkHandle Communicator::all_reduce(const Tensor& tensor, ReduceOperation operation, Label label,

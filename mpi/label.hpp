@@ -10,8 +10,8 @@ namespace llama3d {
 /// names are string literals: they live for ever and end in a zero byte.
 struct Label {
   std::string_view name;
-  /// Several alike in each layer of each micro-batch: timing them all on a GPU would slow the step down, so a
-  /// sample stands for them.
+  /// Several alike in each layer of each micro-batch, all by one communicator: timing them all on a GPU would
+  /// slow the step down, so that a sample tells of the others.
   bool frequent = false;
   bool operator==(const Label& other) const { return name == other.name; }
   auto operator<=>(const Label& other) const { return name <=> other.name; }

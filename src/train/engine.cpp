@@ -113,6 +113,7 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   }
   if (spans) spans->end(*stream_);
   under_way.update = log.end_interval();
+  log.time_all(false);  // an evaluation may follow
   under_way_.push_back(std::move(under_way));
 }
 
