@@ -55,7 +55,7 @@ class CommunicationInterval {
   /// Every operation waited for and timed. Only when the device has passed them all.
   std::vector<OperationSpan> spans(const TimeOrigin& origin) const;
   /// Counts and times of all labels, operations of frequent ones that were not timed taken to be as long as
-  /// the sample's mean. Likewise.
+  /// the sample's mean: that of a few is some percent low where one in many is far longer. Likewise.
   LabelRecords records(const TimeOrigin& origin) const;
   /// Counts alone.
   const LabelRecords& counts() const { return counts_; }

@@ -239,7 +239,9 @@ BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_tells_o
   const auto timed = [&](Label label) {
     return std::ranges::count(log.interval().spans({origin, 0}), label, &OperationSpan::label);
   };
-  for (const auto& [layers, micro_batches, steps] : {std::array{7, 8, 50}, std::array{16, 4, 100}}) {
+  // The last has about four gathers a step in its sample, too few for a mean with one as long as ten.
+  for (const auto& [layers, micro_batches, steps, percent] :
+       {std::array{7, 8, 50, 5}, std::array{16, 4, 100, 5}, std::array{16, 1, 100, 10}}) {
     const int gathers = (2 * layers + 1) * micro_batches, scatters = layers * micro_batches;
     const int sampled = (gathers + scatters) / 8;
     LabelRecords sum;
@@ -255,7 +257,7 @@ BOOST_AUTO_TEST_CASE(a_sample_is_timed_where_operations_are_frequent_and_tells_o
     }
     const int all = steps * micro_batches;
     const double seconds = all * (layers * (2 + 3) + 25);
-    const auto near = boost::test_tools::tolerance(0.05);
+    const auto near = boost::test_tools::tolerance(0.01 * percent);
     BOOST_TEST(sum[labels::tp_all_gather_input].calls == steps * gathers);
     BOOST_TEST(sum[labels::tp_all_gather_input].bytes == steps * gathers * 4);
     BOOST_TEST(sum[labels::tp_all_gather_input].seconds == seconds, near);
