@@ -9,7 +9,7 @@ packages=(
   cmake ninja-build make g++ git pkg-config clang-format # build
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools      # libraries of the program
   libopenblas-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev
-  libboost-test-dev libpcre2-dev iproute2                # tests
+  libboost-test-dev libpcre2-dev iproute2 python3-pip    # tests
   python3-h5py python3-matplotlib python3-pandas python3-tables  # report
 )
 
