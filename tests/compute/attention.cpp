@@ -1,7 +1,9 @@
 // Attention and its gradients against the definition in double, one pair of rows at a time.
 #include <numeric>
 
+#include "compute/attention_truth.hpp"
 #include "compute/machines.hpp"
+#include "support/relative_error.hpp"
 #include "support/test_device.hpp"
 
 namespace llama3d::test {
@@ -10,88 +12,15 @@ namespace data = boost::unit_test::data;
 
 namespace {
 
-/// Everything attention computes, from the definition.
-struct Truth {
-  std::vector<double> out, lse, dqkv;
-
-  Truth(const std::vector<float>& qkv, const std::vector<float>& dout, const Documents& documents,
-        const AttentionShape& shape)
-      : rows_(documents.starts.size()),
-        columns_(static_cast<std::size_t>(shape.fused_columns())),
-        size_(static_cast<std::size_t>(shape.head_dim)),
-        heads_(static_cast<std::size_t>(shape.query_heads)),
-        kv_heads_(static_cast<std::size_t>(shape.key_value_heads)) {
-    out.assign(rows_ * heads_ * size_, 0);
-    lse.assign(heads_ * rows_, 0);
-    dqkv.assign(qkv.size(), 0);
-    for (std::size_t head = 0; head < heads_; ++head) {
-      for (std::size_t t = 0; t < rows_; ++t) {
-        row(qkv, dout, static_cast<std::size_t>(documents.starts[t]), t, head);
-      }
-    }
-  }
-
- private:
-  void row(const std::vector<float>& qkv, const std::vector<float>& dout, std::size_t start, std::size_t t,
-           std::size_t head) {
-    const std::size_t group = heads_ / kv_heads_;
-    const std::size_t q = t * columns_ + head * size_, o = (t * heads_ + head) * size_;
-    const std::size_t key = (heads_ + head / group) * size_, value = key + kv_heads_ * size_;
-    const double scale = 1 / std::sqrt(static_cast<double>(size_));
-    std::vector<double> p, dp;
-    double sum = 0, mean = 0;
-    for (std::size_t s = start; s <= t; ++s) {
-      double score = 0, gradient = 0;
-      for (std::size_t d = 0; d < size_; ++d) {
-        score += scale * qkv[q + d] * qkv[s * columns_ + key + d];
-        gradient += double{dout[o + d]} * qkv[s * columns_ + value + d];
-      }
-      p.push_back(std::exp(score));
-      dp.push_back(gradient);
-      sum += p.back();
-    }
-    lse[head * rows_ + t] = std::log(sum);
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      p[i] /= sum;
-      mean += p[i] * dp[i];
-    }
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      const std::size_t s = (start + i) * columns_;
-      const double ds = scale * p[i] * (dp[i] - mean);
-      for (std::size_t d = 0; d < size_; ++d) {
-        out[o + d] += p[i] * qkv[s + value + d];
-        dqkv[q + d] += ds * qkv[s + key + d];
-        dqkv[s + key + d] += ds * qkv[q + d];
-        dqkv[s + value + d] += p[i] * dout[o + d];
-      }
-    }
-  }
-
-  std::size_t rows_, columns_, size_, heads_, kv_heads_;
-};
-
-/// Columns [begin, end) of each row.
-template <class T>
-std::vector<T> columns_of(const std::vector<T>& values, std::int64_t columns, std::int64_t begin,
-                          std::int64_t end) {
-  std::vector<T> part;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto column = static_cast<std::int64_t>(i) % columns;
-    if (column >= begin && column < end) part.push_back(values[i]);
-  }
-  return part;
-}
-
 /// Forward and backward on a machine against the truth. Queries and keys of these values have scores of about
-/// `largest_score`. Without `query_gradients` dQ is left out.
+/// `largest_score`.
 void check(Machine& m, DType dtype, const AttentionShape& shape, const std::vector<std::int64_t>& lengths,
-           const std::vector<float>& values, const std::vector<float>& gradient, double largest_score,
-           bool query_gradients = true) {
+           const std::vector<float>& values, const std::vector<float>& gradient, double largest_score) {
   BOOST_TEST_CONTEXT("heads " << shape.query_heads << "/" << shape.key_value_heads << " of " << shape.head_dim
                               << ", documents " << lengths.size()) {
     const Documents documents(m, lengths);
     const auto t = static_cast<std::int64_t>(documents.starts.size());
-    const Truth truth(values, gradient, documents, shape);
+    const AttentionTruth truth(values, gradient, documents, shape);
 
     const Buffer qkv(m, dtype, {t, shape.fused_columns()}, values),
         out(m, dtype, {t, shape.output_columns()});
@@ -102,27 +31,26 @@ void check(Machine& m, DType dtype, const AttentionShape& shape, const std::vect
     m.kernels().attention_backward(qkv, documents.rows(), shape, out, lse, dout, dqkv, *m.stream);
 
     // Scores are sums over the head size; their error, times up to their own size, passes into the
-    // exponentials.
+    // exponentials. Scores of ordinary size stay within what is asked of every operation.
     const double exponent = largest_score * tolerance(DType::fp32, 1);
-    // The rounding of `out` enters dS through the row sums of dout out, times the size of the keys.
-    const double backward = exponent + (dtype == DType::bf16 ? most(dtype) : 2 * tolerance(dtype, t));
-    // Scores of ordinary size stay within what is asked of every operation.
-    const auto bound = [&](double wanted) {
-      return largest_score < 50 ? std::min(wanted, most(dtype)) : wanted;
+    const auto bound = [&](double sums) {
+      return largest_score < 50 ? std::min(exponent + sums, most(dtype)) : exponent + sums;
     };
-    CHECK_AGREES(out.read(), truth.out, bound(exponent + tolerance(dtype, t)));
-    CHECK_AGREES(lse.read(), truth.lse, bound(exponent + tolerance(DType::fp32, t)));
-    const std::int64_t q = shape.output_columns(), k = shape.key_value_heads * shape.head_dim,
-                       all = q + 2 * k;
-    const auto actual = dqkv.read();
-    // A document of one row has dQ = dK = 0, which every implementation gets as a difference of equal terms.
-    if (lengths.empty() || *std::max_element(lengths.begin(), lengths.end()) > 1) {
-      if (query_gradients)
-        CHECK_AGREES(columns_of(actual, all, 0, q), columns_of(truth.dqkv, all, 0, q), bound(backward));
-      CHECK_AGREES(columns_of(actual, all, q, q + k), columns_of(truth.dqkv, all, q, q + k), bound(backward));
-    }
-    CHECK_AGREES(columns_of(actual, all, q + k, all), columns_of(truth.dqkv, all, q + k, all),
-                 bound(backward));
+    // Terms are rounded (P, dS, and `out` in delta), then their sum. An error of P or of delta is one number
+    // for all columns of a row.
+    const double rounded = bound(tolerance(dtype, t));
+    const auto heads = [&](std::int64_t count, const std::vector<double>& scales) {
+      return Rows{{t, count}, scales, 2};
+    };
+    CHECK_AGREES("attention out", out.read(), truth.out, heads(shape.query_heads, truth.out_scale), rounded);
+    std::vector<double> around_one;
+    for (const double value : truth.lse) around_one.push_back(1 + std::abs(value));
+    CHECK_AGREES("attention lse", lse.read(), truth.lse, Rows{{shape.query_heads, t}, around_one},
+                 bound(tolerance(DType::fp32, t)));
+    const FusedParts parts(dqkv.read(), shape);
+    CHECK_AGREES("attention dQ", parts.q, truth.dq, heads(shape.query_heads, truth.dq_scale), rounded);
+    CHECK_AGREES("attention dK", parts.k, truth.dk, heads(shape.key_value_heads, truth.dk_scale), rounded);
+    CHECK_AGREES("attention dV", parts.v, truth.dv, heads(shape.key_value_heads, truth.dv_scale), rounded);
   }
 }
 
@@ -138,6 +66,39 @@ void check(Machine& m, DType dtype, const AttentionShape& shape, const std::vect
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(attention)
+
+BOOST_DATA_TEST_CASE(the_rows_see_a_wrong_mask_that_the_norm_does_not,
+                     data::make({std::int64_t{64}, std::int64_t{128}}), size) {
+  // Gradients in double by masks that are wrong in a few rows, rounded to bf16.
+  const AttentionShape shape{1, 1, size};
+  constexpr std::size_t t = 400;
+  const auto values = random_values(t * shape.fused_columns(), DType::bf16, 41),
+             gradient = random_values(t * size, DType::bf16, 42);
+  const auto past = [](std::size_t query, std::size_t key) { return key <= query; };
+  const AttentionTruth truth(values, gradient, shape, past, past);
+  const auto row_error = [&](const Mask& mask) {
+    const AttentionTruth wrong(values, gradient, shape, past, mask);
+    double largest = 0;
+    for (const auto& [actual, expected, scales] :
+         {std::tie(wrong.dq, truth.dq, truth.dq_scale), std::tie(wrong.dk, truth.dk, truth.dk_scale),
+          std::tie(wrong.dv, truth.dv, truth.dv_scale)}) {
+      const auto stored = rounded(std::vector<float>(actual.begin(), actual.end()), DType::bf16);
+      // The Euclidean norm of a whole tensor against what is asked of every operation.
+      BOOST_CHECK_LE(relative_error(std::span(stored), std::span(expected)), most(DType::bf16));
+      largest =
+          std::max(largest, row_errors(std::span<const float>(stored), std::span<const double>(expected), t,
+                                       std::span<const double>(scales))
+                                .largest);
+    }
+    return largest;
+  };
+  const double bound = 2 * tolerance(DType::bf16, t);
+  BOOST_CHECK_LE(row_error(past), bound);
+  BOOST_CHECK_GT(row_error([](auto q, auto k) { return k <= q + (q % 128 == 0 && q > 0); }), bound);
+  BOOST_CHECK_GT(row_error([](auto q, auto k) { return k <= q && !(q % 128 == 0 && q > 0 && k == 0); }),
+                 bound);
+  BOOST_CHECK_GT(row_error([](auto q, auto k) { return k <= q + (q == 128); }), bound);
+}
 
 BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines_old_and_new()) * data::make(reals()),
                      machine, dtype) {
@@ -217,9 +178,7 @@ BOOST_DATA_TEST_CASE(scores_that_grow_along_a_row, data::make(machines_old_and_n
       }
     values = rounded(std::move(values), DType::bf16);
     const auto gradient = random_values(t * size, DType::bf16, 47);
-    // Keys share a large part, which dS, whose sum is zero, takes out of dQ: what is left is smaller than the
-    // rounding of `out` in the row sums.
-    check(m, DType::bf16, shape, {t}, values, gradient, 75, /*query_gradients=*/false);
+    check(m, DType::bf16, shape, {t}, values, gradient, 75);
   }
 }
 
@@ -233,7 +192,7 @@ BOOST_DATA_TEST_CASE(one_row_documents_return_their_value,
   const Buffer out(m, dtype, {3, 2 * size}), lse(m, DType::fp32, {2, 3});
   m.kernels().attention_forward(Buffer(m, dtype, {3, shape.fused_columns()}, values), documents.rows(), shape,
                                 out, lse, *m.stream);
-  BOOST_CHECK(out.read() == columns_of(values, 6 * size, 4 * size, 6 * size));
+  BOOST_CHECK(out.read() == FusedParts(values, shape).v);
 }
 
 BOOST_DATA_TEST_CASE(rows_never_see_other_documents_or_the_future,
@@ -279,15 +238,15 @@ BOOST_DATA_TEST_CASE(a_nan_reaches_those_who_see_it,
 
 /// Attention forward and backward in bf16 on random values.
 struct Attention {
-  std::vector<float> out, dqkv;
+  std::vector<float> out, dqkv, dout;
 
   Attention(Machine& m, const AttentionShape& shape, const std::vector<std::int64_t>& lengths) {
     const std::int64_t t = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
     const Documents documents(m, lengths);
     const Buffer qkv(m, DType::bf16, {t, shape.fused_columns()},
                      random_values(t * shape.fused_columns(), DType::bf16, 51));
-    const Buffer dout(m, DType::bf16, {t, shape.output_columns()},
-                      random_values(t * shape.output_columns(), DType::bf16, 52));
+    dout = random_values(t * shape.output_columns(), DType::bf16, 52);
+    const Buffer gradient_of_out(m, DType::bf16, {t, shape.output_columns()}, dout);
     const Buffer result(m, DType::bf16, {t, shape.output_columns()}),
         lse(m, DType::fp32, {shape.query_heads, t});
     const Buffer gradient(m, DType::bf16, {t, shape.fused_columns()});
@@ -296,11 +255,28 @@ struct Attention {
                            {static_cast<std::int64_t>(m.kernels().workspace_bytes(request) / sizeof(float))});
     m.kernels().set_workspace(workspace);
     m.kernels().attention_forward(qkv, documents.rows(), shape, result, lse, *m.stream);
-    m.kernels().attention_backward(qkv, documents.rows(), shape, result, lse, dout, gradient, *m.stream);
+    m.kernels().attention_backward(qkv, documents.rows(), shape, result, lse, gradient_of_out, gradient,
+                                   *m.stream);
     out = result.read();
     dqkv = gradient.read();
   }
+
+  /// out * dout, whose sums over a head are the terms that dQ subtracts.
+  std::vector<float> along_out() const {
+    std::vector<float> products(out);
+    for (std::size_t i = 0; i < products.size(); ++i) products[i] *= dout[i];
+    return products;
+  }
 };
+
+/// Of each row and head.
+std::vector<double> norms(const std::vector<float>& values, const AttentionShape& shape) {
+  std::vector<double> result(values.size() / static_cast<std::size_t>(shape.head_dim), 0);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    result[i / static_cast<std::size_t>(shape.head_dim)] += double{values[i]} * values[i];
+  for (double& norm : result) norm = std::sqrt(norm);
+  return result;
+}
 
 boost::test_tools::assertion_result has_gpu(boost::unit_test::test_unit_id) {
   return gpu_available();
@@ -318,6 +294,17 @@ BOOST_AUTO_TEST_CASE(new_and_older_gpus_agree, *boost::unit_test::precondition(h
     const Attention a(newer, shape, lengths), b(older, shape, lengths);
     BOOST_CHECK_LE(relative_error(std::span(a.out), std::span(b.out)), 3e-3);
     BOOST_CHECK_LE(relative_error(std::span(a.dqkv), std::span(b.dqkv)), 3e-3);
+    const std::int64_t t = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+    const FusedParts mine(a.dqkv, shape), theirs(b.dqkv, shape);
+    // The difference of two results has the errors of both. Rows of dQ can be differences of equal terms,
+    // each as large as out * dout.
+    const double bound = 2 * tolerance(DType::bf16, 1);
+    CHECK_AGREES("attention out", a.out, b.out, Rows{{t, shape.query_heads}}, bound);
+    CHECK_AGREES("attention dQ", mine.q, theirs.q,
+                 Rows{{t, shape.query_heads}, joined(norms(theirs.q, shape), norms(b.along_out(), shape))},
+                 bound);
+    CHECK_AGREES("attention dK", mine.k, theirs.k, Rows{{t, shape.key_value_heads}}, bound);
+    CHECK_AGREES("attention dV", mine.v, theirs.v, Rows{{t, shape.key_value_heads}}, bound);
   }
 }
 

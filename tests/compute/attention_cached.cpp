@@ -16,34 +16,45 @@ struct CachedRows {
   Buffer slot, position;
 };
 
-/// What attention_cached computes, from the definition.
-std::vector<double> attended(const std::vector<float>& qkv, const std::vector<float>& cache,
-                             std::int64_t capacity, const std::vector<std::int32_t>& slots,
-                             const std::vector<std::int32_t>& positions, const AttentionShape& shape) {
+/// What attention_cached computes, from the definition, and the size of the terms of each row and head.
+struct Attended {
+  std::vector<double> out, scales;
+};
+Attended attended(const std::vector<float>& qkv, const std::vector<float>& cache, std::int64_t capacity,
+                  const std::vector<std::int32_t>& slots, const std::vector<std::int32_t>& positions,
+                  const AttentionShape& shape) {
   const auto size = static_cast<std::size_t>(shape.head_dim),
              heads = static_cast<std::size_t>(shape.query_heads),
              kv_heads = static_cast<std::size_t>(shape.key_value_heads),
              columns = static_cast<std::size_t>(shape.fused_columns()), width = 2 * kv_heads * size;
-  std::vector<double> out(slots.size() * heads * size, 0);
+  std::vector<double> out(slots.size() * heads * size, 0), scales(slots.size() * heads, 0);
   for (std::size_t t = 0; t < slots.size(); ++t) {
     if (slots[t] < 0) continue;
     const std::size_t first = static_cast<std::size_t>(slots[t] * capacity) * width;
     for (std::size_t h = 0; h < heads; ++h) {
       const std::size_t key = first + h / (heads / kv_heads) * size, value = key + kv_heads * size;
       double* to = &out[(t * heads + h) * size];
-      double total = 0;
+      double total = 0, squares = 0;
       for (std::size_t s = 0; s <= static_cast<std::size_t>(positions[t]); ++s) {
         double score = 0;
         for (std::size_t d = 0; d < size; ++d)
           score += double{qkv[t * columns + h * size + d]} * cache[key + s * width + d];
         const double weight = std::exp(score / std::sqrt(static_cast<double>(size)));
         total += weight;
-        for (std::size_t d = 0; d < size; ++d) to[d] += weight * cache[value + s * width + d];
+        for (std::size_t d = 0; d < size; ++d) {
+          const double term = weight * cache[value + s * width + d];
+          to[d] += term;
+          squares += term * term;
+        }
       }
-      for (std::size_t d = 0; d < size; ++d) to[d] /= total;
+      for (std::size_t d = 0; d < size; ++d) {
+        squares += to[d] * to[d];
+        to[d] /= total;
+      }
+      scales[t * heads + h] = std::sqrt(squares) / total;
     }
   }
-  return out;
+  return {out, scales};
 }
 
 const std::vector<AttentionShape> shapes = {{1, 1, 2},   {6, 2, 20},  {4, 4, 64}, {32, 8, 64}, {8, 1, 128},
@@ -75,7 +86,8 @@ BOOST_DATA_TEST_CASE(attends_to_the_entries_of_its_slot, data::make(machines()) 
       const Buffer qkv(m, dtype, {t, shape.fused_columns()}, queries),
           cache(m, dtype, {slot_count, capacity, width}, entries), out(m, dtype, {t, shape.output_columns()});
       m.kernels().attention_cached(qkv, rows.rows(), shape, cache, out, *m.stream);
-      CHECK_AGREES(out.read(), expected, tolerance(dtype, capacity));
+      CHECK_AGREES("attention_cached out", out.read(), expected.out,
+                   Rows{{t, shape.query_heads}, expected.scales}, tolerance(dtype, capacity));
     }
 }
 
@@ -92,7 +104,8 @@ BOOST_DATA_TEST_CASE(a_long_cache_is_read_to_its_end, data::make(machines()) * d
     const CachedRows rows(m, {0}, {position});
     const Buffer out(m, dtype, {1, shape.output_columns()});
     m.kernels().attention_cached(qkv, rows.rows(), shape, cache, out, *m.stream);
-    CHECK_AGREES(out.read(), attended(queries, entries, capacity, {0}, {position}, shape),
+    const Attended expected = attended(queries, entries, capacity, {0}, {position}, shape);
+    CHECK_AGREES("attention_cached out", out.read(), expected.out, Rows{{1, 4}, expected.scales},
                  tolerance(dtype, capacity));
   }
 }
@@ -147,7 +160,7 @@ BOOST_DATA_TEST_CASE(a_filled_cache_gives_what_attention_gives, data::make(machi
   const CachedRows rows(m, slots, documents.positions);
   m.kernels().cache_append(qkv, rows.rows(), shape, cache, *m.stream);
   m.kernels().attention_cached(qkv, rows.rows(), shape, cache, out, *m.stream);
-  CHECK_AGREES(out.read(), expected.read(), 2 * tolerance(dtype, 100));
+  CHECK_AGREES("attention_cached out", out.read(), expected.read(), Rows{{t, 8}}, 2 * tolerance(dtype, 100));
 }
 
 BOOST_DATA_TEST_CASE(places_outside_the_cache_are_refused, data::make(machines()), machine) {

@@ -53,13 +53,18 @@ BOOST_DATA_TEST_CASE(backward_adds_rows_to_the_shard,
     const Buffer dtable(m, gradient, {vocabulary, columns}, before);
     m.kernels().embedding_backward(Buffer(m, {rows}, ids), Buffer(m, dtype, {rows, columns}, dout), first_id,
                                    dtable, *m.stream);
-    std::vector<double> expected(before.begin(), before.end());
+    std::vector<double> expected(before.begin(), before.end()), squares(before.size());
+    for (std::size_t i = 0; i < before.size(); ++i) squares[i] = double{before[i]} * before[i];
     for (std::size_t i = 0; i < dout.size(); ++i) {
       const std::int64_t row = ids[i / c] - first_id;
-      if (row >= 0 && row < vocabulary) expected[static_cast<std::size_t>(row) * c + i % c] += dout[i];
+      if (row < 0 || row >= vocabulary) continue;
+      expected[static_cast<std::size_t>(row) * c + i % c] += dout[i];
+      squares[static_cast<std::size_t>(row) * c + i % c] += double{dout[i]} * dout[i];
     }
+    for (double& square : squares) square = std::sqrt(square);
     // One rounding to the gradient's dtype however many rows share an id.
-    CHECK_AGREES(dtable.read(), expected, tolerance(gradient, rows));
+    CHECK_AGREES("embedding_backward dtable", dtable.read(), expected,
+                 Rows{{vocabulary, columns}, joined(expected, squares)}, tolerance(gradient, rows));
   }
 }
 

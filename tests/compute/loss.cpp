@@ -10,6 +10,9 @@ namespace {
 /// Losses and gradients of whole rows, from the definition.
 struct Truth {
   std::vector<double> losses, gradient;
+  /// Sizes of errors: a loss is a difference of numbers of about 1 more, and an exponential is off by as much
+  /// as its exponent is large.
+  std::vector<double> loss_terms, gradient_terms;
   double sum = 0, count = 0;
 
   Truth(const std::vector<float>& logits, const std::vector<std::int32_t>& targets, std::size_t vocabulary) {
@@ -20,9 +23,12 @@ struct Truth {
       const bool valid = targets[t] >= 0;
       const auto target = static_cast<std::size_t>(std::max(0, targets[t]));
       losses.push_back(valid ? std::log(exponentials) + row[0] - row[target] : 0.0);
+      loss_terms.push_back(valid ? 1 + losses.back() : 0);
+      const double largest = *std::max_element(row, row + vocabulary);
       for (std::size_t i = 0; i < vocabulary; ++i) {
-        gradient.push_back(valid ? std::exp(double{row[i]} - row[0]) / exponentials - (i == target ? 1 : 0)
-                                 : 0.0);
+        const double p = std::exp(double{row[i]} - row[0]) / exponentials;
+        gradient.push_back(valid ? p - (i == target ? 1 : 0) : 0);
+        gradient_terms.push_back(valid ? p * (1 + largest - row[i]) + (i == target ? 1 : 0) : 0);
       }
       sum += losses.back();
       count += valid;
@@ -110,11 +116,12 @@ BOOST_DATA_TEST_CASE(shards_give_the_whole_softmax,
     const std::int64_t width = ((vocabulary + shards - 1) / shards + 7) / 8 * 8;
     const Truth truth(logits, targets, static_cast<std::size_t>(vocabulary));
     const Shards actual = run(machine.get(), dtype, logits, targets, vocabulary, shards, width, true);
-    // A loss is a difference of numbers a few times its size.
     const double sums = std::min(4 * tolerance(DType::fp32, vocabulary), most(DType::fp32));
-    CHECK_AGREES(actual.losses, truth.losses, sums);
-    CHECK_AGREES(actual.gradient, truth.gradient, sums + tolerance(dtype, 1));
-    CHECK_AGREES(actual.totals, (std::vector<double>{100 + truth.sum, 10 + truth.count}), sums);
+    CHECK_AGREES("cross_entropy losses", actual.losses, truth.losses, Rows{{rows}, truth.loss_terms}, sums);
+    CHECK_AGREES("cross_entropy gradient", actual.gradient, truth.gradient,
+                 Rows{{rows, vocabulary}, truth.gradient_terms}, sums + tolerance(dtype, 1));
+    CHECK_AGREES("cross_entropy totals", actual.totals,
+                 std::vector<double>{100 + truth.sum, 10 + truth.count}, Rows{{2}}, sums);
   }
 }
 
@@ -137,7 +144,8 @@ BOOST_DATA_TEST_CASE(statistics_of_a_shard, data::make(machines()), machine) {
       targets(m, {2}, std::vector<std::int32_t>{6, 4});
   const Buffer statistics(m, DType::fp32, {2, 3}), none(m, DType::fp32, {2, 3});
   m.kernels().cross_entropy_statistics(logits, targets, 5, 2, statistics, *m.stream);
-  CHECK_AGREES(statistics.read(), (std::vector<double>{std::log(2.0), 1.5, std::log(2.0), 1, 2, 0}),
+  CHECK_AGREES("cross_entropy_statistics", statistics.read(),
+               std::vector<double>{std::log(2.0), 1.5, std::log(2.0), 1, 2, 0}, Rows{{2, 3}},
                tolerance(DType::fp32, 2));
   m.kernels().cross_entropy_statistics(logits, targets, 5, 0, none, *m.stream);
   const float lowest = -std::numeric_limits<float>::infinity();
@@ -151,8 +159,10 @@ BOOST_DATA_TEST_CASE(large_logits_do_not_overflow, data::make(machines()), machi
   const Shards actual = run(machine.get(), DType::fp32, logits, targets, 3, 2, 2, true);
   // 1000 and 999 round to 2^-14 of their size after a difference of about 1: exact here, so only the sums
   // count.
-  CHECK_AGREES(actual.losses, truth.losses, 4 * tolerance(DType::fp32, 3));
-  CHECK_AGREES(actual.gradient, truth.gradient, 4 * tolerance(DType::fp32, 3));
+  const double sums = 4 * tolerance(DType::fp32, 3);
+  CHECK_AGREES("cross_entropy losses", actual.losses, truth.losses, Rows{{2}, truth.loss_terms}, sums);
+  CHECK_AGREES("cross_entropy gradient", actual.gradient, truth.gradient, Rows{{2, 3}, truth.gradient_terms},
+               sums);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -1,5 +1,5 @@
 #pragma once
-// The machines that every kernel test runs on, buffers on them, and how far results may be from the truth.
+// The machines that every kernel test runs on, and buffers on them.
 
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "compute/agreement.hpp"
 #include "compute/device.hpp"
 #include "compute/kernels.hpp"
-#include "support/relative_error.hpp"
 
 namespace llama3d::test {
 
@@ -74,28 +74,6 @@ class Buffer {
   DeviceMemory memory_;
   Tensor tensor_;
 };
-
-/// The largest relative error norm that correct arithmetic gives: one rounding to `dtype` (half a unit in the
-/// last place: 2^-9 for bf16, doubled for safety), and fp32 sums of `length` terms, whose rounding errors of
-/// 2^-24 grow as the square root of the length; 8 covers cancellation and the few operations around the sum.
-inline double tolerance(DType dtype, std::int64_t length) {
-  const double storage = dtype == DType::bf16 ? 0x1p-8 : 0;
-  return storage + 8 * 0x1p-24 * std::sqrt(static_cast<double>(std::max<std::int64_t>(1, length)));
-}
-
-/// What is asked of every operation whatever its length.
-inline double most(DType dtype) {
-  return dtype == DType::bf16 ? 1e-2 : 1e-5;
-}
-
-template <class A, class B>
-double error_of(const std::vector<A>& actual, const std::vector<B>& expected) {
-  return relative_error(std::span<const A>(actual), std::span<const B>(expected));
-}
-
-/// Checks the relative error norm of a whole tensor.
-#define CHECK_AGREES(actual, expected, bound) \
-  BOOST_CHECK_LE(::llama3d::test::error_of(actual, expected), bound)
 
 /// Row metadata for documents of these lengths, positions counted from each document's first row.
 struct Documents {

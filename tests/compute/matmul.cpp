@@ -9,19 +9,31 @@ namespace {
 
 using Sizes = std::array<std::int64_t, 3>;  // T, N, K
 
-/// out (rows, columns) = sum over k of a(row, k) b(k, column).
-template <class A, class B>
-std::vector<double> product(std::int64_t rows, std::int64_t columns, std::int64_t inner, A a, B b) {
-  std::vector<double> out;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < columns; ++j) {
-      double sum = 0;
-      for (std::int64_t k = 0; k < inner; ++k) sum += double{a(i, k)} * b(k, j);
-      out.push_back(sum);
+/// values (rows, columns) = sum over k of a(row, k) b(k, column).
+struct Product {
+  std::int64_t rows, columns;
+  std::vector<double> values;
+  std::vector<double> terms;  ///< their sizes together, for errors that each term has a part in
+
+  template <class A, class B>
+  Product(std::int64_t row_count, std::int64_t column_count, std::int64_t inner, A a, B b)
+      : rows(row_count), columns(column_count) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < columns; ++j) {
+        double sum = 0, squares = 0;
+        for (std::int64_t k = 0; k < inner; ++k) {
+          const double term = double{a(i, k)} * b(k, j);
+          sum += term;
+          squares += term * term;
+        }
+        values.push_back(sum);
+        terms.push_back(std::sqrt(squares));
+      }
     }
   }
-  return out;
-}
+  /// Every element by itself: as large as it is, or as its terms.
+  Rows each() const { return {{rows, columns}, joined(values, terms)}; }
+};
 
 /// Access to a row-major matrix.
 auto matrix(const std::vector<float>& values, std::int64_t columns) {
@@ -50,7 +62,8 @@ BOOST_DATA_TEST_CASE(forward_is_x_times_w_transposed, data::make(machines()) * d
     const auto x = random_values(t * k, dtype, 1), w = random_values(n * k, dtype, 2);
     const Buffer y(m, dtype, {t, n});
     m.kernels().linear_forward(Buffer(m, dtype, {t, k}, x), Buffer(m, dtype, {n, k}, w), y, *m.stream);
-    CHECK_AGREES(y.read(), product(t, n, k, matrix(x, k), transposed(w, k)), tolerance(dtype, k));
+    const Product expected(t, n, k, matrix(x, k), transposed(w, k));
+    CHECK_AGREES("linear_forward y", y.read(), expected.values, expected.each(), tolerance(dtype, k));
   }
 }
 
@@ -62,7 +75,9 @@ BOOST_DATA_TEST_CASE(input_gradient_is_dy_times_w, data::make(machines()) * data
     const Buffer dx(m, dtype, {t, k});
     m.kernels().linear_backward_input(Buffer(m, dtype, {t, n}, dy), Buffer(m, dtype, {n, k}, w), dx,
                                       *m.stream);
-    CHECK_AGREES(dx.read(), product(t, k, n, matrix(dy, n), matrix(w, k)), tolerance(dtype, n));
+    const Product expected(t, k, n, matrix(dy, n), matrix(w, k));
+    CHECK_AGREES("linear_backward_input dx", dx.read(), expected.values, expected.each(),
+                 tolerance(dtype, n));
   }
 }
 
@@ -76,9 +91,13 @@ BOOST_DATA_TEST_CASE(weight_gradient_adds_dy_transposed_times_x,
     const Buffer dw(m, gradient, {n, k}, before);
     m.kernels().linear_backward_weight(Buffer(m, dtype, {t, n}, dy), Buffer(m, dtype, {t, k}, x), dw,
                                        *m.stream);
-    auto expected = product(n, k, t, transposed(dy, n), matrix(x, k));
-    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += before[i];
-    CHECK_AGREES(dw.read(), expected, tolerance(gradient, t));
+    Product expected(n, k, t, transposed(dy, n), matrix(x, k));
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      expected.values[i] += before[i];
+      expected.terms[i] = std::hypot(expected.terms[i], before[i]);
+    }
+    CHECK_AGREES("linear_backward_weight dw", dw.read(), expected.values, expected.each(),
+                 tolerance(gradient, t));
   }
 }
 

@@ -50,8 +50,8 @@ BOOST_DATA_TEST_CASE(forward_is_the_definition,
     m.kernels().rms_norm_forward(Buffer(m, dtype, {t, c}, truth.x), Buffer(m, dtype, {c}, truth.w), epsilon,
                                  y, rstd, *m.stream);
     // Two roundings to bf16: of the normalized value and of the product.
-    CHECK_AGREES(y.read(), truth.y, 2 * tolerance(dtype, c));
-    CHECK_AGREES(rstd.read(), truth.rstd, tolerance(DType::fp32, c));
+    CHECK_AGREES("rms_norm_forward y", y.read(), truth.y, Rows{{t, c}}, 2 * tolerance(dtype, c));
+    CHECK_AGREES("rms_norm_forward rstd", rstd.read(), truth.rstd, Rows{{t}}, tolerance(DType::fp32, c));
   }
 }
 
@@ -96,20 +96,43 @@ namespace {
 /// d(sum of dy y)/dx by the quotient rule, and the gradient of w, in double.
 struct Gradient {
   std::vector<double> dx, dw;
+  /// Of each element the size of the terms that it is a sum of, which may cancel: with one column those of dx
+  /// are equal.
+  std::vector<double> dx_terms, dw_terms;
 
-  Gradient(const Case& truth, const std::vector<float>& dy) : dw(truth.w.size(), 0.0) {
+  Gradient(const Case& truth, const std::vector<float>& dy)
+      : dw(truth.w.size(), 0.0), dw_terms(truth.w.size(), 0.0) {
     for (std::int64_t i = 0; i < truth.rows; ++i) {
       const double rstd = truth.rstd[static_cast<std::size_t>(i)];
-      double along = 0;
+      double along = 0, squares = 0;
       for (std::int64_t j = 0; j < truth.columns; ++j) {
-        along += double{truth.at(dy, i, j)} * truth.w[static_cast<std::size_t>(j)] * truth.at(truth.x, i, j);
-        dw[static_cast<std::size_t>(j)] += truth.at(dy, i, j) * truth.at(truth.x, i, j) * rstd;
+        const auto column = static_cast<std::size_t>(j);
+        const double gradient = truth.at(dy, i, j), x = truth.at(truth.x, i, j),
+                     term = gradient * truth.w[column] * x;
+        along += term;
+        squares += term * term;
+        dw[column] += gradient * x * rstd;
+        dw_terms[column] = std::hypot(dw_terms[column], gradient * x * rstd);
       }
       for (std::int64_t j = 0; j < truth.columns; ++j) {
-        dx.push_back(truth.at(dy, i, j) * truth.w[static_cast<std::size_t>(j)] * rstd -
-                     truth.at(truth.x, i, j) * rstd * rstd * rstd * along /
-                         static_cast<double>(truth.columns));
+        const double direct = truth.at(dy, i, j) * truth.w[static_cast<std::size_t>(j)] * rstd,
+                     projected =
+                         truth.at(truth.x, i, j) * rstd * rstd * rstd / static_cast<double>(truth.columns);
+        dx.push_back(direct - projected * along);
+        dx_terms.push_back(std::hypot(direct, projected * along, projected * std::sqrt(squares)));
       }
+    }
+  }
+  void add_around(const std::vector<float>& around) {
+    for (std::size_t i = 0; i < around.size(); ++i) {
+      dx[i] += around[i];
+      dx_terms[i] = std::hypot(dx_terms[i], around[i]);
+    }
+  }
+  void add_before(const std::vector<float>& before) {
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      dw[i] += before[i];
+      dw_terms[i] = std::hypot(dw_terms[i], before[i]);
     }
   }
 };
@@ -133,13 +156,15 @@ BOOST_DATA_TEST_CASE(backward_is_the_derivative,
     m.kernels().rms_norm_backward(Buffer(m, dtype, {t, c}, dy), Buffer(m, dtype, {t, c}, truth.x),
                                   Buffer(m, dtype, {c}, truth.w), rstd,
                                   with_residual ? dx.tensor() : Tensor(), dx, dw, *m.stream);
-    for (std::size_t i = 0; with_residual && i < around.size(); ++i) expected.dx[i] += around[i];
-    for (std::size_t i = 0; i < before.size(); ++i) expected.dw[i] += before[i];
-    // With one column dx is what is left of two equal terms: their own size, about 1, is the scale of its
-    // error.
-    if (c > 1) CHECK_AGREES(dx.read(), expected.dx, 2 * tolerance(dtype, c));
-    // dw multiplies the normalized value after its rounding to the compute dtype.
-    CHECK_AGREES(dw.read(), expected.dw, tolerance(gradient, t) + tolerance(dtype, 1));
+    if (with_residual) expected.add_around(around);
+    expected.add_before(before);
+    CHECK_AGREES("rms_norm_backward dx", dx.read(), expected.dx,
+                 Rows{{t, c}, joined(expected.dx, expected.dx_terms)}, tolerance(dtype, c));
+    // dw multiplies the normalized value after its rounding to the compute dtype. An element is off by what
+    // the roundings of a column have added up to, in the worst of thousands of columns.
+    CHECK_AGREES("rms_norm_backward dw", dw.read(), expected.dw,
+                 Rows{{c}, joined(expected.dw, expected.dw_terms), 2},
+                 tolerance(gradient, t) + tolerance(dtype, 1));
   }
 }
 
@@ -168,7 +193,7 @@ BOOST_DATA_TEST_CASE(backward_agrees_with_finite_differences, data::make(machine
     differences.push_back((objective(up) - objective(down)) / (double{up} - down));
   }
   // The step squared times third derivatives of order one.
-  CHECK_AGREES(dx.read(), differences, 1e-5);
+  CHECK_AGREES("rms_norm_backward dx", dx.read(), differences, Rows{{1}}, 1e-5);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

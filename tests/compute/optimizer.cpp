@@ -27,16 +27,31 @@ std::vector<AdamWPiece> whole(std::int64_t n, std::uint64_t key = 9) {
 /// n parameters with their moments, in double.
 struct Truth {
   std::vector<double> weight, average, square;
+  /// What they are sums of, without signs: the sizes of their errors.
+  std::vector<double> weight_terms, average_terms;
+
+  Truth(std::vector<double> w, std::vector<double> a, std::vector<double> s)
+      : weight(std::move(w)),
+        average(std::move(a)),
+        square(std::move(s)),
+        weight_terms(weight.size()),
+        average_terms(average.size()) {
+    for (std::size_t i = 0; i < weight.size(); ++i) weight_terms[i] = std::abs(weight[i]);
+    for (std::size_t i = 0; i < average.size(); ++i) average_terms[i] = std::abs(average[i]);
+  }
 
   void update(const AdamWStep& s, const std::vector<float>& gradient, double scale) {
     for (std::size_t i = 0; i < weight.size(); ++i) {
       const double g = gradient[i] * scale;
       average[i] = double{s.beta1} * average[i] + (1 - double{s.beta1}) * g;
       square[i] = double{s.beta2} * square[i] + (1 - double{s.beta2}) * g * g;
-      const double first = average[i] / (1 - std::pow(double{s.beta1}, double(s.step)));
+      average_terms[i] = double{s.beta1} * average_terms[i] + (1 - double{s.beta1}) * std::abs(g);
+      const double correction = 1 / (1 - std::pow(double{s.beta1}, double(s.step)));
       const double second = square[i] / (1 - std::pow(double{s.beta2}, double(s.step)));
-      weight[i] -=
-          s.learning_rate * (first / (std::sqrt(second) + s.epsilon) + double{weight_decay} * weight[i]);
+      const double rate = s.learning_rate * correction / (std::sqrt(second) + s.epsilon),
+                   decay = s.learning_rate * double{weight_decay};
+      weight_terms[i] += rate * average_terms[i] + decay * std::abs(weight[i]);
+      weight[i] -= rate * average[i] + decay * weight[i];
     }
   }
 };
@@ -109,11 +124,13 @@ BOOST_DATA_TEST_CASE(adamw_follows_the_formula_for_many_steps,
                         Buffer(m, gradient_type, {n}, gradient), average, square, scale, *m.stream);
       truth.update(s, gradient, 0.25);
     }
-    CHECK_AGREES(average.read(), truth.average, tolerance(DType::fp32, 5));
-    CHECK_AGREES(square.read(), truth.square, tolerance(DType::fp32, 5));
-    CHECK_AGREES(parameter.read(), truth.weight, tolerance(compute, 5));
+    const double sums = tolerance(DType::fp32, 5);
+    CHECK_AGREES("adamw exp_avg", average.read(), truth.average, Rows{{n}, truth.average_terms}, sums);
+    CHECK_AGREES("adamw exp_avg_sq", square.read(), truth.square, Rows{{n}}, sums);
+    CHECK_AGREES("adamw parameter", parameter.read(), truth.weight, Rows{{n}, truth.weight_terms},
+                 tolerance(compute, 5));
     if (with_master) {
-      CHECK_AGREES(master.read(), truth.weight, tolerance(DType::fp32, 5));
+      CHECK_AGREES("adamw master", master.read(), truth.weight, Rows{{n}, truth.weight_terms}, sums);
       BOOST_CHECK(parameter.read() == rounded(master.read(), compute));
     }
   }

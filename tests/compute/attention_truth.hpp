@@ -1,0 +1,58 @@
+#pragma once
+// Attention and its gradients from the definition in double, one pair of rows at a time, with the size of the
+// terms that each row is a sum of.
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "compute/machines.hpp"
+
+namespace llama3d::test {
+
+/// Whether a query sees a key.
+using Mask = std::function<bool(std::size_t query, std::size_t key)>;
+
+/// The mask of attention: earlier rows of the same document, and the row itself.
+Mask causal(const Documents& documents);
+
+/// Everything attention computes.
+struct AttentionTruth {
+  std::vector<double> out, lse, dq, dk, dv;
+  /// The scale of errors of each row and head: the norm of the row, and of the terms that it is a sum of,
+  /// added up as independent errors are. With P near one dS = P (dP - delta) is a difference of equal terms,
+  /// and so is the row of dQ: it is off by as much as these terms are rounded, however little is left of
+  /// them. `delta`, the sum of out * dout, has the roundings of `out` and of P in it.
+  std::vector<double> out_scale, dq_scale, dk_scale, dv_scale;
+
+  AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout, const Documents& documents,
+                 const AttentionShape& shape);
+  /// The forward pass by one mask, its gradients by another.
+  AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout, const AttentionShape& shape,
+                 const Mask& forward, const Mask& backward);
+
+ private:
+  /// Of one row of one head.
+  struct Forward {
+    double lse, delta, delta_scale;
+  };
+  Forward attend(std::size_t t, std::size_t head, const Mask& sees);
+  void differentiate(std::size_t t, std::size_t head, const Forward& forward, const Mask& sees);
+
+  const double* query(std::size_t t, std::size_t head) const;
+  const double* key(std::size_t t, std::size_t head) const;
+  const double* value(std::size_t t, std::size_t head) const;
+  double score(std::size_t t, std::size_t s, std::size_t head) const;
+
+  std::size_t rows_, size_, heads_, kv_heads_;
+  double softmax_scale_;
+  std::vector<double> qkv_, dout_;
+};
+
+/// The parts of a fused gradient: (T, Hq, D), (T, Hkv, D) and (T, Hkv, D).
+struct FusedParts {
+  std::vector<float> q, k, v;
+  FusedParts(const std::vector<float>& fused, const AttentionShape& shape);
+};
+
+}  // namespace llama3d::test
