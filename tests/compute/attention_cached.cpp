@@ -110,6 +110,105 @@ BOOST_DATA_TEST_CASE(a_long_cache_is_read_to_its_end, data::make(machines()) * d
   }
 }
 
+namespace {
+
+/// attention_cached of `queries` over a cache of these entries.
+std::vector<float> attend(Machine& m, DType dtype, const AttentionShape& shape,
+                          const std::vector<float>& queries, const CachedRows& rows,
+                          const std::vector<float>& entries, std::int64_t capacity) {
+  const std::int64_t t = static_cast<std::int64_t>(queries.size()) / shape.fused_columns(),
+                     width = 2 * shape.key_value_heads * shape.head_dim,
+                     slots = static_cast<std::int64_t>(entries.size()) / (capacity * width);
+  const Buffer qkv(m, dtype, {t, shape.fused_columns()}, queries),
+      cache(m, dtype, {slots, capacity, width}, entries), out(m, dtype, {t, shape.output_columns()});
+  m.kernels().attention_cached(qkv, rows.rows(), shape, cache, out, *m.stream);
+  return out.read();
+}
+
+/// Rows of one slot at the edges of what kernels take at once: 16 to 64 entries, and, where blocks share a
+/// long cache, a part of at least 256.
+std::vector<std::int32_t> edges(std::int64_t capacity) {
+  std::vector<std::int32_t> positions;
+  for (const std::int32_t edge : {1, 16, 32, 64, 128, 256, 512, 1024})
+    for (const std::int32_t position : {edge - 1, edge, edge + 1})
+      if (position < capacity && (positions.empty() || position > positions.back()))
+        positions.push_back(position);
+  if (positions.back() < capacity - 1) positions.push_back(static_cast<std::int32_t>(capacity - 1));
+  return positions;
+}
+
+}  // namespace
+
+// Values that are unit vectors show the weight of every entry by itself, exactly 0 behind a row's position.
+BOOST_DATA_TEST_CASE(weights_are_those_of_the_entries_in_sight,
+                     data::make(machines()) * data::make(reals()) *
+                         data::make({std::int64_t{200}, std::int64_t{1100}}),
+                     machine, dtype, capacity) {
+  Machine& m = machine.get();
+  const std::vector<std::int32_t> positions = edges(capacity), slots(positions.size(), 1);
+  const auto t = static_cast<std::int64_t>(slots.size());
+  for (const AttentionShape shape :
+       {AttentionShape{2, 1, 20}, {8, 2, 64}, {3, 1, 64}, {4, 1, 128}, {1, 1, 256}})
+    BOOST_TEST_CONTEXT("heads " << shape.query_heads << "/" << shape.key_value_heads << " of "
+                                << shape.head_dim) {
+      const std::int64_t size = shape.head_dim, width = 2 * shape.key_value_heads * size;
+      const auto queries = random_values(t * shape.fused_columns(), dtype, 58);
+      // The first slot is nobody's.
+      auto entries = random_values(2 * capacity * width, dtype, 59);
+      std::fill_n(entries.begin(), capacity * width, std::numeric_limits<float>::quiet_NaN());
+      const CachedRows rows(m, slots, positions);
+      for (std::int64_t first = 0; first < capacity; first += size) {
+        for (std::int64_t entry = 0; entry < capacity; ++entry)
+          for (std::int64_t c = width / 2; c < width; ++c)
+            entries[static_cast<std::size_t>((capacity + entry) * width + c)] =
+                entry - first == c % size ? 1 : 0;
+        const Attended expected = attended(queries, entries, capacity, slots, positions, shape);
+        // Exponents of a few units cost a few roundings of fp32.
+        CHECK_AGREES("attention_cached weight of one entry",
+                     attend(m, dtype, shape, queries, rows, entries, capacity), expected.out,
+                     Rows{{t, shape.query_heads, size}},
+                     most(DType::fp32) + (dtype == DType::bf16 ? 0x1p-8 : 0));
+      }
+    }
+}
+
+BOOST_DATA_TEST_CASE(a_changed_entry_reaches_nobody_out_of_sight,
+                     data::make(machines()) * data::make(reals()) * data::make({false, true}), machine, dtype,
+                     of_value) {
+  Machine& m = machine.get();
+  constexpr std::int64_t capacity = 600;
+  std::vector<std::int32_t> positions = edges(capacity), slots;
+  for (std::size_t i = 0; i < positions.size(); ++i) slots.push_back(static_cast<std::int32_t>(i % 2));
+  const auto t = static_cast<std::int64_t>(slots.size());
+  const CachedRows rows(m, slots, positions);
+  for (const AttentionShape shape : {AttentionShape{4, 2, 16}, {4, 2, 64}, {8, 2, 128}}) {
+    const std::int64_t size = shape.head_dim, width = 2 * shape.key_value_heads * size,
+                       group = shape.query_heads / shape.key_value_heads;
+    const auto queries = random_values(t * shape.fused_columns(), dtype, 60);
+    const auto entries = random_values(2 * capacity * width, dtype, 61);
+    const auto before = attend(m, dtype, shape, queries, rows, entries, capacity);
+    for (const std::int64_t entry : {0, 63, 64, 256, 599})
+      BOOST_TEST_CONTEXT("heads of " << size << ", entry " << entry) {
+        // Of the second slot, the second head.
+        auto changed = entries;
+        const std::int64_t at =
+            (capacity + entry) * width + (of_value ? shape.key_value_heads + 1 : 1) * size;
+        for (std::int64_t d = 0; d < size; ++d) changed[static_cast<std::size_t>(at + d)] = 8;
+        const auto after = attend(m, dtype, shape, queries, rows, changed, capacity);
+        for (std::int64_t row = 0; row < t; ++row)
+          for (std::int64_t head = 0; head < shape.query_heads; ++head) {
+            const auto begin = static_cast<std::size_t>((row * shape.query_heads + head) * size);
+            const bool same = std::equal(&before[begin], &before[begin] + size, &after[begin]);
+            const auto i = static_cast<std::size_t>(row);
+            const bool sees = slots[i] == 1 && positions[i] >= entry && head / group == 1;
+            BOOST_TEST((same || sees), "row " << row << ", head " << head << " changes");
+            // A lone key weighs 1, whatever it is; a large value shows however little it weighs.
+            if (sees && of_value) BOOST_TEST(!same, "row " << row << ", head " << head << " stays");
+          }
+      }
+  }
+}
+
 BOOST_DATA_TEST_CASE(no_rows_and_padding_alone, data::make(machines()) * data::make(reals()), machine,
                      dtype) {
   Machine& m = machine.get();

@@ -1,5 +1,7 @@
 #include "compute/attention_truth.hpp"
 
+#include <cmath>
+
 namespace llama3d::test {
 namespace {
 
@@ -40,15 +42,16 @@ void finish(std::vector<double>& squares, const std::vector<double>& rows, std::
 
 }  // namespace
 
-Mask causal(const Documents& documents) {
-  return [starts = documents.starts](std::size_t query, std::size_t key) {
-    return key <= query && key >= static_cast<std::size_t>(starts[query]);
-  };
+Mask causal(const std::vector<std::int64_t>& document_lengths) {
+  std::vector<std::size_t> starts;
+  for (const auto length : document_lengths)
+    starts.insert(starts.end(), static_cast<std::size_t>(length), starts.size());
+  return [starts](std::size_t query, std::size_t key) { return key <= query && key >= starts[query]; };
 }
 
 AttentionTruth::AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout,
-                               const Documents& documents, const AttentionShape& shape)
-    : AttentionTruth(qkv, dout, shape, causal(documents), causal(documents)) {}
+                               const AttentionShape& shape, const std::vector<std::int64_t>& document_lengths)
+    : AttentionTruth(qkv, dout, shape, causal(document_lengths), causal(document_lengths)) {}
 
 AttentionTruth::AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout,
                                const AttentionShape& shape, const Mask& forward, const Mask& backward)
@@ -63,68 +66,83 @@ AttentionTruth::AttentionTruth(const std::vector<float>& qkv, const std::vector<
   for (auto* of_keys : {&dk, &dv}) of_keys->assign(rows_ * kv_heads_ * size_, 0);
   for (auto* of_queries : {&out_scale, &dq_scale, &lse}) of_queries->assign(rows_ * heads_, 0);
   for (auto* of_keys : {&dk_scale, &dv_scale}) of_keys->assign(rows_ * kv_heads_, 0);
+  for (std::size_t at = 0; at < rows_ * (heads_ + 2 * kv_heads_); ++at)
+    squares_.push_back(dot(&qkv_[at * size_], &qkv_[at * size_], size_));
   for (std::size_t head = 0; head < heads_; ++head)
-    for (std::size_t t = 0; t < rows_; ++t) differentiate(t, head, attend(t, head, forward), backward);
+    for (std::size_t t = 0; t < rows_; ++t) {
+      std::vector<Pair> seen, seen_backward;
+      for (std::size_t key = 0; key < rows_; ++key) {
+        const bool sees = forward(t, key), sees_backward = backward(t, key);
+        if (!sees && !sees_backward) continue;
+        const Pair pair = pair_of(t, key, head);
+        if (sees) seen.push_back(pair);
+        if (sees_backward) seen_backward.push_back(pair);
+      }
+      differentiate(t, head, attend(t, head, seen), seen_backward);
+    }
   finish(out_scale, out, size_);
   finish(dq_scale, dq, size_);
   finish(dk_scale, dk, size_);
   finish(dv_scale, dv, size_);
 }
 
+std::size_t AttentionTruth::key_place(std::size_t t, std::size_t head) const {
+  return t * (heads_ + 2 * kv_heads_) + heads_ + head / (heads_ / kv_heads_);
+}
 const double* AttentionTruth::query(std::size_t t, std::size_t head) const {
   return &qkv_[(t * (heads_ + 2 * kv_heads_) + head) * size_];
 }
 const double* AttentionTruth::key(std::size_t t, std::size_t head) const {
-  return query(t, heads_ + head / (heads_ / kv_heads_));
+  return &qkv_[key_place(t, head) * size_];
 }
 const double* AttentionTruth::value(std::size_t t, std::size_t head) const {
-  return key(t, head) + kv_heads_ * size_;
+  return &qkv_[(key_place(t, head) + kv_heads_) * size_];
 }
-double AttentionTruth::score(std::size_t t, std::size_t s, std::size_t head) const {
-  return softmax_scale_ * dot(query(t, head), key(s, head), size_);
+double AttentionTruth::key_square(std::size_t t, std::size_t head) const {
+  return squares_[key_place(t, head)];
+}
+double AttentionTruth::value_square(std::size_t t, std::size_t head) const {
+  return squares_[key_place(t, head) + kv_heads_];
+}
+AttentionTruth::Pair AttentionTruth::pair_of(std::size_t t, std::size_t s, std::size_t head) const {
+  return {s, softmax_scale_ * dot(query(t, head), key(s, head), size_),
+          dot(&dout_[(t * heads_ + head) * size_], value(s, head), size_)};
 }
 
-AttentionTruth::Forward AttentionTruth::attend(std::size_t t, std::size_t head, const Mask& sees) {
+AttentionTruth::Forward AttentionTruth::attend(std::size_t t, std::size_t head,
+                                               const std::vector<Pair>& seen) {
   const std::size_t at = t * heads_ + head;
   double* const row = &out[at * size_];
   const double* const gradient = &dout_[at * size_];
   double total = 0, terms = 0;
-  std::vector<std::pair<std::size_t, double>> weights;
-  for (std::size_t s = 0; s < rows_; ++s)
-    if (sees(t, s)) {
-      weights.emplace_back(s, std::exp(score(t, s, head)));
-      total += weights.back().second;
-    }
-  for (const auto& [s, weight] : weights) {
-    const double p = weight / total, *const v = value(s, head);
-    add(p, v, row, size_);
-    out_scale[at] += p * p * dot(v, v, size_);
-    const double along = p * dot(v, gradient, size_);
-    terms += along * along;
+  for (const Pair& pair : seen) total += std::exp(pair.score);
+  for (const Pair& pair : seen) {
+    const double p = std::exp(pair.score) / total;
+    add(p, value(pair.key, head), row, size_);
+    out_scale[at] += p * p * value_square(pair.key, head);
+    terms += p * p * pair.dp * pair.dp;
   }
   lse[head * rows_ + t] = std::log(total);
   return {std::log(total), dot(row, gradient, size_), std::sqrt(terms + squared_terms(row, gradient, size_))};
 }
 
 void AttentionTruth::differentiate(std::size_t t, std::size_t head, const Forward& forward,
-                                   const Mask& sees) {
+                                   const std::vector<Pair>& seen) {
   const std::size_t at = t * heads_ + head;
   const double *const q = query(t, head), *const gradient = &dout_[at * size_];
   const double q_square = dot(q, q, size_), gradient_square = dot(gradient, gradient, size_);
   std::vector<double> mean_key(size_, 0);
-  for (std::size_t s = 0; s < rows_; ++s) {
-    if (!sees(t, s)) continue;
-    const std::size_t to = s * kv_heads_ + head / (heads_ / kv_heads_);
-    const double *const k = key(s, head), *const v = value(s, head);
-    const double p = std::exp(score(t, s, head) - forward.lse), factor = softmax_scale_ * p;
-    const double ds = factor * (dot(gradient, v, size_) - forward.delta);
+  for (const Pair& pair : seen) {
+    const std::size_t to = pair.key * kv_heads_ + head / (heads_ / kv_heads_);
+    const double *const k = key(pair.key, head), *const v = value(pair.key, head);
+    const double p = std::exp(pair.score - forward.lse), ds = softmax_scale_ * p * (pair.dp - forward.delta);
     add(ds, k, &dq[at * size_], size_);
     add(ds, q, &dk[to * size_], size_);
     add(p, gradient, &dv[to * size_], size_);
-    add(factor, k, mean_key.data(), size_);
+    add(softmax_scale_ * p, k, mean_key.data(), size_);
     const double size = p + least_weight, share = softmax_scale_ * softmax_scale_ * size * size;
     const double terms = ds * ds + share * squared_terms(gradient, v, size_);
-    dq_scale[at] += terms * dot(k, k, size_);
+    dq_scale[at] += terms * key_square(pair.key, head);
     dk_scale[to] += (terms + share * forward.delta_scale * forward.delta_scale) * q_square;
     dv_scale[to] += size * size * gradient_square;
   }

@@ -6,7 +6,7 @@
 #include <functional>
 #include <vector>
 
-#include "compute/machines.hpp"
+#include "compute/kernels.hpp"
 
 namespace llama3d::test {
 
@@ -14,7 +14,7 @@ namespace llama3d::test {
 using Mask = std::function<bool(std::size_t query, std::size_t key)>;
 
 /// The mask of attention: earlier rows of the same document, and the row itself.
-Mask causal(const Documents& documents);
+Mask causal(const std::vector<std::int64_t>& document_lengths);
 
 /// Everything attention computes.
 struct AttentionTruth {
@@ -25,28 +25,38 @@ struct AttentionTruth {
   /// them. `delta`, the sum of out * dout, has the roundings of `out` and of P in it.
   std::vector<double> out_scale, dq_scale, dk_scale, dv_scale;
 
-  AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout, const Documents& documents,
-                 const AttentionShape& shape);
+  AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout, const AttentionShape& shape,
+                 const std::vector<std::int64_t>& document_lengths);
   /// The forward pass by one mask, its gradients by another.
   AttentionTruth(const std::vector<float>& qkv, const std::vector<float>& dout, const AttentionShape& shape,
                  const Mask& forward, const Mask& backward);
 
  private:
-  /// Of one row of one head.
+  /// A query of a head and a key in sight: q k / sqrt(D), and the gradient of P.
+  struct Pair {
+    std::size_t key;
+    double score, dp;
+  };
+  /// What one row of one head leaves for its gradients.
   struct Forward {
     double lse, delta, delta_scale;
   };
-  Forward attend(std::size_t t, std::size_t head, const Mask& sees);
-  void differentiate(std::size_t t, std::size_t head, const Forward& forward, const Mask& sees);
+  Pair pair_of(std::size_t t, std::size_t s, std::size_t head) const;
+  Forward attend(std::size_t t, std::size_t head, const std::vector<Pair>& seen);
+  void differentiate(std::size_t t, std::size_t head, const Forward& forward, const std::vector<Pair>& seen);
 
+  // Of a row, and of the head of keys and values that query head `head` attends to.
+  std::size_t key_place(std::size_t t, std::size_t head) const;
   const double* query(std::size_t t, std::size_t head) const;
   const double* key(std::size_t t, std::size_t head) const;
   const double* value(std::size_t t, std::size_t head) const;
-  double score(std::size_t t, std::size_t s, std::size_t head) const;
+  double key_square(std::size_t t, std::size_t head) const;
+  double value_square(std::size_t t, std::size_t head) const;
 
   std::size_t rows_, size_, heads_, kv_heads_;
   double softmax_scale_;
   std::vector<double> qkv_, dout_;
+  std::vector<double> squares_;  // of each head of each row of qkv: its squared norm
 };
 
 /// The parts of a fused gradient: (T, Hq, D), (T, Hkv, D) and (T, Hkv, D).
