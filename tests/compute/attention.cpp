@@ -114,8 +114,12 @@ BOOST_DATA_TEST_CASE(documents_of_every_kind, data::make(machines_old_and_new())
       {63},
       {64},
       {65},
+      {127},
+      {129},
       {130},
+      {257},
       {128, 128},  // whole tiles
+      {128, 128, 1},
       {5, 70, 1, 64, 33},
       {40, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  // padding rows behind a document
       std::vector<std::int64_t>(80, 1),       // nothing but padding

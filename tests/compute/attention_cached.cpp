@@ -227,7 +227,9 @@ BOOST_DATA_TEST_CASE(no_rows_and_padding_alone, data::make(machines()) * data::m
 BOOST_DATA_TEST_CASE(entries_go_where_their_rows_say, data::make(machines()) * data::make(reals()), machine,
                      dtype) {
   Machine& m = machine.get();
-  for (const AttentionShape shape : {AttentionShape{2, 1, 2}, AttentionShape{4, 2, 64}}) {
+  // The last ones: as many packets as a block of a GPU has threads, and more.
+  for (const AttentionShape shape :
+       {AttentionShape{2, 1, 2}, {4, 2, 64}, {9, 9, 20}, {4, 4, 128}, {8, 8, 128}}) {
     const std::int64_t columns = shape.fused_columns(), width = 2 * shape.key_value_heads * shape.head_dim;
     const auto values = random_values(3 * columns, dtype, 55);
     auto expected = random_values(2 * 5 * width, dtype, 56);

@@ -7,8 +7,8 @@ namespace data = boost::unit_test::data;
 
 BOOST_AUTO_TEST_SUITE(data_movement)
 
-BOOST_DATA_TEST_CASE(fill_zero_clears_everything, data::make(machines()) * data::make({0, 1, 37, 100003}),
-                     machine, n) {
+BOOST_DATA_TEST_CASE(fill_zero_clears_everything,
+                     data::make(machines()) * data::make({0, 1, 37, 100003, 4096, 4104}), machine, n) {
   Machine& m = machine.get();
   for (const DType dtype : {DType::fp32, DType::bf16, DType::fp64}) {
     const Buffer out(m, dtype, {n});
@@ -20,7 +20,8 @@ BOOST_DATA_TEST_CASE(fill_zero_clears_everything, data::make(machines()) * data:
 BOOST_DATA_TEST_CASE(copy_converts, data::make(machines()) * data::make(reals()) * data::make(reals()),
                      machine, from, to) {
   Machine& m = machine.get();
-  for (const std::int64_t n : {0, 1, 999, 70001}) {
+  // A block of a GPU takes 4096 in packets, 512 without.
+  for (const std::int64_t n : {0, 1, 999, 70001, 511, 513, 4088, 4096, 4104, 70000}) {
     const auto values = random_values(n, from, 3);
     const Buffer in(m, from, {n}, values), out(m, to, {1, n});
     m.kernels().copy(in, out, *m.stream);
@@ -40,7 +41,7 @@ BOOST_DATA_TEST_CASE(copy_keeps_infinity_and_nan, data::make(machines()), machin
 BOOST_DATA_TEST_CASE(add_rounds_once_and_may_alias, data::make(machines()) * data::make(reals()), machine,
                      dtype) {
   Machine& m = machine.get();
-  for (const std::int64_t n : {0, 1, 33, 50001}) {
+  for (const std::int64_t n : {0, 1, 33, 50001, 511, 513, 4088, 4096, 4104, 50000}) {
     const auto a = random_values(n, dtype, 4), b = random_values(n, dtype, 5);
     std::vector<float> expected(a.size());
     for (std::size_t i = 0; i < a.size(); ++i) expected[i] = a[i] + b[i];
@@ -74,6 +75,16 @@ BOOST_DATA_TEST_CASE(normal_blocks_are_pieces_of_one_matrix, data::make(machines
   const Buffer other(m, dtype, {rows, columns});
   m.kernels().fill_normal(other, 78, 0, 0, columns, 0.5f, *m.stream);
   BOOST_CHECK(other.read() != all);
+}
+
+BOOST_DATA_TEST_CASE(normal_blocks_may_have_more_rows_than_a_grid, data::make(machines()), machine) {
+  Machine& m = machine.get();
+  constexpr std::int64_t rows = 65535 + 3, columns = 3;
+  const Buffer whole(m, DType::fp32, {rows, columns}), end(m, DType::fp32, {5, columns});
+  m.kernels().fill_normal(whole, 77, 0, 0, columns, 0.5f, *m.stream);
+  m.kernels().fill_normal(end, 77, rows - 5, 0, columns, 0.5f, *m.stream);
+  const auto all = whole.read();
+  BOOST_CHECK(end.read() == std::vector<float>(all.end() - 5 * columns, all.end()));
 }
 
 BOOST_DATA_TEST_CASE(normal_deviates_have_the_moments_of_a_normal, data::make(machines()), machine) {

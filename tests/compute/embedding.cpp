@@ -16,7 +16,18 @@ std::vector<std::int32_t> ids_of(std::int64_t n) {
   return ids;
 }
 
-const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8}, {1, 1}, {5, 130}, {200, 33}};
+const std::vector<std::array<std::int64_t, 2>> sizes = {
+    {0, 8},
+    {1, 1},
+    {5, 130},
+    {200, 33},
+    // As much as a block of a GPU takes of a row, and more: 256 or 2048 in packets, 32 without.
+    {70, 256},
+    {70, 264},
+    {300, 32},
+    {5, 2048},
+    {5, 2056},
+    {5, 513}};
 
 }  // namespace
 

@@ -91,6 +91,51 @@ BOOST_DATA_TEST_CASE(the_same_call_gives_the_same_bits, data::make(machines()) *
   for (int repeat = 0; repeat < 3; ++repeat) BOOST_CHECK(run_layer(machine.get(), dtype, shape) == first);
 }
 
+namespace {
+
+/// What operations leave that add up many rows, entries or elements, at sizes that take several blocks.
+std::vector<std::vector<double>> run_sums(Machine& m, DType dtype) {
+  Kernels& k = m.kernels();
+  Stream& s = *m.stream;
+  const auto draw = [&](Shape extents, unsigned seed) {
+    return Buffer(m, dtype, extents, random_values(extents.elements(), dtype, seed));
+  };
+  std::vector<std::int32_t> few(1500), positions(2, 1999);
+  for (std::size_t i = 0; i < few.size(); ++i) few[i] = static_cast<std::int32_t>(i * i % 7);
+  const Buffer ids(m, {1500}, few), dtable(m, DType::fp32, {7, 264}, std::vector<float>(7 * 264, 0.0f));
+  k.embedding_backward(ids, draw({1500, 264}, 6), 0, dtable, s);
+
+  const Buffer logits = draw({1500, 264}, 7), statistics(m, DType::fp32, {1, 1500, 3}),
+               losses(m, DType::fp32, {1500}), totals(m, {2}, std::vector<double>{0, 0});
+  k.cross_entropy_statistics(logits, ids, 0, 264, statistics, s);
+  k.cross_entropy_finish(logits, ids, 0, 264, statistics, true, losses, totals, s);
+
+  const Buffer norm(m, {1}, std::vector<double>{0});
+  k.squared_norm(draw({300000}, 8), norm, s);
+
+  const Buffer y(m, dtype, {rows, hidden}),
+      dw(m, DType::fp32, {width, hidden}, std::vector<float>(width * hidden, 0.0f));
+  k.linear_forward(draw({rows, width}, 9), draw({hidden, width}, 10), y, s);
+  k.linear_backward_weight(draw({rows, width}, 9), y, dw, s);
+
+  const AttentionShape shape{8, 2, 128};
+  const Buffer out(m, dtype, {2, shape.output_columns()}), slot(m, {2}, std::vector<std::int32_t>{1, 0}),
+      position(m, {2}, positions);
+  k.attention_cached(draw({2, shape.fused_columns()}, 11), {slot, position}, shape, draw({2, 2000, 512}, 12),
+                     out, s);
+  return {dtable.read_doubles(), logits.read_doubles(), losses.read_doubles(), totals.read_doubles(),
+          norm.read_doubles(),   y.read_doubles(),      dw.read_doubles(),     out.read_doubles()};
+}
+
+}  // namespace
+
+BOOST_DATA_TEST_CASE(sums_have_one_order, data::make(machines()) * data::make(reals()), machine, dtype) {
+  const auto first = run_sums(machine.get(), dtype);
+  for (const auto& values : first)
+    for (const double value : values) BOOST_REQUIRE(std::isfinite(value));
+  for (int repeat = 0; repeat < 3; ++repeat) BOOST_CHECK(run_sums(machine.get(), dtype) == first);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace llama3d::test

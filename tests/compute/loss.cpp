@@ -109,7 +109,18 @@ BOOST_DATA_TEST_CASE(shards_give_the_whole_softmax,
                      data::make(machines()) * data::make(reals()) * data::make({1, 2, 3, 4}), machine, dtype,
                      shards) {
   for (const auto& [rows, vocabulary] :
-       {std::array<std::int64_t, 2>{0, 10}, {1, 1}, {9, 37}, {120, 259}, {5, 128256}}) {
+       // Blocks of a GPU take 4096 logits at once, four times; 256 and 1024 rows.
+       {std::array<std::int64_t, 2>{0, 10},
+        {1, 1},
+        {9, 37},
+        {120, 259},
+        {5, 128256},
+        {2, 4095},
+        {2, 4097},
+        {2, 16384},
+        {2, 16393},
+        {257, 10},
+        {1025, 10}}) {
     const auto logits = random_values(rows * vocabulary, dtype, 71, 3);
     const auto targets = targets_of(rows, vocabulary);
     // The width of a shard is rounded up to 8: some shards hold padding, at one logit most hold nothing else.

@@ -48,8 +48,18 @@ auto transposed(const std::vector<float>& values, std::int64_t columns) {
   };
 }
 
-const std::vector<Sizes> sizes = {{0, 5, 7},    {1, 1, 1},     {1, 48, 33},  {7, 129, 65},
-                                  {130, 65, 7}, {600, 40, 24}, {33, 300, 17}};
+const std::vector<Sizes> sizes = {{0, 5, 7},
+                                  {1, 1, 1},
+                                  {1, 48, 33},
+                                  {7, 129, 65},
+                                  {130, 65, 7},
+                                  {600, 40, 24},
+                                  {33, 300, 17},
+                                  // Whole tiles, and a little more: of 512 rows here, of 64 to 256 on GPUs.
+                                  {512, 64, 64},
+                                  {513, 72, 64},
+                                  {128, 128, 256},
+                                  {136, 264, 264}};
 
 }  // namespace
 

@@ -8,11 +8,23 @@ namespace data = boost::unit_test::data;
 namespace {
 
 constexpr float epsilon = 1e-5f;
-const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},  {1, 1},    {1, 100},
-                                                        {5, 33}, {67, 130}, {300, 64}};
+const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},    {1, 1},   {1, 100}, {5, 33},    {67, 130},
+                                                        {300, 64}, {3, 255}, {3, 257}, {300, 1027}};
 /// As wide as models are, with more rows than a large GPU takes at once.
 const std::vector<std::array<std::int64_t, 2>> wide_sizes = {
-    {1100, 1024}, {600, 2048}, {300, 4096}, {150, 8192}, {3, 16384}};
+    {1100, 1024},
+    {600, 2048},
+    {300, 4096},
+    {150, 8192},
+    {3, 16384},
+    // A packet less and more than the widths at which kernels change.
+    {9, 1016},
+    {9, 1032},
+    {9, 2056},
+    {9, 4104},
+    {9, 8184},
+    {9, 8200},
+    {9, 16376}};
 
 /// A case of T rows of C, with the truth in double.
 struct Case {

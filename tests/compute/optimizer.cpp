@@ -67,7 +67,8 @@ BOOST_AUTO_TEST_SUITE(optimizer)
 BOOST_DATA_TEST_CASE(squared_norm_adds_in_double, data::make(machines()) * data::make(reals()), machine,
                      dtype) {
   Machine& m = machine.get();
-  for (const std::int64_t n : {0, 1, 1000, 100003}) {
+  // The last two: as many as all blocks of a GPU take at once, in packets of 8, and one more.
+  for (const std::int64_t n : {0, 1, 1000, 100003, 4096, 4104, 16392, 4194304, 4194312}) {
     const auto values = random_values(n, dtype, 81);
     double expected = 5;
     for (const double value : values) expected += value * value;
@@ -108,7 +109,8 @@ BOOST_DATA_TEST_CASE(adamw_follows_the_formula_for_many_steps,
                      machine, compute, gradient_type, with_master) {
   if (compute == DType::bf16 && !with_master) return;  // Random rounding: below.
   Machine& m = machine.get();
-  for (const std::int64_t n : {0, 1, 37, 30001}) {
+  // A block of a GPU takes 2048 in packets, 256 without.
+  for (const std::int64_t n : {0, 1, 37, 30001, 255, 257, 2048, 2056, 30000}) {
     const auto weight = random_values(n, compute, 82);
     Truth truth{doubles(weight), doubles(std::vector<float>(weight.size())),
                 doubles(std::vector<float>(weight.size()))};

@@ -56,8 +56,15 @@ Rows pairs_of(const std::vector<float>& qkv, const AttentionShape& shape) {
   return {{static_cast<std::int64_t>(qkv.size()) / shape.fused_columns(), shape.fused_columns()}, scales};
 }
 
-const std::vector<AttentionShape> shapes = {{1, 1, 2},  {3, 1, 20},  {4, 2, 16},
-                                            {2, 2, 64}, {32, 8, 64}, {32, 8, 128}};
+const std::vector<AttentionShape> shapes = {{1, 1, 2},
+                                            {3, 1, 20},
+                                            {4, 2, 16},
+                                            {2, 2, 64},
+                                            {32, 8, 64},
+                                            {32, 8, 128},
+                                            // Beyond the 320 pairs or packets of pairs of a GPU's block.
+                                            {40, 8, 128},
+                                            {40, 8, 20}};
 
 }  // namespace
 

@@ -7,8 +7,22 @@ namespace data = boost::unit_test::data;
 
 namespace {
 
-const std::vector<std::array<std::int64_t, 2>> sizes = {{0, 8},    {1, 1},    {3, 17},   {65, 100},
-                                                        {300, 48}, {3, 8192}, {5, 14336}};
+const std::vector<std::array<std::int64_t, 2>> sizes = {
+    {0, 8},
+    {1, 1},
+    {3, 17},
+    {65, 100},
+    {300, 48},
+    {3, 8192},
+    {5, 14336},
+    // One less, as much as, and one more than a block of a GPU takes of a row: 4096 in packets, 512 without.
+    {2, 4088},
+    {2, 4096},
+    {2, 4104},
+    {2, 511},
+    {2, 513},
+    {2, 1023},
+    {2, 1025}};
 
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
