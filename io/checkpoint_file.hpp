@@ -66,9 +66,10 @@ void commit_checkpoint(const std::filesystem::path& temporary, const std::filesy
 void abandon_checkpoint(const std::filesystem::path& final_folder);
 /// Takes a checkpoint away: its name first, so that no half-removed folder looks like a checkpoint.
 void remove_checkpoint(const std::filesystem::path& folder);
-/// Folders `step_<digits>` of `directory`, newest (highest step) first, where a replacement was cut off the
-/// old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and opens
-/// none. Throws CheckpointError when they can't be listed.
+/// What is called `step_<digits>` in `directory`, newest (highest step) first, where a replacement was cut off
+/// the old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and looks
+/// into none: a file, or a link that leads nowhere, has such a name too, and is refused by CheckpointReader.
+/// Throws CheckpointError when the directory can't be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& directory);
 /// For who writes to `directory`: gives the folder of a cut off replacement its name back and removes what
 /// else killed runs left, partly written, replaced and partly removed folders.

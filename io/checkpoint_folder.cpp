@@ -50,14 +50,6 @@ std::vector<fs::directory_entry> entries_of(const fs::path& directory) {
   return entries;
 }
 
-bool is_folder(const fs::directory_entry& entry) {
-  std::error_code error;
-  const bool folder = entry.is_directory(error);
-  if (error && error != std::errc::no_such_file_or_directory)
-    fail_listing(entry.path().parent_path(), entry.path().filename().string() + ": " + error.message());
-  return folder;
-}
-
 fs::path without_suffix(fs::path folder) {
   return folder.replace_extension();
 }
@@ -65,7 +57,8 @@ fs::path without_suffix(fs::path folder) {
 /// The old folder of a replacement that was cut off between its two renames: nothing has its name since.
 bool is_replaced(const fs::path& folder) {
   std::error_code ignored;
-  return folder.extension() == replaced_suffix && !fs::exists(without_suffix(folder), ignored);
+  return folder.extension() == replaced_suffix &&
+         !fs::exists(fs::symlink_status(without_suffix(folder), ignored));
 }
 
 }  // namespace
@@ -119,7 +112,7 @@ std::vector<fs::path> list_checkpoints(const fs::path& directory) {
   for (const auto& entry : entries_of(directory)) {
     const bool replaced = is_replaced(entry.path());
     const std::int64_t step = checkpoint_step(replaced ? without_suffix(entry.path()) : entry.path());
-    if (step >= 0 && is_folder(entry)) found.emplace_back(step, entry.path());
+    if (step >= 0) found.emplace_back(step, entry.path());
   }
   std::sort(found.begin(), found.end(), std::greater<>());
   std::vector<fs::path> folders;

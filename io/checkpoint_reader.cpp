@@ -9,6 +9,7 @@
 #include "io/hdf5.hpp"
 #include "io/manifest.hpp"
 #include "io/stored_block.hpp"
+#include "io/whole_folder.hpp"
 
 namespace llama3d {
 
@@ -97,12 +98,10 @@ struct CheckpointReader::State {
 };
 
 void CheckpointReader::State::open() {
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) {
+  if (const std::string reason = why_no_folder(folder); !reason.empty()) {
     throw CheckpointError(
-        fmt::format("checkpoint {} cannot be loaded (there is no such folder); look at the "
-                    "checkpoints folder of the run",
-                    folder.string()));
+        fmt::format("checkpoint {} cannot be loaded ({}); look at the checkpoints folder of the run",
+                    folder.string(), reason));
   }
   try {
     manifest = read_manifest(folder / "checkpoint.h5");

@@ -33,10 +33,19 @@ fs::path with_suffix(fs::path folder, const char* suffix) {
   return folder += suffix;
 }
 
+std::string why_no_folder(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::is_directory(status)) return {};
+  if (fs::is_regular_file(status)) return "it is a file";
+  if (fs::exists(status)) return "it is no folder";
+  return status.type() == fs::file_type::not_found ? "there is no such folder" : error.message();
+}
+
 void put_in_place(const fs::path& temporary, const fs::path& final_folder) {
   const fs::path parent = with_suffix(final_folder, "").parent_path();
   io::sync_directory(temporary);
-  if (!fs::exists(final_folder)) {
+  if (!fs::exists(fs::symlink_status(final_folder))) {
     io::rename(temporary, final_folder);
     io::sync_directory(parent);
     return;

@@ -151,7 +151,8 @@ void Checkpoints::prepare(std::int64_t step, bool alone) {
   for (const auto& folder : list_checkpoints(directory_)) {
     if (checkpoint_step(folder) <= step) break;
     std::filesystem::path name;
-    for (int number = 1; number == 1 || std::filesystem::exists(name); ++number)
+    for (int number = 1; number == 1 || std::filesystem::exists(std::filesystem::symlink_status(name));
+         ++number)
       name = fmt::format("{}.previous-{}", folder.string(), number);
     std::filesystem::rename(folder, name);
     note_(fmt::format("{} is now {} (of another run)", folder.string(), name.filename().string()));
@@ -199,9 +200,11 @@ void Checkpoints::remove_old(std::int64_t step) {
   if (keep_ <= 0) return;
   int kept = 0;
   try {
-    // Later steps are there only where they could not be loaded: they do not count.
+    // What could not be loaded does not count: later steps are there only then, and what is no folder.
+    std::error_code ignored;
     for (const auto& folder : list_checkpoints(directory_))
-      if (checkpoint_step(folder) <= step && ++kept > keep_) remove_checkpoint(folder);
+      if (checkpoint_step(folder) <= step && std::filesystem::is_directory(folder, ignored) && ++kept > keep_)
+        remove_checkpoint(folder);
   } catch (const Error& error) {
     note_(fmt::format("warning: an old checkpoint stays: {}", error.what()));
   }

@@ -10,6 +10,7 @@
 #include "io/checkpoint_file.hpp"
 #include "io/printable.hpp"
 #include "io/safetensors.hpp"
+#include "io/whole_folder.hpp"
 #include "model/parameter_table.hpp"
 #include "mpi/failure.hpp"
 #include "train/model_state.hpp"
@@ -180,9 +181,10 @@ std::unique_ptr<WeightSource> open_weights(const fs::path& folder) {
   if (fs::exists(folder / "checkpoint.h5", ignored)) return std::make_unique<CheckpointWeights>(folder);
   if (fs::exists(folder / "config.json", ignored) || is_safetensors_folder(folder))
     return std::make_unique<HuggingFaceWeights>(folder);
-  const char* what = "there is no such folder";
-  if (fs::is_directory(folder, ignored)) what = "neither checkpoint.h5 nor config.json";
-  throw CheckpointError(fmt::format("no weights in {} ({}); {}", folder.string(), what, advice_for(folder)));
+  const std::string reason = why_no_folder(folder);
+  throw CheckpointError(fmt::format("no weights in {} ({}); {}", folder.string(),
+                                    reason.empty() ? "neither checkpoint.h5 nor config.json" : reason,
+                                    advice_for(folder)));
 }
 
 void load_weights(const WeightSource& source, const ModelConfig& model, ModelState& state,

@@ -155,7 +155,6 @@ BOOST_AUTO_TEST_CASE(folders_are_listed_newest_first_without_unfinished_ones) {
                            "step_00000020.removed", "step_", "step_12x", "other"}) {
     fs::create_directory(folder / name);
   }
-  test::write_bytes(folder / "step_00000400", "a file");
   const auto list = list_checkpoints(folder.path());
   BOOST_REQUIRE(list.size() == 3u);
   BOOST_TEST(list[0].filename() == "step_123456789");
@@ -214,9 +213,35 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_listed_is_not_taken_for_empty) {
     BOOST_CHECK_EXCEPTION(remove_leftovers(folder / name), CheckpointError, says({name, reason}));
   }
   BOOST_TEST(list_checkpoints(folder.path()).empty());
-  fs::create_symlink("loop", folder / "step_00000100");
-  BOOST_CHECK_EXCEPTION(list_checkpoints(folder.path()), CheckpointError,
-                        says({"step_00000100", "symbolic links"}));
+}
+
+// One name that leads nowhere hides none of the others, and stays in nobody's way.
+BOOST_AUTO_TEST_CASE(names_without_a_folder_are_listed_refused_and_replaced) {
+  const test::TemporaryFolder folder;
+  test::write_sample(folder / "step_00000100");
+  fs::create_symlink("step_00000400", folder / "step_00000400");
+  fs::create_symlink("nowhere", folder / "step_00000300");
+  test::write_bytes(folder / "step_00000200", "a file");
+  const auto list = list_checkpoints(folder.path());
+  BOOST_REQUIRE(list.size() == 4u);
+  const char* reasons[] = {"symbolic links", "no such folder", "it is a file"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    BOOST_CHECK_EXCEPTION(CheckpointReader{list[i]}, CheckpointError, says({list[i].string(), reasons[i]}));
+    test::write_sample(list[i]);
+    BOOST_TEST(test::holds_sample(CheckpointReader(list[i])));
+  }
+  BOOST_TEST(list[3] == folder / "step_00000100");
+  BOOST_TEST(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 4);
+}
+
+// The old folder of a replacement is not put over a link that has its name since.
+BOOST_AUTO_TEST_CASE(a_replaced_folder_goes_where_a_link_has_its_name) {
+  const test::TemporaryFolder folder;
+  fs::create_symlink("step_00000100", folder / "step_00000100");
+  fs::create_directory(folder / "step_00000100.replaced");
+  BOOST_TEST(list_checkpoints(folder.path()).size() == 1u);
+  BOOST_CHECK_NO_THROW(remove_leftovers(folder.path()));
+  BOOST_TEST(fs::is_symlink(folder / "step_00000100"));
 }
 
 BOOST_AUTO_TEST_CASE(a_moved_folder_loads) {
