@@ -13,8 +13,11 @@ using namespace io;
 
 namespace {
 
-// Room for the headers of a batch of datasets and their groups, beyond the data itself.
-constexpr std::int64_t header_reserve = std::int64_t{4} << 20;
+// What HDF5 may add to the file beside the elements of its next dataset: an object header, nodes of the
+// groups' trees, and a group's heap of names, which doubles when it is full.
+std::int64_t header_room(std::int64_t bytes_of_names) {
+  return (std::int64_t{32} << 10) + 4 * bytes_of_names;
+}
 
 std::vector<hsize_t> shape_of_block(const Block& block) {
   std::vector<hsize_t> shape = {static_cast<hsize_t>(block.rectangle.rows())};
@@ -59,6 +62,7 @@ struct RankFileWriter::State {
   Hdf5File file;
   SpaceReserve space;
   Hdf5Properties link_creation, dataset_creation;
+  std::int64_t bytes_of_names = 0;
   bool failed = false, finished = false;
 
   template <class Action>
@@ -82,7 +86,7 @@ struct RankFileWriter::State {
 void RankFileWriter::State::open(int rank) {
   file = create_file(path);
   space = SpaceReserve(path);
-  space.ensure(header_reserve);
+  space.ensure(header_room(0));
   link_creation = make_properties(H5P_LINK_CREATE);
   check_hdf5(H5Pset_create_intermediate_group(link_creation.get(), 1), "ask for groups");
   dataset_creation = make_properties(H5P_DATASET_CREATE);
@@ -96,10 +100,11 @@ void RankFileWriter::State::open(int rank) {
 }
 
 void RankFileWriter::State::write_block(const Block& block, const std::byte* data) {
-  space.ensure(file_size(file.get()) + block.bytes() + header_reserve);
+  const std::string name = block_name(block);
+  bytes_of_names += std::ssize(name);
+  space.ensure(file_size(file.get()) + block.bytes() + header_room(bytes_of_names));
   const auto type = element_type(block.dtype);
   const auto shape = make_space(shape_of_block(block));
-  const std::string name = block_name(block);
   const auto dataset =
       own_hdf5<Hdf5Dataset>(H5Dcreate2(file.get(), name.c_str(), type.get(), shape.get(), link_creation.get(),
                                        dataset_creation.get(), H5P_DEFAULT),

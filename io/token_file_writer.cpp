@@ -60,8 +60,9 @@ class Column {
   std::vector<T> buffer_;
 };
 
-// Space taken ahead of what HDF5 has in the file: several chunks of every column and their index.
-constexpr std::int64_t reserve_step = std::int64_t{16} << 20;
+// Space taken ahead of what HDF5 has in the file: the chunks of three columns that it may hold in memory (1
+// MiB each), the next one, and their index.
+constexpr std::int64_t reserve_step = std::int64_t{4} << 20;
 
 }  // namespace
 

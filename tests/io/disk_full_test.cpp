@@ -125,6 +125,36 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_that_does_not_fit_leaves_the_earlier_one) {
   BOOST_TEST(CheckpointReader(folder / "step_00000002").verify() == 20 * megabyte);
 }
 
+// Beside its data a checkpoint needs little: most of its names and headers.
+BOOST_AUTO_TEST_CASE(a_checkpoint_fits_where_there_is_room_for_its_data) {
+  const test::TemporaryFolder folder;
+  const fs::path path = begin_checkpoint(folder / "step_00000001");
+  const FileSizeLimit limit(megabyte + megabyte / 8);
+  write_pieces(path, 4, megabyte / 16);
+  BOOST_TEST(CheckpointReader(path).verify() == megabyte);
+}
+
+// The room that is asked for covers what HDF5 takes: a file may grow to nothing past it.
+BOOST_AUTO_TEST_CASE(many_small_tensors_fail_before_hdf5_does) {
+  for (const std::int64_t limit_bytes : {megabyte / 4, megabyte, megabyte + 12'345, 3 * megabyte}) {
+    const test::TemporaryFolder folder;
+    const fs::path path = begin_checkpoint(folder / "step_00000001");
+    const FileSizeLimit limit(limit_bytes);
+    RankFileWriter writer(path, 0);
+    const float value = 1;
+    const auto write_many = [&] {
+      for (int i = 0; i < 100'000; ++i)
+        writer.write({fmt::format("/model/{}/{}", i % 7,
+                                  std::string(static_cast<std::size_t>(i % 90), 'x') + std::to_string(i)),
+                      DType::fp32,
+                      {1},
+                      {{0, 1, 0, 1}},
+                      &value});
+    };
+    BOOST_CHECK_EXCEPTION(write_many(), CheckpointWriteError, says({"no room to write: File too large"}));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_token_file_that_cannot_begin_leaves_nothing) {
   const test::TemporaryFolder folder;
   const FileSizeLimit limit(megabyte);
