@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
+#include <set>
+#include <variant>
 
 #include "base/error.hpp"
 #include "io/hdf5.hpp"
@@ -77,6 +80,11 @@ OpenTable open_table(hid_t file, const TableDescriptor& table) {
   return result;
 }
 
+void set_rows(OpenTable& open, hsize_t rows) {
+  check_hdf5(H5Dset_extent(open.dataset.get(), &rows), "cut a table");
+  open.rows = rows;
+}
+
 // Keeps the rows up to `last_step` that were written, in their order.
 void cut_table(const TableDescriptor& table, OpenTable& open, std::int64_t last_step) {
   const auto type = row_type(table);
@@ -97,8 +105,7 @@ void cut_table(const TableDescriptor& table, OpenTable& open, std::int64_t last_
     if (good != count || kept != begin) write_range(open.dataset.get(), type.get(), kept, good, rows.data());
     kept += good;
   }
-  check_hdf5(H5Dset_extent(open.dataset.get(), &kept), "cut a table");
-  open.rows = kept;
+  set_rows(open, kept);
 }
 
 }  // namespace
@@ -110,6 +117,10 @@ struct MetricsFile::State {
   Hdf5Group run;
   SpaceReserve space;
   std::map<std::string, OpenTable> tables;
+  std::map<std::string, hsize_t> rows;  // that were appended, by table; while the file is closed too
+  FileDescriptor identity;              // of the file, while it is closed too
+  std::map<std::string, std::variant<std::string, std::int64_t, double>> attributes;
+  std::set<std::string> unwritten;  // of the attributes
   bool broken = false;
 
   ~State() { close(); }
@@ -117,18 +128,17 @@ struct MetricsFile::State {
   void reserve(std::int64_t bytes) { space.ensure(file_size(file.get()) + bytes + reserve_step, true); }
   void flush() { check_hdf5(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "flush the file"); }
   void create();
-  void resume(std::int64_t step);
+  void open_existing();
+  /// Adds the tables that are missing, and calls `cut` for every one.
+  void take_over(const std::function<void(const TableDescriptor&, OpenTable&)>& cut);
+  void reopen();
+  void set_attribute(const std::string& name, std::variant<std::string, std::int64_t, double> value);
+  void write_attributes();
   void move_aside(const std::string& kind, const std::string& reason);
   void close() noexcept;
 
   template <class Action>
   void guarded(Action&& action) {
-    const auto fail = [&](const std::string& reason) {
-      throw Error(ExitStatus::failure,
-                  fmt::format("metrics file {} cannot be written ({}); make room or check the "
-                              "file system",
-                              path.string(), reason));
-    };
     if (broken) fail("an earlier write failed");
     try {
       action();
@@ -141,6 +151,11 @@ struct MetricsFile::State {
       fail(error.what());
     }
   }
+  [[noreturn]] void fail(const std::string& reason) const {
+    throw Error(ExitStatus::failure,
+                fmt::format("metrics file {} cannot be written ({}); make room or check the file system",
+                            path.string(), reason));
+  }
 };
 
 void MetricsFile::State::create() {
@@ -149,6 +164,7 @@ void MetricsFile::State::create() {
   // writes, which a kill could part.
   check_hdf5(H5Pset_istore_k(creation.get(), 512), "size the chunk index");
   file = create_file(path, creation.get());
+  identity = open_descriptor(path, OpenMode::read);
   space = SpaceReserve(path);
   reserve(0);
   write_attribute(file.get(), "format", std::string(metrics_file_format));
@@ -159,23 +175,67 @@ void MetricsFile::State::create() {
   flush();
 }
 
-void MetricsFile::State::resume(std::int64_t step) {
+void MetricsFile::State::open_existing() {
   file = open_file(path, true);
+  identity = open_descriptor(path, OpenMode::read);
   if (const std::string format = format_of(file.get()); format != metrics_file_format) {
     throw IoError("it is no metrics file");
   }
   if (const auto version = read_integer_attribute(file.get(), "version"); version != metrics_file_version) {
     throw IoError(fmt::format("its version is {}, this program writes {}", version, metrics_file_version));
   }
-  reserve(0);
   run = own_hdf5<Hdf5Group>(H5Gopen2(file.get(), "run", H5P_DEFAULT), "open group /run");
   for (const TableDescriptor& table : metrics_tables()) {
-    OpenTable& open = tables[table.name];
-    const bool add = !table.in_every_file && !has_link(file.get(), table.name);
-    open = add ? create_table(file.get(), table) : open_table(file.get(), table);
-    cut_table(table, open, step);
+    if (table.in_every_file || has_link(file.get(), table.name))
+      tables[table.name] = open_table(file.get(), table);
+  }
+}
+
+void MetricsFile::State::take_over(const std::function<void(const TableDescriptor&, OpenTable&)>& cut) {
+  space = SpaceReserve(path);
+  reserve(0);
+  for (const TableDescriptor& table : metrics_tables()) {
+    if (!tables.contains(table.name)) tables[table.name] = create_table(file.get(), table);
+    cut(table, tables[table.name]);
   }
   flush();
+}
+
+// A file that can be read is no damaged one, though writing to it fails.
+void MetricsFile::State::reopen() {
+  const bool ours = identity && leads_to(path, identity.get());
+  close();
+  broken = true;  // until it is open
+  set_aside.clear();
+  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path());
+  if (std::filesystem::exists(std::filesystem::symlink_status(path))) {
+    try {
+      if (ours) open_existing();
+    } catch (const IoError& error) {
+      const std::string reason = error.what();
+      close();
+      move_aside("damaged", reason);
+    }
+    if (file) {
+      take_over([&](const TableDescriptor& table, OpenTable& open) {
+        set_rows(open, std::min(open.rows, rows[table.name]));
+      });
+      broken = false;
+      return;
+    }
+    if (!ours) move_aside("previous", "not the file of this run");
+  }
+  try {
+    create();
+  } catch (...) {
+    close();
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+    throw;
+  }
+  rows.clear();
+  for (const auto& [name, value] : attributes) unwritten.insert(name);
+  broken = false;
 }
 
 void MetricsFile::State::move_aside(const std::string& kind, const std::string& reason) {
@@ -216,7 +276,11 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, std::optional<std::i
         s.space = SpaceReserve(path);
         s.space.ensure(size_of_file(path) + reserve_step);
         try {
-          s.resume(*resume_step);
+          s.open_existing();
+          s.take_over([&](const TableDescriptor& table, OpenTable& open) {
+            cut_table(table, open, *resume_step);
+            s.rows[table.name] = open.rows;
+          });
           return;
         } catch (const IoError& error) {
           const std::string reason = error.what();
@@ -241,51 +305,65 @@ const std::string& MetricsFile::set_aside_reason() const {
 
 void MetricsFile::append_rows(const TableDescriptor& table, const void* rows, std::size_t count) {
   State& s = *state_;
-  const auto found = s.tables.find(table.name);
-  LLAMA3D_EXPECT(found != s.tables.end(), "metrics file {} has no table {}", s.path.string(), table.name);
   s.guarded([&] {
+    const auto found = s.tables.find(table.name);
+    LLAMA3D_EXPECT(found != s.tables.end(), "metrics file {} has no table {}", s.path.string(), table.name);
+    s.write_attributes();
     OpenTable& open = found->second;
     s.reserve(static_cast<std::int64_t>(count * table.row_bytes));
     const hsize_t size = open.rows + count;
     check_hdf5(H5Dset_extent(open.dataset.get(), &size), "grow table /" + table.name);
     write_range(open.dataset.get(), row_type(table).get(), open.rows, count, rows);
     s.flush();
-    open.rows = size;
+    open.rows = s.rows[table.name] = size;
   });
+}
+
+void MetricsFile::State::set_attribute(const std::string& name,
+                                       std::variant<std::string, std::int64_t, double> value) {
+  attributes[name] = std::move(value);
+  unwritten.insert(name);
+  guarded([&] { write_attributes(); });
+}
+
+void MetricsFile::State::write_attributes() {
+  if (unwritten.empty()) return;
+  for (const std::string& name : unwritten) {
+    reserve(0);
+    std::visit([&](const auto& value) { write_attribute(run.get(), name, value); }, attributes.at(name));
+  }
+  flush();
+  unwritten.clear();
 }
 
 void MetricsFile::set_run_attribute(const std::string& name, const std::string& value) {
-  state_->guarded([&] {
-    state_->reserve(0);
-    write_attribute(state_->run.get(), name, value.substr(0, longest_attribute));
-    state_->flush();
-  });
+  state_->set_attribute(name, value.substr(0, longest_attribute));
 }
 
 void MetricsFile::set_run_attribute(const std::string& name, std::int64_t value) {
-  state_->guarded([&] {
-    state_->reserve(0);
-    write_attribute(state_->run.get(), name, value);
-    state_->flush();
-  });
+  state_->set_attribute(name, value);
 }
 
 void MetricsFile::set_run_attribute(const std::string& name, double value) {
-  state_->guarded([&] {
-    state_->reserve(0);
-    write_attribute(state_->run.get(), name, value);
-    state_->flush();
-  });
+  state_->set_attribute(name, value);
 }
 
 std::int64_t MetricsFile::rows(const std::string& table) const {
-  const auto found = state_->tables.find(table);
-  LLAMA3D_EXPECT(found != state_->tables.end(), "no table {}", table);
-  return static_cast<std::int64_t>(found->second.rows);
+  const auto found = state_->rows.find(table);
+  return found == state_->rows.end() ? 0 : static_cast<std::int64_t>(found->second);
 }
 
 bool MetricsFile::broken() const {
   return state_->broken;
+}
+
+bool MetricsFile::in_place() const {
+  return leads_to(state_->path, state_->identity.get());
+}
+
+void MetricsFile::reopen() {
+  state_->broken = false;
+  state_->guarded([&] { state_->reopen(); });
 }
 
 void MetricsFile::sync() {

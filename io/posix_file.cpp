@@ -88,6 +88,14 @@ void sync_directory(const std::filesystem::path& directory) {
   }
 }
 
+bool leads_to(const std::filesystem::path& path, int descriptor) {
+  struct stat opened {};
+  struct stat named {};
+  if (::fstat(descriptor, &opened) != 0) return true;
+  if (::stat(path.c_str(), &named) != 0) return errno != ENOENT && errno != ENOTDIR;
+  return opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
 void rename(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) {
     throw_errno(fmt::format("cannot rename {} to {}", from.string(), to.string()));

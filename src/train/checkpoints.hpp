@@ -45,6 +45,9 @@ class Checkpoints {
   /// other names (step_00000100.previous-1), lest a later run resume from them.
   void prepare(std::int64_t step, bool alone);
 
+  /// Saves go to another directory from here on. To be told to every rank.
+  void move_to(std::filesystem::path directory) { directory_ = std::move(directory); }
+
   /// Writes, verifies and commits `step_...`, then removes what is older than the newest `keep`.
   /// Returns the folder. Throws CheckpointWriteError on all ranks when any failed; earlier checkpoints are
   /// then untouched, and nothing is left of this one.

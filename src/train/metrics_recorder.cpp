@@ -1,16 +1,22 @@
 #include "train/metrics_recorder.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
+#include "base/error.hpp"
+
 namespace llama3d {
 namespace {
 
 /// Bytes of all ranks' timelines of a step that every rank can hold for a moment.
 constexpr std::int64_t largest_timeline = std::int64_t{256} << 20;
+
+constexpr std::size_t most_waiting_bytes = std::size_t{64} << 20;
 
 CommunicationRow communication_row(std::int64_t step, std::int64_t rank, Label label,
                                    const LabelRecord& record) {
@@ -43,8 +49,9 @@ std::int64_t unix_time_ns() {
 }
 
 MetricsRecorder::MetricsRecorder(const std::filesystem::path& path, std::optional<std::int64_t> resume_step,
-                                 ControlPlane& control, std::function<void(const std::string&)> note)
-    : control_(&control), note_(std::move(note)) {
+                                 ControlPlane& control, std::function<void(const std::string&)> note,
+                                 std::function<bool()> may_write)
+    : control_(&control), note_(std::move(note)), may_write_(std::move(may_write)), path_(path) {
   if (control.rank() != 0) return;
   file_.emplace(path, resume_step);
   if (!file_->set_aside().empty())
@@ -53,17 +60,55 @@ MetricsRecorder::MetricsRecorder(const std::filesystem::path& path, std::optiona
 }
 
 void MetricsRecorder::guarded(const std::function<void()>& write) {
-  if (!file_ || file_->broken()) return;
   try {
     write();
     if (std::exchange(failing_, false)) note_("metrics are written again");
   } catch (const std::exception& e) {
-    const bool told = std::exchange(failing_, true);
-    if (file_->broken())
-      note_(fmt::format("warning: metrics are not written any more: {}", e.what()));
-    else if (!told)
-      note_(fmt::format("warning: metrics are left out until they can be written again: {}", e.what()));
+    if (!std::exchange(failing_, true))
+      note_(fmt::format("warning: metrics wait in memory until they can be written again: {}", e.what()));
   }
+}
+
+void MetricsRecorder::append(const TableDescriptor& table, const void* rows, std::size_t count) {
+  if (!file_) return;
+  waiting_.push_back({&table, count, {static_cast<const char*>(rows), count * table.row_bytes}});
+  waiting_bytes_ += waiting_.back().bytes.size();
+  for (; waiting_bytes_ > most_waiting_bytes; waiting_.pop_front()) {
+    waiting_bytes_ -= waiting_.front().bytes.size();
+    lost_rows_ += waiting_.front().count;
+  }
+  guarded([&] { write_waiting(); });
+}
+
+void MetricsRecorder::write_waiting() {
+  if (file_->broken() || !file_->in_place()) reopen();
+  for (; !waiting_.empty(); waiting_.pop_front()) {
+    const WaitingRows& rows = waiting_.front();
+    file_->append_rows(*rows.table, rows.bytes.data(), rows.count);
+    waiting_bytes_ -= rows.bytes.size();
+  }
+}
+
+void MetricsRecorder::reopen() {
+  const bool in_place = file_->in_place();
+  if (!may_write_())
+    throw Error(ExitStatus::failure, fmt::format("{} is not this run's to write any more", path_.string()));
+  file_->reopen();
+  if (!in_place)
+    note_(fmt::format("warning: {} was removed or renamed while the run writes it: begun anew",
+                      path_.string()));
+  if (!file_->set_aside().empty())
+    note_(fmt::format("warning: {} is now {} ({})", path_.string(), file_->set_aside().string(),
+                      file_->set_aside_reason()));
+}
+
+void MetricsRecorder::finish() {
+  if (!file_) return;
+  if (!waiting_.empty()) guarded([&] { write_waiting(); });
+  sync();
+  for (; !waiting_.empty(); waiting_.pop_front()) lost_rows_ += waiting_.front().count;
+  if (lost_rows_ > 0)
+    note_(fmt::format("warning: {} rows of metrics could not be written to {}", lost_rows_, path_.string()));
 }
 
 void MetricsRecorder::event(std::int64_t step, const std::string& kind, const std::string& text) {

@@ -7,7 +7,6 @@
 #include <cstdint>
 
 #include "compute/kernels.hpp"
-#include "io/printable.hpp"
 #include "train/run_record.hpp"
 #include "train/weight_source.hpp"
 
@@ -36,21 +35,6 @@ void check_output_directory(const fs::path& directory) {
 }
 
 }  // namespace
-
-void make_output_directory(const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory / "checkpoints", error);
-  if (error) refuse_output_directory(directory, error.message());
-}
-
-FolderLock lock_output_directory(const TrainSettings& settings, const std::string& host) {
-  FolderLock lock(settings.output_dir, fmt::format("process {} on {}", getpid(), host));
-  if (lock.held_by())
-    throw ConfigurationError(fmt::format(
-        "--output-dir {}: another run writes there ({}); wait for its end, or give another folder",
-        settings.output_dir, io::printable(*lock.held_by())));
-  return lock;
-}
 
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
                              const TrainingBatches& batches, ControlPlane& control,

@@ -5,7 +5,6 @@
 #include <functional>
 #include <string>
 
-#include "io/folder_lock.hpp"
 #include "train/batches.hpp"
 #include "train/checkpoints.hpp"
 #include "train/run_shape.hpp"
@@ -24,10 +23,6 @@ RunCheck check_run(const TrainSettings& settings, int world_size, bool assumed, 
 
 /// Of these the files and folders alone.
 void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints);
-/// Makes the folder of a run's output. Throws ConfigurationError.
-void make_output_directory(const std::filesystem::path& directory);
-/// Keeps other runs out of it, to which `host` is named. Throws ConfigurationError where one is in it.
-FolderLock lock_output_directory(const TrainSettings& settings, const std::string& host);
 /// The checkpoints of a run, in its output folder.
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
                              const TrainingBatches& batches, ControlPlane& control,

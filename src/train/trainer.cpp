@@ -14,6 +14,7 @@
 #include "train/engine.hpp"
 #include "train/evaluator.hpp"
 #include "train/metrics_recorder.hpp"
+#include "train/output_folder.hpp"
 #include "train/progress.hpp"
 #include "train/run_check.hpp"
 #include "train/run_record.hpp"
@@ -54,6 +55,8 @@ class Trainer {
   void count_skips(std::int64_t step, const StepResult& result);
   void validate();
   void save();
+  /// What there is to save goes where the output folder is now. Throws.
+  void leave_taken_output();
   void note(const std::string& text) {
     progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", text));
   }
@@ -72,7 +75,7 @@ class Trainer {
   RunShape shape_;
   std::optional<TrainingBatches> batches_;
   std::unique_ptr<Engine> engine_;
-  std::optional<FolderLock> lock_;  ///< the leader's
+  std::unique_ptr<OutputFolder> output_;  ///< the leader's
   std::optional<Checkpoints> checkpoints_;
   std::unique_ptr<MetricsRecorder> metrics_;
   std::unique_ptr<Progress> progress_;
@@ -106,8 +109,9 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
     note(fmt::format("tensor-parallel overlap: {}", engine_->overlap().to_string()));
   // What is there is read only where no other run goes on with it.
   fail_together(runtime.control, [&] {
-    if (leader_ && fs::exists(settings_.output_dir))
-      lock_ = lock_output_directory(settings_, runtime.control.host());
+    if (leader_)
+      output_ = std::make_unique<OutputFolder>(settings_.output_dir, runtime.control.host(),
+                                               [this](const std::string& text) { note(text); });
   });
   start();
   // Only now, so that a run that can't start leaves nothing behind.
@@ -138,8 +142,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
 void Trainer::open_output() {
   const bool continues = continues_in_place(settings_);
   if (leader_) {
-    make_output_directory(settings_.output_dir);
-    if (!lock_) lock_ = lock_output_directory(settings_, runtime_.control.host());
+    output_->make();
     checkpoints_->prepare(continues ? position_.step : 0, settings_.resume != "auto");
   }
   metrics_ = std::make_unique<MetricsRecorder>(
@@ -147,7 +150,8 @@ void Trainer::open_output() {
       continues ? std::optional(position_.step) : std::optional<std::int64_t>(), runtime_.control,
       [this](const std::string& text) {
         if (leader_) note(text);
-      });
+      },
+      [this] { return output_->keep() == OutputFolder::State::ours; });
 }
 
 void Trainer::start() {
@@ -206,7 +210,7 @@ TrainResult Trainer::run() {
   finish_steps(0);
   stop_profiling();
   result_.steps = position_.step;
-  metrics_->sync();
+  metrics_->finish();
   progress_.reset();
   if (leader_ && result_.status == ExitStatus::done)
     note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_, step_tokens_,
@@ -228,8 +232,9 @@ void Trainer::end_on_signal(std::int64_t first_step) {
 bool Trainer::step() {
   const auto begin = Clock::now();
   // Signals and unreadable data reach single ranks: agree before the step's collectives.
-  enum Flag : std::int64_t { go_on, signalled, unreadable };
+  enum Flag : std::int64_t { go_on, signalled, output_taken, unreadable };
   std::int64_t flag = SignalGuard::received() ? signalled : go_on;
+  if (leader_ && output_->keep() == OutputFolder::State::taken) flag = output_taken;
   std::vector<BatchRows> rows;
   std::exception_ptr data_error;
   try {
@@ -244,6 +249,7 @@ bool Trainer::step() {
     fail_together(runtime_.control, [&] {
       if (data_error) std::rethrow_exception(data_error);
     });
+  if (flag == output_taken) leave_taken_output();
   if (flag == signalled) return false;
   const double learning_rate = schedule_.at(position_.step + 1);
   const bool profiled = profile_.holds(position_.step + 1);
@@ -365,7 +371,13 @@ void Trainer::save() {
   if (last_save_ == position_.step) return;
   finish_steps(0);
   const auto begin = Clock::now();
+  const auto output = agreed_state(output_.get(), runtime_.control);
+  if (output == OutputFolder::State::taken) leave_taken_output();
   try {
+    fail_together(runtime_.control, [&] {
+      if (leader_ && output == OutputFolder::State::unreachable)
+        throw CheckpointWriteError(output_->problem());
+    });
     const auto folder = checkpoints_->save(position_, engine_->state());
     last_save_ = position_.step;
     metrics_->event(position_.step, "checkpoint",
@@ -378,6 +390,15 @@ void Trainer::save() {
     if (leader_) note(fmt::format("warning: no checkpoint at step {}: {}", position_.step, error.what()));
     metrics_->event(position_.step, "checkpoint", fmt::format("failed: {}", error.what()));
   }
+}
+
+void Trainer::leave_taken_output() {
+  finish_steps(0);
+  throw_output_taken(output_.get(), runtime_.control, [&](const fs::path& refuge) {
+    if (position_.step == 0) return std::string("no step was done");
+    checkpoints_->move_to(refuge / "checkpoints");
+    return "saved " + checkpoints_->save(position_, engine_->state()).string();
+  });
 }
 
 }  // namespace
