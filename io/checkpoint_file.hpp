@@ -96,7 +96,7 @@ class CheckpointReader {
   CheckpointReader(CheckpointReader&&) noexcept;
 
   const std::filesystem::path& folder() const;
-  /// The JSON object given to write_global_view, checksummed with the manifest.
+  /// The JSON object given to write_global_view, checksummed with the manifest; its members by their names.
   const std::string& attributes() const;
   /// In name order.
   const std::vector<DatasetInfo>& datasets() const;

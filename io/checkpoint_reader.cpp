@@ -38,7 +38,10 @@ CheckpointManifest read_manifest(const std::filesystem::path& path) {
       !extent_of(dataset.get()).empty()) {
     throw IoError("/manifest is not a string");
   }
-  std::string text(H5Tget_size(type.get()), '\0');
+  const std::size_t size = H5Tget_size(type.get());
+  if (size > static_cast<std::size_t>(size_of_file(path)))
+    throw IoError(fmt::format("/manifest would have {} bytes, more than the file", size));
+  std::string text(size, '\0');
   check_hdf5(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()),
              "read /manifest");
   if (crc32c(text.data(), text.size()) != read_integer_attribute(dataset.get(), "crc32c")) {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/crc32c.hpp"
 #include "io/hdf5.hpp"
@@ -86,7 +87,7 @@ std::vector<std::byte> build_view(const std::vector<RankManifest>& ranks,
                                  "create the global view");
   write_attribute(file.get(), "format", std::string(checkpoint_format));
   write_attribute(file.get(), "version", checkpoint_version);
-  write_attributes(file.get(), nlohmann::ordered_json::parse(attributes_json));
+  write_attributes(file.get(), parse_json<nlohmann::ordered_json>(attributes_json));
   const auto link_creation = make_properties(H5P_LINK_CREATE);
   check_hdf5(H5Pset_create_intermediate_group(link_creation.get(), 1), "ask for groups");
   for (const auto& [name, group] : datasets) {
@@ -106,8 +107,6 @@ std::vector<std::byte> build_view(const std::vector<RankManifest>& ranks,
 
 void write_global_view(const std::filesystem::path& folder, const std::vector<std::string>& manifests,
                        const std::string& attributes_json) {
-  LLAMA3D_EXPECT(nlohmann::json::parse(attributes_json, nullptr, false).is_object(),
-                 "checkpoint attributes are no JSON object: {}", attributes_json);
   std::vector<RankManifest> ranks;
   std::map<std::string, DatasetBlocks> datasets;
   try {

@@ -3,16 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
 #include "base/error.hpp"
+#include "base/json.hpp"
+#include "base/printable.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/hdf5.hpp"
 #include "io/manifest.hpp"
 #include "io/metrics_format.hpp"
-#include "io/printable.hpp"
 #include "io/safetensors.hpp"
 #include "io/token_file.hpp"
 #include "io/token_format.hpp"
@@ -23,33 +25,41 @@ namespace {
 
 using namespace io;
 
+std::string shown(const std::filesystem::path& path) {
+  return printable(path.string(), 4096);
+}
+
 std::string shape_as_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
 
 std::string tensor_line(const std::string& name, std::string_view dtype,
                         const std::vector<std::int64_t>& shape) {
-  return fmt::format("  {:<60} {:<6} {}\n", name, dtype, shape_as_text(shape));
+  return fmt::format("  {:<60} {:<6} {}\n", printable(name), printable(dtype, 20), shape_as_text(shape));
+}
+
+std::string attribute_line(const std::string& name, const std::string& value) {
+  constexpr std::size_t longest = 65536;  // about what an attribute of ours may have
+  return fmt::format("  {} = {}\n", printable(name), printable_lines(value, "    ", longest));
 }
 
 std::string attribute_lines(const std::vector<std::pair<std::string, std::string>>& attributes) {
   std::string text;
   for (const auto& [name, value] : attributes) {
-    if (name != "format" && name != "version") text += fmt::format("  {} = {}\n", name, value);
+    if (name != "format" && name != "version") text += attribute_line(name, value);
   }
   return text;
 }
 
 std::string describe_checkpoint(const std::filesystem::path& folder, bool verify) {
   const CheckpointReader reader(folder);
-  std::string text = fmt::format("checkpoint {}: {} tensors in {} rank files, {}\n", folder.string(),
-                                 reader.datasets().size(), reader.files(),
-                                 format_bytes(static_cast<std::size_t>(reader.bytes())));
+  std::string text =
+      fmt::format("checkpoint {}: {} tensors in {} rank files, {}\n", shown(folder), reader.datasets().size(),
+                  reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
   text += "attributes:\n";
-  const auto attributes = nlohmann::ordered_json::parse(reader.attributes());
-  for (const auto& [name, value] : attributes.items()) {
-    text += fmt::format("  {} = {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
-  }
+  const auto attributes = parse_json(reader.attributes());
+  for (const auto& [name, value] : attributes.items())
+    text += attribute_line(name, value.is_string() ? value.get<std::string>() : value.dump());
   text += "tensors:\n";
   for (const DatasetInfo& info : reader.datasets())
     text += tensor_line(info.name, name_of(info.dtype), info.shape);
@@ -59,10 +69,14 @@ std::string describe_checkpoint(const std::filesystem::path& folder, bool verify
   return text;
 }
 
-// Names of all datasets below a group.
+// Names of all datasets below a group. Links to what lies elsewhere are passed over.
 std::vector<std::string> dataset_names(hid_t file) {
   std::vector<std::string> names;
-  const auto collect = [](hid_t location, const char* name, const H5L_info_t*, void* out) -> herr_t {
+  const auto collect = [](hid_t location, const char* name, const H5L_info_t* link, void* out) -> herr_t {
+    // The library visits groups in groups by recursion. In a file of ours they are three deep.
+    constexpr std::ptrdiff_t deepest = 16;
+    if (const std::string_view path = name; std::count(path.begin(), path.end(), '/') > deepest) return -1;
+    if (link->type != H5L_TYPE_HARD) return 0;
     const Hdf5Object object(H5Oopen(location, name, H5P_DEFAULT));
     if (!object) return -1;
     if (H5Iget_type(object.get()) == H5I_DATASET) {
@@ -79,7 +93,7 @@ std::string describe_rank_file(const std::filesystem::path& path, hid_t file) {
   std::string text = fmt::format("checkpoint file of rank {}: {} blocks, {} (part of {})\n",
                                  read_integer_attribute(file, "rank"), names.size(),
                                  format_bytes(static_cast<std::size_t>(size_of_file(path))),
-                                 std::filesystem::absolute(path).parent_path().filename().string());
+                                 shown(std::filesystem::absolute(path).parent_path().filename()));
   for (const std::string& name : names) {
     const auto dataset = open_dataset(file, name);
     const auto extent = extent_of(dataset.get());
@@ -93,13 +107,14 @@ std::string describe_tokens(const std::filesystem::path& path, bool verify) {
   const TokenFileInfo& info = reader.info();
   const auto documents = std::ssize(reader.documents()) - 1;
   std::string text =
-      fmt::format("token file {}: {} tokens in {} documents, {}\n", path.string(), reader.tokens(), documents,
+      fmt::format("token file {}: {} tokens in {} documents, {}\n", shown(path), reader.tokens(), documents,
                   format_bytes(static_cast<std::size_t>(size_of_file(path))));
-  text += fmt::format("  tokenizer = {}\n", info.tokenizer);
-  if (!info.tokenizer_hash.empty()) text += fmt::format("  tokenizer_sha256 = {}\n", info.tokenizer_hash);
-  text += fmt::format("  vocabulary_size = {}\n  loss_mask = {}\n  created_by = {}\n",
-                      info.vocabulary_size > 0 ? std::to_string(info.vocabulary_size) : "unknown",
-                      info.has_loss_mask ? "yes" : "no", info.created_by);
+  text += attribute_line("tokenizer", info.tokenizer);
+  if (!info.tokenizer_hash.empty()) text += attribute_line("tokenizer_sha256", info.tokenizer_hash);
+  text += attribute_line("vocabulary_size",
+                         info.vocabulary_size > 0 ? std::to_string(info.vocabulary_size) : "unknown");
+  text += attribute_line("loss_mask", info.has_loss_mask ? "yes" : "no");
+  text += attribute_line("created_by", info.created_by);
   const std::int64_t piece = verify ? std::int64_t{token_chunk} : std::min<std::int64_t>(reader.tokens(), 16);
   std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min(piece, reader.tokens())));
   std::vector<std::uint8_t> mask;
@@ -129,7 +144,7 @@ std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
     const std::byte* at = row + field.offset;
     if (field.type == FieldType::text) {
       std::string value(reinterpret_cast<const char*>(at), field.bytes);
-      text += value.c_str();
+      text += printable(value.c_str());
     } else if (field.type == FieldType::int64) {
       std::int64_t value;
       std::memcpy(&value, at, sizeof value);
@@ -144,7 +159,7 @@ std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
 }
 
 std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
-  std::string text = fmt::format("metrics file {}\n", path.string());
+  std::string text = fmt::format("metrics file {}\n", shown(path));
   for (const TableDescriptor& table : metrics_tables()) {
     if (!table.in_every_file && !has_link(file, table.name)) continue;
     const auto dataset = open_dataset(file, table.name);
@@ -158,17 +173,17 @@ std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
       text += fmt::format("  {}", i == 0 ? "first:" : "last: ") + row_as_text(table, row.data());
     }
   }
-  const auto run = own_hdf5<Hdf5Group>(H5Gopen2(file, "run", H5P_DEFAULT), "open group /run");
+  const auto run = open_group(file, "run");
   return text + "/run:\n" + attribute_lines(attributes_as_text(run.get()));
 }
 
 std::string describe_safetensors(const std::filesystem::path& path) {
   const SafetensorsReader reader(path);
   std::string text =
-      fmt::format("safetensors {}: {} tensors in {} files, {}\n", path.string(), reader.tensors().size(),
+      fmt::format("safetensors {}: {} tensors in {} files, {}\n", shown(path), reader.tensors().size(),
                   reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
   for (const SafetensorsTensor& tensor : reader.tensors())
-    text += tensor_line(printable(tensor.name), tensor.dtype, tensor.shape);
+    text += tensor_line(tensor.name, tensor.dtype, tensor.shape);
   return text;
 }
 

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/printable.hpp"
+
 namespace llama3d::io {
 
 static_assert(std::endian::native == std::endian::little, "files are written in memory order");
@@ -131,8 +133,49 @@ Hdf5Space make_space(const std::vector<hsize_t>& extent) {
                              "make a dataspace");
 }
 
+namespace {
+
+/// HDF5 calls it before it follows an external link.
+herr_t refuse_link(const char*, const char*, const char* file, const char*, unsigned*, hid_t, void* target) {
+  *static_cast<std::string*>(target) = file;
+  return -1;
+}
+
+template <class Owner, class Open>
+Owner open_own(hid_t property_class, const std::string& what, Open&& open) {
+  const auto access = make_properties(property_class);
+  std::string target;
+  check_hdf5(H5Pset_elink_cb(access.get(), refuse_link, &target), "refuse external links");
+  Owner object(open(access.get()));
+  if (!target.empty())
+    throw Hdf5Error(
+        fmt::format("{} is a link into another file, {}, which is not followed", what, printable(target)));
+  check_hdf5(object.get(), "open " + what);
+  return object;
+}
+
+void expect_own_data(hid_t dataset, const std::string& what) {
+  const auto creation = own_hdf5<Hdf5Properties>(H5Dget_create_plist(dataset), "look at " + what);
+  const int files = H5Pget_external_count(creation.get());
+  check_hdf5(files, "look at the storage of " + what);
+  if (files > 0) throw Hdf5Error(what + " keeps its data in another file, which is not read");
+  if (H5Pget_layout(creation.get()) == H5D_VIRTUAL)
+    throw Hdf5Error(what + " is put together from other files (a virtual dataset), which are not read");
+}
+
+}  // namespace
+
 Hdf5Dataset open_dataset(hid_t location, const std::string& name) {
-  return own_hdf5<Hdf5Dataset>(H5Dopen2(location, name.c_str(), H5P_DEFAULT), "open dataset " + name);
+  const std::string what = "dataset " + printable(name);
+  auto dataset = open_own<Hdf5Dataset>(
+      H5P_DATASET_ACCESS, what, [&](hid_t access) { return H5Dopen2(location, name.c_str(), access); });
+  expect_own_data(dataset.get(), what);
+  return dataset;
+}
+
+Hdf5Group open_group(hid_t location, const std::string& name) {
+  return open_own<Hdf5Group>(H5P_GROUP_ACCESS, "group " + printable(name),
+                             [&](hid_t access) { return H5Gopen2(location, name.c_str(), access); });
 }
 
 std::vector<hsize_t> extent_of(hid_t dataset) {

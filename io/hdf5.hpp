@@ -71,7 +71,12 @@ DType dtype_of_dataset(hid_t dataset);
 Hdf5Type string_type(std::size_t bytes);
 
 Hdf5Space make_space(const std::vector<hsize_t>& extent);
+/// Throws Hdf5Error, too, for one whose data lies in another file: behind an external link, in external
+/// storage, or a virtual dataset. Whoever made the file could so have any file read that this process may
+/// read.
 Hdf5Dataset open_dataset(hid_t location, const std::string& name);
+/// Throws Hdf5Error, too, for one behind an external link.
+Hdf5Group open_group(hid_t location, const std::string& name);
 std::vector<hsize_t> extent_of(hid_t dataset);
 /// Whether `name` (one level) exists in `location`.
 bool has_link(hid_t location, const std::string& name);
@@ -86,7 +91,7 @@ void write_attribute(hid_t object, const std::string& name, const std::string& v
 void write_attribute(hid_t object, const std::string& name, std::int64_t value);
 void write_attribute(hid_t object, const std::string& name, std::uint64_t value);
 void write_attribute(hid_t object, const std::string& name, double value);
-/// Throws Hdf5Error when the attribute is missing or of another kind.
+/// Throws Hdf5Error when the attribute is missing or of another kind, or a string of more than 1 MiB.
 std::string read_string_attribute(hid_t object, const std::string& name);
 std::int64_t read_integer_attribute(hid_t object, const std::string& name);
 /// Every scalar attribute as text, in name order: {name, value}.

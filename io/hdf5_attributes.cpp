@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/printable.hpp"
 #include "io/hdf5.hpp"
 
 namespace llama3d::io {
@@ -37,7 +38,10 @@ std::string read_string(hid_t attribute, const std::string& name) {
       !is_scalar(attribute)) {
     throw Hdf5Error("attribute " + name + " is not a fixed-size string");
   }
-  std::string value(H5Tget_size(type.get()), '\0');
+  constexpr std::size_t longest = std::size_t{1} << 20;
+  const std::size_t size = H5Tget_size(type.get());
+  if (size > longest) throw Hdf5Error(fmt::format("attribute {} has {} bytes", printable(name), size));
+  std::string value(size, '\0');
   check_hdf5(H5Aread(attribute, type.get(), value.data()), "read attribute " + name);
   value.resize(std::min(value.find('\0'), value.size()));
   return value;

@@ -3,15 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <queue>
 #include <set>
+#include <system_error>
+
+#include "base/json.hpp"
+#include "base/model_folder.hpp"
+#include "base/printable.hpp"
 
 namespace llama3d::io {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using nlohmann::json;
+using Json = nlohmann::ordered_json;  // what is written
 
 std::optional<DType> dtype_named(const std::string& name) {
   for (const DType dtype : {DType::fp32, DType::bf16, DType::fp64, DType::int32}) {
@@ -34,43 +41,62 @@ Json json_of(const RankManifest& manifest) {
   return {{"file", manifest.file}, {"bytes", manifest.bytes}, {"blocks", std::move(blocks)}};
 }
 
-Block block_of(const Json& json) {
+/// Bytes and offsets of its elements do not overflow.
+bool fits_a_file(const std::vector<std::int64_t>& shape) {
+  std::int64_t bytes = 8;
+  for (const std::int64_t size : shape)
+    if (__builtin_mul_overflow(bytes, size, &bytes)) return false;
+  return true;
+}
+
+/// "0a1b2c3d", as it is written.
+std::uint32_t checksum_of(const std::string& text) {
+  std::uint32_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value, 16);
+  if (error != std::errc() || stop != end)
+    throw JsonError(fmt::format("crc32c is \"{}\"; it must be 8 hexadecimal digits", printable(text, 20)));
+  return value;
+}
+
+Block block_of(const json& object) {
   Block block;
-  block.dataset = json.at("dataset").get<std::string>();
-  block.shape = json.at("shape").get<std::vector<std::int64_t>>();
-  const auto dtype = dtype_named(json.at("dtype").get<std::string>());
-  if (!dtype) throw IoError("unknown dtype of " + block.dataset);
+  block.dataset = json_text_in(object, "dataset");
+  const std::string shown = printable(block.dataset);
+  block.shape = json_integers(json_member(object, "shape"), "shape of " + shown);
+  const auto dtype = dtype_named(json_text_in(object, "dtype"));
+  if (!dtype) throw JsonError("unknown dtype of " + shown);
   block.dtype = *dtype;
-  const auto r = json.at("rectangle").get<std::vector<std::int64_t>>();
-  if (r.size() != 4) throw IoError("damaged rectangle of " + block.dataset);
+  const auto r = json_integers(json_member(object, "rectangle"), "rectangle of " + shown);
+  if (r.size() != 4) throw JsonError("damaged rectangle of " + shown);
   block.rectangle = {r[0], r[1], r[2], r[3]};
-  block.crc32c = static_cast<std::uint32_t>(std::stoul(json.at("crc32c").get<std::string>(), nullptr, 16));
+  block.crc32c = checksum_of(json_text_in(object, "crc32c"));
   const bool shape_fits = block.shape.size() == 1 || block.shape.size() == 2;
-  if (!shape_fits || block.rectangle.empty() ||
+  if (!shape_fits || block.rectangle.empty() || !fits_a_file(block.shape) ||
       intersection(block.rectangle, whole(block.shape)) != block.rectangle ||
-      json.at("bytes").get<std::int64_t>() != block.bytes()) {
-    throw IoError("block " + block_name(block) + " contradicts itself");
-  }
+      json_integer_in(object, "bytes") != block.bytes())
+    throw JsonError(fmt::format("the block of {} contradicts itself", shown));
   return block;
 }
 
-RankManifest rank_of(const Json& json) {
+RankManifest rank_of(const json& object) {
   RankManifest manifest;
-  manifest.file = json.at("file").get<std::string>();
-  manifest.bytes = json.at("bytes").get<std::int64_t>();
-  if (manifest.file.empty() || manifest.file.find('/') != std::string::npos)
-    throw IoError("damaged file name");
-  for (const Json& block : json.at("blocks")) manifest.blocks.push_back(block_of(block));
+  manifest.file = json_text_in(object, "file");
+  manifest.bytes = json_integer_in(object, "bytes");
+  if (!is_plain_file_name(manifest.file)) throw JsonError("damaged file name " + printable(manifest.file));
+  for (const json& block : json_array(json_member(object, "blocks"), "blocks"))
+    if (manifest.blocks.emplace_back(block_of(block)).bytes() > manifest.bytes)
+      throw JsonError(fmt::format("{} is smaller than one of its blocks", printable(manifest.file)));
   return manifest;
 }
 
 template <class Parse>
 auto parsed(const std::string& text, Parse&& parse) {
+  // A checkpoint of very many ranks has millions of values in its manifest.
+  constexpr JsonLimits limits{.values = std::size_t{1} << 26};
   try {
-    return parse(Json::parse(text));
-  } catch (const nlohmann::json::exception& error) {
-    throw IoError(std::string("the manifest is damaged: ") + error.what());
-  } catch (const std::logic_error& error) {  // of std::stoul
+    return parse(parse_json_object(text, limits));
+  } catch (const JsonError& error) {
     throw IoError(std::string("the manifest is damaged: ") + error.what());
   }
 }
@@ -121,24 +147,27 @@ std::string to_json(const std::vector<RankManifest>& ranks, const std::string& a
   for (const RankManifest& rank : ranks) files.push_back(json_of(rank));
   return Json{{"format", checkpoint_format},
               {"version", checkpoint_version},
-              {"attributes", Json::parse(attributes_json)},
+              {"attributes", parse_json<Json>(attributes_json)},
               {"files", std::move(files)}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-RankManifest parse_rank_manifest(const std::string& json) {
-  return parsed(json, rank_of);
+RankManifest parse_rank_manifest(const std::string& text) {
+  return parsed(text, rank_of);
 }
 
-CheckpointManifest parse_checkpoint_manifest(const std::string& json) {
-  return parsed(json, [](const Json& root) {
+CheckpointManifest parse_checkpoint_manifest(const std::string& text) {
+  return parsed(text, [](const json& root) {
     CheckpointManifest manifest;
-    const auto version = root.at("version").get<std::int64_t>();
+    const std::int64_t version = json_integer_in(root, "version");
     if (version != checkpoint_version) {
       throw IoError(fmt::format("its version is {}, this program reads {}", version, checkpoint_version));
     }
-    manifest.attributes_json = root.at("attributes").dump();
-    for (const Json& file : root.at("files")) manifest.ranks.push_back(rank_of(file));
+    const json& attributes = json_member(root, "attributes");
+    if (!attributes.is_object()) throw JsonError("the attributes are no object");
+    manifest.attributes_json = attributes.dump();
+    for (const json& file : json_array(json_member(root, "files"), "files"))
+      manifest.ranks.push_back(rank_of(file));
     return manifest;
   });
 }
@@ -159,13 +188,12 @@ std::map<std::string, DatasetBlocks> group_by_dataset(const std::vector<RankMani
   }
   for (const auto& [name, group] : result) {
     std::vector<Rectangle> rectangles;
-    std::int64_t covered = 0;
-    for (const auto& place : group.places) {
+    for (const auto& place : group.places)
       rectangles.push_back(ranks[place.rank].blocks[place.block].rectangle);
-      covered += rectangles.back().elements();
-    }
-    expect_disjoint(std::move(rectangles), name);
+    expect_disjoint(rectangles, name);
     // Disjoint and inside the shape, so an equal count means covered.
+    std::int64_t covered = 0;
+    for (const Rectangle& rectangle : rectangles) covered += rectangle.elements();
     const std::int64_t all = whole(group.info.shape).elements();
     if (covered != all)
       throw IoError(fmt::format("only {} of {} elements of {} are there", covered, all, name));

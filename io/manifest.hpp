@@ -49,8 +49,8 @@ struct CheckpointManifest {
 };
 
 /// Both throw IoError for anything that these functions did not write.
-RankManifest parse_rank_manifest(const std::string& json);
-CheckpointManifest parse_checkpoint_manifest(const std::string& json);
+RankManifest parse_rank_manifest(const std::string& text);
+CheckpointManifest parse_checkpoint_manifest(const std::string& text);
 
 /// The blocks of one dataset.
 struct DatasetBlocks {

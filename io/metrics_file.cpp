@@ -184,7 +184,7 @@ void MetricsFile::State::open_existing() {
   if (const auto version = read_integer_attribute(file.get(), "version"); version != metrics_file_version) {
     throw IoError(fmt::format("its version is {}, this program writes {}", version, metrics_file_version));
   }
-  run = own_hdf5<Hdf5Group>(H5Gopen2(file.get(), "run", H5P_DEFAULT), "open group /run");
+  run = open_group(file.get(), "run");
   for (const TableDescriptor& table : metrics_tables()) {
     if (table.in_every_file || has_link(file.get(), table.name))
       tables[table.name] = open_table(file.get(), table);

@@ -26,7 +26,7 @@ struct SafetensorsTensor {
 };
 
 /// Headers are checked at once: sizes, overlaps, gaps, shards that disagree with the index or lie outside the
-/// folder (io/model_folder.hpp). Tensors are read when asked for, from as many files at a time as may be
+/// folder (base/model_folder.hpp). Tensors are read when asked for, from as many files at a time as may be
 /// open. Throws DataError naming file, tensor and reason. One object is for one thread.
 class SafetensorsReader {
  public:

@@ -6,9 +6,10 @@
 #include <map>
 #include <optional>
 
-#include "io/foreign_json.hpp"
+#include <nlohmann/json.hpp>
+#include "base/json.hpp"
+#include "base/printable.hpp"
 #include "io/posix_file.hpp"
-#include "io/printable.hpp"
 
 namespace llama3d {
 namespace {
@@ -40,19 +41,8 @@ const Json& member(const Json& object, const std::string& name, const char* key)
   return *found;
 }
 
-// The JSON library would round fractions, wrap what is too large and take true for 1.
 std::vector<std::int64_t> integers(const Json& object, const std::string& name, const char* key) {
-  const Json& list = member(object, name, key);
-  if (!list.is_array()) throw IoError(fmt::format("{} of tensor {} is no list", key, name));
-  std::vector<std::int64_t> values;
-  for (const Json& value : list) {
-    // Numbers without sign and fraction are unsigned to the library.
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > INT64_MAX)
-      throw IoError(
-          fmt::format("{} of tensor {} has {}, which is no size", key, name, printable(value.dump())));
-    values.push_back(value.get<std::int64_t>());
-  }
-  return values;
+  return json_integers(member(object, name, key), fmt::format("{} of tensor {}", key, name));
 }
 
 SafetensorsPlace parse_place(const std::string& name, const Json& json, std::int64_t data_bytes) {
@@ -94,10 +84,14 @@ void expect_no_gaps(const std::vector<SafetensorsPlace>& places, std::int64_t da
 }  // namespace
 
 std::vector<SafetensorsPlace> io::parse_safetensors_header(std::string_view text, std::int64_t data_bytes) {
-  const Json header = parse_foreign_json(text);
   std::vector<SafetensorsPlace> places;
-  for (const auto& [name, json] : header.items())
-    if (name != "__metadata__") places.push_back(parse_place(name, json, data_bytes));
+  try {
+    const Json header = parse_json_object(text, {.distinct_keys = true});
+    for (const auto& [name, json] : header.items())
+      if (name != "__metadata__") places.push_back(parse_place(name, json, data_bytes));
+  } catch (const JsonError& error) {
+    throw IoError(error.what());
+  }
   expect_no_gaps(places, data_bytes);
   return places;
 }

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.hpp"
-#include "io/foreign_json.hpp"
-#include "io/model_folder.hpp"
+#include "base/json.hpp"
+#include "base/model_folder.hpp"
+#include "base/printable.hpp"
 #include "io/posix_file.hpp"
-#include "io/printable.hpp"
 #include "io/safetensors_header.hpp"
 #include "io/stored_block.hpp"
 
@@ -49,7 +50,7 @@ std::vector<SafetensorsPlace> read_header(Shard& shard) {
 }
 
 std::map<std::string, std::string> read_index(const fs::path& folder) {
-  const auto index = parse_foreign_json(read_model_file(folder, index_file));
+  const auto index = parse_json_object(read_model_file(folder, index_file), {.distinct_keys = true});
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) throw IoError("it has no weight_map");
   std::map<std::string, std::string> shard_of;
@@ -102,6 +103,8 @@ struct SafetensorsReader::State {
     try {
       return action();
     } catch (const IoError& error) {
+      fail(file, error.what());
+    } catch (const JsonError& error) {
       fail(file, error.what());
     }
   }

@@ -6,6 +6,8 @@
 #include <new>
 #include <optional>
 
+#include "base/printable.hpp"
+
 namespace llama3d {
 namespace {
 
@@ -30,11 +32,12 @@ Failure current_failure() {
   }
 }
 
-/// In one write, so that lines of several ranks do not mix.
+/// In one write, so that lines of several ranks do not mix. What an error tells may come from a file.
 void print_line(const std::string& line) {
+  constexpr std::size_t longest = 4000;
   std::cout.flush();
   std::fflush(stdout);
-  const std::string text = line + "\n";
+  const std::string text = printable(line, longest) + "\n";
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
 }

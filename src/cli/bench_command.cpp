@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/bytes.hpp"
+#include "base/printable.hpp"
 #include "base/version.hpp"
 #include "bench/bench.hpp"
 #include "cli/backend.hpp"
@@ -155,7 +156,7 @@ int run(MpiSession& session, int argc, char** argv) {
   });
   const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  if (leader) fmt::print("llama3d {}: {} on {}\n", version(), shape.model.name, device->name());
+  if (leader) fmt::print("llama3d {}: {} on {}\n", version(), printable(shape.model.name), device->name());
   std::vector<BenchRow> rows;
   const BenchSink sink = [&](const BenchRow& row) {
     rows.push_back(row);
@@ -177,7 +178,7 @@ int run(MpiSession& session, int argc, char** argv) {
                       {"version", version()},
                       {"git_revision", git_revision()},
                       {"configuration", command.line.resolved_json()}});
-    fmt::print("written to {}\n", command.output);
+    fmt::print("written to {}\n", printable(command.output));
   }
   return 0;
 }

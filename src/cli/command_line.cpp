@@ -8,6 +8,8 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
+#include "base/printable.hpp"
 #include "cli/toml.hpp"
 #include "model/presets.hpp"
 
@@ -43,6 +45,10 @@ std::string option_of_variable(std::string name) {
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
+}
+
+std::string quoted(const std::string& text) {
+  return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 /// `--tp_size=2` to `--tp-size=2`; values stay as they are.
@@ -207,7 +213,7 @@ std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
     else
       all.push_back(value);
     if (!std::all_of(all.begin(), all.end(), right))
-      throw ConfigurationError(fmt::format("{}: {} = {}: must be {}{}", path, key, value.dump(),
+      throw ConfigurationError(fmt::format("{}: {} = {}: must be {}{}", path, key, json_excerpt(value),
                                            names[static_cast<int>(entry->kind)],
                                            entry->list ? " or an array of such" : ""));
     CLI::ConfigItem item;
@@ -228,7 +234,7 @@ std::string CommandLine::value_of(const Entry& entry) const {
 std::string CommandLine::toml_of(const Entry& entry) const {
   const auto one = [&](const std::string& text) -> std::string {
     if (entry.kind == Kind::flag) return CLI::detail::to_flag_value(text) > 0 ? "true" : "false";
-    return entry.kind == Kind::text ? ordered_json(text).dump() : text;
+    return entry.kind == Kind::text ? quoted(text) : text;
   };
   if (!entry.list) return one(value_of(entry));
   std::string values;
@@ -258,8 +264,9 @@ std::string CommandLine::resolved(const std::set<std::string>& without) const {
   std::string text;
   for (const Entry& entry : entries_) {
     if (without.contains(entry.name)) continue;
-    text +=
-        fmt::format("{:<40} # {}\n", fmt::format("{} = {}", entry.name, toml_of(entry)), origin_of(entry));
+    // A character that a terminal would act on has its escape in a text of TOML, too.
+    text += fmt::format("{:<40} # {}\n", printable_lines(fmt::format("{} = {}", entry.name, toml_of(entry))),
+                        printable(origin_of(entry)));
   }
   return text;
 }

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress_line.hpp"
@@ -153,7 +154,7 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
 void warn_of_another(const Tokenizer& tokenizer, const WeightSource& weights) {
   if (is_another(weights, tokenizer.name(), tokenizer.file_hash()))
     fmt::print(stderr, "warning: --tokenizer {} is not the {} that the training tokens were made with\n",
-               tokenizer.name(), weights.tokenizer());
+               printable(tokenizer.name()), printable(weights.tokenizer()));
 }
 
 void expect_fitting(const Tokenizer& tokenizer, const ModelConfig& model) {
@@ -242,7 +243,7 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
   const PromptRecords& all = texts.records;
   if (leader && all.bad > 0) {
     fmt::print(stderr, "warning: {} bad record{} left out, first:\n", all.bad, all.bad == 1 ? "" : "s");
-    for (const std::string& bad : all.first_bad) fmt::print(stderr, "  {}\n", bad);
+    for (const std::string& bad : all.first_bad) fmt::print(stderr, "  {}\n", printable(bad, 4000));
   }
   ProgressLine line;
   const auto show = [&line](const PredictionProgress& p) {
@@ -255,8 +256,8 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
   if (!leader) return;
   line.clear();
   print_report(report);
-  fmt::print("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n", command.output,
-             all.records.size());
+  fmt::print("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n",
+             printable(command.output), all.records.size());
 }
 
 int run(MpiSession& session, int argc, char** argv) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.hpp"
+#include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
@@ -62,8 +63,8 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, const GridChoice& ch
 
 /// What the table is of.
 void print_head(const TrainSettings& settings, int ranks, const Device& device) {
-  fmt::print("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ", settings.model, ranks,
-             device.name(), settings.seq_length, settings.micro_batch_size);
+  fmt::print("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ", printable(settings.model),
+             ranks, device.name(), settings.seq_length, settings.micro_batch_size);
   if (settings.global_batch_size > 0) fmt::print("{} a step, ", settings.global_batch_size);
   fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}{}\n\n",
              name_of(settings.precision), name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "mpi/failure.hpp"
 
 namespace llama3d {
@@ -19,8 +20,8 @@ constexpr std::array<std::string_view, 11> of_a_node = {"prompt-file", "config",
 }  // namespace
 
 void expect_same_options(const CommandLine& line, ControlPlane& control) {
-  const auto first = nlohmann::json::parse(control.broadcast(line.resolved_json(), 0));
-  const auto own = nlohmann::json::parse(line.resolved_json());
+  const auto first = parse_json(control.broadcast(line.resolved_json(), 0));
+  const auto own = parse_json(line.resolved_json());
   const auto words = [](const nlohmann::json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
   };

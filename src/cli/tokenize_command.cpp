@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.hpp"
+#include "base/printable.hpp"
 #include "base/version.hpp"
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
@@ -19,7 +20,8 @@ std::string text_of(const TokenizeProgress& p) {
 }
 
 void show_records(const TokenizeSummary& s) {
-  for (const std::string& bad : s.first_bad_records) fmt::print(stderr, "llama3d: bad record: {}\n", bad);
+  for (const std::string& bad : s.first_bad_records)
+    fmt::print(stderr, "llama3d: bad record: {}\n", printable(bad, 4000));
   if (s.bad_records > std::ssize(s.first_bad_records)) fmt::print(stderr, "llama3d: bad record: ...\n");
   if (s.bad_records > 0)
     fmt::print(stderr, "llama3d: warning: {} bad records were left out (--strict ends at the first)\n",
@@ -72,10 +74,12 @@ int tokenize_command(int argc, char** argv) {
     });
     progress.clear();
     if (!s.tokenizer_doubt.empty())
-      fmt::print(stderr, "llama3d: warning: tokenizer {}: {}\n", options.tokenizer, s.tokenizer_doubt);
+      fmt::print(stderr, "llama3d: warning: tokenizer {}: {}\n", printable(options.tokenizer),
+                 printable(s.tokenizer_doubt));
     show_records(s);
-    fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n", output,
-               s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)), s.unigram_entropy);
+    fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n",
+               printable(output), s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)),
+               s.unigram_entropy);
     return 0;
   });
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.hpp"
+#include "base/printable.hpp"
 #include "base/terminal.hpp"
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
@@ -19,7 +20,7 @@ void show(const TransferProgress& p) {
   const auto percent = p.bytes_total > 0 ? 100 * p.bytes_done / p.bytes_total : 100;
   fmt::print(stderr, "\r\033[K{:3d}%  {} of {} written, {}", percent,
              format_bytes(static_cast<std::size_t>(p.bytes_done)),
-             format_bytes(static_cast<std::size_t>(p.bytes_total)), p.tensor);
+             format_bytes(static_cast<std::size_t>(p.bytes_total)), printable(p.tensor, 60));
 }
 
 /// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
@@ -57,13 +58,13 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
   }
   clear();
   if (!leader) return 0;
-  for (const std::string& note : summary.notes) fmt::print(stderr, "{}\n", note);
-  fmt::print("{}: {} tensors, {} in {} file{}\n", output, summary.tensors,
+  for (const std::string& note : summary.notes) fmt::print(stderr, "{}\n", printable(note, 4000));
+  fmt::print("{}: {} tensors, {} in {} file{}\n", printable(output), summary.tensors,
              format_bytes(static_cast<std::size_t>(summary.bytes)), summary.files,
              summary.files == 1 ? "" : "s");
   std::error_code gone;
   if (std::filesystem::current_path(gone).empty())
-    fmt::print(stderr, "{} took the place of the folder you are in: enter it anew\n", output);
+    fmt::print(stderr, "{} took the place of the folder you are in: enter it anew\n", printable(output));
   return 0;
 }
 

@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
+#include "base/printable.hpp"
 
 namespace llama3d {
 namespace {
@@ -28,19 +30,11 @@ constexpr std::array roles = {
 };
 
 json parse_object(std::string_view record) {
-  json value;
   try {
-    value = json::parse(record);
-  } catch (const json::parse_error& error) {
-    // "[json.exception...] parse error at line 1, column 2: reason": lines there are the record's own.
-    std::string reason = error.what();
-    if (const auto place_end = reason.find(": "); place_end != std::string::npos)
-      reason.erase(0, place_end + 2);
-    std::replace(reason.begin(), reason.end(), '\n', ' ');
-    throw BadRecord(fmt::format("no valid JSON at byte {} of the record: {}", error.byte, reason));
+    return parse_json_object(record);
+  } catch (const JsonError& error) {
+    throw BadRecord(error.what());
   }
-  if (!value.is_object()) throw BadRecord(fmt::format("a JSON {}, not an object", value.type_name()));
-  return value;
 }
 
 /// The string under `name`.
@@ -100,7 +94,7 @@ Role role_of(const std::string& word) {
     throw BadRecord(
         fmt::format("role \"{}\" is unknown; it must be system, human or user, gpt or assistant, "
                     "observation, tool or ipython",
-                    word));
+                    printable(word, 40)));
   return found->second;
 }
 
@@ -189,8 +183,12 @@ std::string parse_text_record(std::string_view record, const std::string& field)
 }
 
 InputFormat format_of_record(std::string_view record, const std::string& text_field) {
-  const json value = json::parse(record, nullptr, false);
-  if (!value.is_object()) return InputFormat::automatic;
+  json value;
+  try {
+    value = parse_object(record);
+  } catch (const BadRecord&) {
+    return InputFormat::automatic;
+  }
   if (value.contains("conversations") || value.contains("messages")) return InputFormat::sharegpt;
   if (value.contains("instruction") && value.contains("output")) return InputFormat::alpaca;
   if (value.contains(text_field)) return InputFormat::jsonl;

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
-#include "data/tokenizer/utf8.hpp"
+#include "base/utf8.hpp"
 
 namespace llama3d {
 

@@ -3,9 +3,9 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 #include "data/detect_format.hpp"
 #include "data/json_input.hpp"
-#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -2,11 +2,11 @@
 
 #include <fmt/ranges.h>
 
-#include <fstream>
-#include <iterator>
+#include <stdexcept>
 #include <system_error>
 
 #include "base/error.hpp"
+#include "base/model_folder.hpp"
 #include "model/presets.hpp"
 
 namespace llama3d {
@@ -19,14 +19,15 @@ std::int64_t layer_matrices(const ModelConfig& c) {
   return c.hidden * (query + 2 * key_value) + query * c.hidden + 3 * c.hidden * c.feed_forward;
 }
 
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
-    throw DataError(fmt::format("{} can't be opened (missing, or no permission to read it)", path.string()));
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad())
-    throw DataError(fmt::format("{} can't be read (input error); check the disk", path.string()));
-  return text;
+/// Of a file that was named, wherever it may link to.
+std::string read_config(const std::filesystem::path& path) {
+  constexpr std::uintmax_t largest = 1'000'000;  // of a few thousand bytes usually
+  try {
+    return read_file(path, largest);
+  } catch (const std::runtime_error& problem) {
+    throw DataError(fmt::format("{} can't be used ({}); name a preset, a config.json or a folder with one",
+                                path.string(), problem.what()));
+  }
 }
 
 [[noreturn]] void throw_unknown_model(const std::string& name) {
@@ -72,6 +73,7 @@ ModelConfig load_model_config(const std::string& preset_or_path) {
           fmt::format("{} is missing (the folder {} is no Hugging Face model folder); name a preset, a "
                       "config.json or a folder with one",
                       path.string(), preset_or_path));
+    return parse_model_config(read_model_file(preset_or_path, "config.json"), path.string());
   } else if (!std::filesystem::exists(path, ignored)) {
     const bool looks_like_path = preset_or_path.find('/') != std::string::npos || path.extension() == ".json";
     if (!looks_like_path) throw_unknown_model(preset_or_path);
@@ -80,7 +82,7 @@ ModelConfig load_model_config(const std::string& preset_or_path) {
                     "with one",
                     preset_or_path));
   }
-  return parse_model_config(read_text(path), path.string());
+  return parse_model_config(read_config(path), path.string());
 }
 
 std::vector<std::string> preset_names() {

@@ -6,18 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "model/config.hpp"
 
 namespace llama3d {
 namespace {
 
 using nlohmann::json;
-
-/// One line for an error message, shortened.
-std::string shown(const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
 
 /// Typed access to a JSON object that knows what to call itself in errors. Null counts as absent, as in
 /// Python.
@@ -72,7 +67,7 @@ class Section {
   /// The value is well-formed but no model of ours has it.
   [[noreturn]] void refuse(const char* key, const json& value, const std::string& wanted) const {
     throw ConfigurationError(fmt::format("{}: {}{} is {} (not supported); it must be {}", origin_, prefix_,
-                                         key, shown(value), wanted));
+                                         key, json_excerpt(value), wanted));
   }
   const std::string& origin() const { return origin_; }
 
@@ -86,7 +81,7 @@ class Section {
   }
   [[noreturn]] void broken(const char* key, const json& value, const char* wanted) const {
     throw DataError(fmt::format("{}: {}{} is {} (wrong JSON type {}); it must be {}", origin_, prefix_, key,
-                                shown(value), value.type_name(), wanted));
+                                json_excerpt(value), value.type_name(), wanted));
   }
 
   const json& object_;
@@ -94,28 +89,13 @@ class Section {
 };
 
 json parse_object(const std::string& text, const std::string& origin) {
-  constexpr int deepest = 64;  // printing a value recurses
-  bool too_deep = false;
-  json document;
   try {
-    document = json::parse(text, [&](int depth, json::parse_event_t, json&) {
-      too_deep = too_deep || depth > deepest;
-      return !too_deep;
-    });
-  } catch (const json::exception& error) {
-    std::string reason = error.what();
-    if (const auto id_end = reason.find("] "); id_end != std::string::npos) reason.erase(0, id_end + 2);
-    std::replace(reason.begin(), reason.end(), '\n', ' ');
-    throw DataError(fmt::format("{} is no valid JSON ({}); is the file cut short?", origin, reason));
-  }
-  if (too_deep)
+    return parse_json_object(text);
+  } catch (const JsonError& error) {
     throw DataError(fmt::format(
-        "{} is nested more than {} deep (no config.json is); give the model's config.json", origin, deepest));
-  if (!document.is_object())
-    throw DataError(
-        fmt::format("{} holds a JSON {} (a config.json is an object); give the model's config.json", origin,
-                    document.type_name()));
-  return document;
+        "{} can't be read ({}); is the file cut short, or something other than the model's config.json?",
+        origin, error.what()));
+  }
 }
 
 /// What makes a model another architecture than the one trained here.
@@ -269,7 +249,7 @@ std::string to_json(const ModelConfig& config) {
 }
 
 std::vector<ConfigDifference> differences(const ModelConfig& left, const ModelConfig& right) {
-  const json ours = json::parse(to_json(left)), theirs = json::parse(to_json(right));
+  const json ours = parse_json(to_json(left)), theirs = parse_json(to_json(right));
   std::vector<ConfigDifference> found;
   for (const auto& [key, value] : ours.items()) {
     if (theirs.at(key) == value) continue;

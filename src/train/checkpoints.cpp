@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
+#include "base/printable.hpp"
 #include "io/safetensors.hpp"
 #include "mpi/failure.hpp"
 #include "train/weight_source.hpp"
@@ -21,7 +23,21 @@ using nlohmann::json;
 }
 
 ModelConfig model_of(const json& attributes, const CheckpointReader& checkpoint) {
-  return parse_model_config(attributes.at("model_config").get<std::string>(), checkpoint.folder().string());
+  try {
+    return parse_model_config(json_text_in(attributes, "model_config"), "model_config");
+  } catch (const Error& error) {
+    refuse(checkpoint, fmt::format("its attributes are damaged: {}", error.what()));
+  }
+}
+
+WeightOrigin origin_of(const json& attributes, const CheckpointReader& checkpoint) {
+  const json* origin = find_json_member(attributes, "huggingface");
+  if (!origin) return {};
+  try {
+    return WeightOrigin::parse(origin->dump(), "huggingface");
+  } catch (const DataError& error) {
+    refuse(checkpoint, fmt::format("its attributes are damaged: {}", error.what()));
+  }
 }
 
 void expect_tensors(const CheckpointReader& checkpoint, const ModelConfig& model) {
@@ -41,19 +57,27 @@ void expect_tensors(const CheckpointReader& checkpoint, const ModelConfig& model
     }
 }
 
+/// Throws JsonError.
+TrainPosition position_of(const json& attributes) {
+  return {json_integer_in(attributes, "step", 0), json_integer_in(attributes, "consumed_samples", 0),
+          json_integer_in(attributes, "tokens", 0)};
+}
+
 /// The checkpoint's attributes, once they and its tensors are those of this run's model.
 json expect_same_model(const CheckpointReader& checkpoint, const std::string& attributes) {
   try {
-    json theirs = json::parse(checkpoint.attributes());
-    const ModelConfig model = model_of(json::parse(attributes), checkpoint);
+    json theirs = parse_json(checkpoint.attributes());
+    const ModelConfig model = model_of(parse_json(attributes), checkpoint);
     for (const ConfigDifference& difference : differences(model_of(theirs, checkpoint), model))
       throw ConfigurationError(fmt::format(
           "checkpoint {} is of another model ({} is {}, here {}); give the --model it was made with",
           checkpoint.folder().string(), difference.key, difference.left, difference.right));
     expect_tensors(checkpoint, model);
+    position_of(theirs);
+    origin_of(theirs, checkpoint);
     return theirs;
-  } catch (const json::exception& e) {
-    refuse(checkpoint, fmt::format("its attributes are incomplete: {}", e.what()));
+  } catch (const JsonError& e) {
+    refuse(checkpoint, fmt::format("its attributes are damaged: {}", e.what()));
   }
 }
 
@@ -76,12 +100,17 @@ void warn_of_other_samples(const json& theirs, const json& ours,
     if (theirs.contains(name) && theirs[name] != ours[name])
       note(fmt::format(
           "warning: {} was {} and is {} now: the samples that follow are others than they would be", name,
-          theirs[name].dump(), ours[name].dump()));
+          json_excerpt(theirs[name]), json_excerpt(ours[name])));
 }
 
 json options_of(const json& attributes) {
-  const json options = json::parse(attributes.value("configuration", ""), nullptr, false);
-  return options.is_object() ? options : json::object();
+  const json* text = find_json_member(attributes, "configuration");
+  if (!text || !text->is_string()) return json::object();
+  try {
+    return parse_json_object(text->get_ref<const std::string&>());
+  } catch (const JsonError&) {
+    return json::object();
+  }
 }
 
 /// What a resumed run may well change, and should see that it has.
@@ -92,7 +121,7 @@ void tell_other_options(const json& theirs, const json& ours,
   before["global-batch-size"] = theirs.value("global_batch_size", json());
   now["global-batch-size"] = ours.value("global_batch_size", json());
   const auto word = [](const json& value) {
-    return value.is_string() ? value.get<std::string>() : value.dump();
+    return value.is_string() ? printable(value.get_ref<const std::string&>()) : json_excerpt(value);
   };
   std::vector<std::string> changes;
   for (const char* option :
@@ -103,11 +132,6 @@ void tell_other_options(const json& theirs, const json& ours,
       changes.push_back(
           fmt::format("--{} was {} and is {}", option, word(before[option]), word(now[option])));
   if (!changes.empty()) note(fmt::format("changed since the checkpoint: {}", fmt::join(changes, ", ")));
-}
-
-TrainPosition position_of(const json& attributes) {
-  return {attributes.value("step", std::int64_t{0}), attributes.value("consumed_samples", std::int64_t{0}),
-          attributes.value("tokens", std::int64_t{0})};
 }
 
 }  // namespace
@@ -140,8 +164,8 @@ Checkpoints::Checkpoints(std::filesystem::path directory, int keep, std::string 
 
 void Checkpoints::set_origin(const WeightOrigin& origin) {
   if (!origin.known()) return;
-  json attributes = json::parse(attributes_);
-  attributes["huggingface"] = json::parse(origin.to_json());
+  json attributes = parse_json(attributes_);
+  attributes["huggingface"] = parse_json(origin.to_json());
   attributes_ = attributes.dump();
 }
 
@@ -186,7 +210,7 @@ void Checkpoints::write(const std::filesystem::path& final_folder, const TrainPo
   const auto manifests = control_->all_gather(manifest);
   fail_together(*control_, [&] {
     if (control_->rank() != 0) return;
-    json all = json::parse(attributes_);
+    json all = parse_json(attributes_);
     all["step"] = position.step;
     all["consumed_samples"] = position.consumed_samples;
     all["tokens"] = position.tokens;
@@ -237,11 +261,10 @@ TrainPosition Checkpoints::load(const std::filesystem::path& folder, ModelState&
     checkpoint.verify(control_->rank(), control_->size());
     position = position_of(attributes);
     state.load(checkpoint);
-    const json ours = json::parse(attributes_);
+    const json ours = parse_json(attributes_);
     warn_of_other_samples(attributes, ours, note_);
     tell_other_options(attributes, ours, note_);
-    if (attributes.contains("huggingface"))
-      set_origin(WeightOrigin::parse(attributes["huggingface"].dump(), folder.string()));
+    set_origin(origin_of(attributes, checkpoint));
   });
   return position;
 }

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "io/printable.hpp"
+#include "base/printable.hpp"
 #include "io/whole_folder.hpp"
 #include "mpi/failure.hpp"
 
@@ -65,7 +65,7 @@ void OutputFolder::lock() {
   if (lock.held_by()) {
     taken_ = true;
     problem_ = fmt::format("--output-dir {}: another run writes there ({})", path_.string(),
-                           io::printable(*lock.held_by()));
+                           printable(*lock.held_by()));
     return;
   }
   if (!lock.unsupported().empty())

@@ -1,12 +1,14 @@
 #include "train/predictions.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/json.hpp"
+#include "base/utf8.hpp"
 #include "data/chat_template.hpp"
-#include "data/tokenizer/utf8.hpp"
 #include "io/whole_file.hpp"
 
 namespace llama3d {
@@ -18,7 +20,7 @@ GenerationReport total_of(ControlPlane& control, const GenerationReport& own, bo
                                counts ? own.decoded_tokens : 0, own.prompt_seconds, own.decode_seconds};
   GenerationReport total;
   for (const std::string& text : control.all_gather(mine.dump())) {
-    const auto rank = nlohmann::json::parse(text);
+    const auto rank = parse_json(text);
     total.prompt_tokens += rank[0].get<std::int64_t>();
     total.new_tokens += rank[1].get<std::int64_t>();
     total.decoded_tokens += rank[2].get<std::int64_t>();
@@ -34,8 +36,9 @@ std::vector<std::string> gather_texts(ControlPlane& control, const std::map<std:
   nlohmann::json mine = nlohmann::json::array();
   for (const auto& [number, text] : own) mine.push_back({number, text});
   std::vector<std::string> texts(count);
+  const JsonLimits own_text{.values = std::numeric_limits<std::size_t>::max()};
   for (const std::string& rank : control.all_gather(mine.dump()))
-    for (const auto& entry : nlohmann::json::parse(rank))
+    for (const auto& entry : parse_json(rank, own_text))
       texts[entry[0].get<std::size_t>()] = entry[1].get<std::string>();
   return texts;
 }

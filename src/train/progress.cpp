@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/printable.hpp"
 #include "base/terminal.hpp"
 
 namespace llama3d {
@@ -58,7 +59,7 @@ void Progress::clear_bar() {
 void Progress::message(const std::string& text) {
   if (!shown_) return;
   clear_bar();
-  fmt::print(stderr, "{}\n", text);
+  fmt::print(stderr, "{}\n", printable_lines(text));
   std::fflush(stderr);
 }
 

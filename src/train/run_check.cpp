@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <unistd.h>
-
 #include <cstdint>
 
 #include "compute/kernels.hpp"

@@ -6,7 +6,7 @@
 #include <array>
 
 #include "base/error.hpp"
-#include "io/model_folder.hpp"
+#include "base/model_folder.hpp"
 #include "io/posix_file.hpp"
 
 namespace llama3d {

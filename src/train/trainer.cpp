@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
+#include "base/printable.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
@@ -58,7 +59,7 @@ class Trainer {
   /// What there is to save goes where the output folder is now. Throws.
   void leave_taken_output();
   void note(const std::string& text) {
-    progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", text));
+    progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", printable_lines(text)));
   }
 
   struct QueuedStep {
@@ -130,7 +131,7 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   batches_.emplace(settings_, *plan);
   checkpoints_.emplace(
       make_checkpoints(settings_, shape_, *batches_, control, [this](const std::string& text) {
-        if (leader_) note(text);
+        if (leader_) note(printable(text, 4000));
       }));
   if (!leader_) return;
   check_files(settings_, shape_.model, *checkpoints_);
@@ -149,7 +150,7 @@ void Trainer::open_output() {
       fs::path(settings_.output_dir) / "metrics.h5",
       continues ? std::optional(position_.step) : std::optional<std::int64_t>(), runtime_.control,
       [this](const std::string& text) {
-        if (leader_) note(text);
+        if (leader_) note(printable(text, 4000));
       },
       [this] { return output_->keep() == OutputFolder::State::ours; });
 }

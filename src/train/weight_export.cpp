@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "data/tokenizer/tokenizer.hpp"
 #include "io/posix_file.hpp"
 #include "io/safetensors.hpp"
@@ -92,7 +93,7 @@ void write_text(const fs::path& path, const std::string& text) {
 Json token_ids(const WeightOrigin& origin, const fs::path& tokenizer) {
   Json ids = {{"bos_token_id", nullptr}, {"eos_token_id", nullptr}, {"pad_token_id", nullptr}};
   if (origin.known()) {
-    ids.update(Json::parse(origin.token_ids));
+    ids.update(parse_json<Json>(origin.token_ids));
   } else if (!tokenizer.empty()) {
     const auto opened = make_tokenizer(tokenizer.string());
     ids["bos_token_id"] = opened->begin_of_text();
@@ -125,7 +126,7 @@ constexpr std::int64_t llama3_ends[] = {128001, 128009};
 /// Text of generation_config.json; empty: none. `ids` are those of config.json.
 std::string generation_config(const WeightSource& source, const Json& ids, std::vector<std::string>& notes) {
   const std::string& before = source.origin().generation_config;
-  Json config = before.empty() ? Json::object() : Json::parse(before);
+  Json config = before.empty() ? Json::object() : parse_json<Json>(before);
   if (source.step() == 0 || source.model().vocabulary != llama3_vocabulary)
     return before.empty() ? before : config.dump(2) + "\n";
   if (before.empty())
@@ -161,7 +162,7 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
                                 fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),
                                 tokenizer.string()));
   if (!options.tokenizer.empty()) compare_sizes(options.tokenizer, source.model(), notes);
-  Json config = Json::parse(to_json(source.model()));
+  Json config = parse_json<Json>(to_json(source.model()));
   bool all_bf16 = true;
   std::int64_t bytes = 0;
   std::map<std::string, std::string> shard_of;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/version.hpp"
 #include "io/checkpoint_file.hpp"
 #include "mpi/failure.hpp"
@@ -29,7 +30,7 @@ std::string attributes_of(const WeightSource& source) {
       {"llama3d_version", version()},
       {"git_revision", git_revision()},
       {"model_config", to_json(source.model())},
-      {"huggingface", nlohmann::json::parse(source.origin().to_json())},
+      {"huggingface", parse_json(source.origin().to_json())},
   };
   return attributes.dump();
 }

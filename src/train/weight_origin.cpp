@@ -3,9 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
-#include "io/foreign_json.hpp"
-#include "io/model_folder.hpp"
-#include "io/posix_file.hpp"
+#include "base/json.hpp"
+#include "base/model_folder.hpp"
 
 namespace llama3d {
 namespace {
@@ -16,12 +15,17 @@ namespace fs = std::filesystem;
 /// It becomes an attribute of checkpoints, which has room for so much and is of a few hundred bytes.
 constexpr std::size_t largest_generation_config = 32768;
 
-json parse_object(const std::string& text, const std::string& place) {
+json parse_object(const std::string& text, const std::string& place, const JsonLimits& limits) {
   try {
-    return io::parse_foreign_json(text);
-  } catch (const io::IoError& problem) {
+    return parse_json_object(text, limits);
+  } catch (const JsonError& problem) {
     throw DataError(fmt::format("{} cannot be used ({}); repair it", place, problem.what()));
   }
+}
+
+/// Of a folder's files. What is kept of them goes into other JSON, which may not become too deep for itself.
+json parse_file(const fs::path& folder, const char* name, const std::string& text) {
+  return parse_object(text, (folder / name).string(), {.depth = 16, .distinct_keys = true});
 }
 
 }  // namespace
@@ -29,38 +33,46 @@ json parse_object(const std::string& text, const std::string& place) {
 std::set<std::int64_t> WeightOrigin::end_tokens() const {
   std::set<std::int64_t> ends;
   const auto add = [&](const json& id) {
-    if (id.is_number_integer()) ends.insert(id.get<std::int64_t>());
+    if (const auto token = integer_within(id, 0, largest_integer)) ends.insert(*token);
   };
   for (const std::string* text : {&token_ids, &generation_config}) {
     if (text->empty()) continue;
-    const json said = json::parse(*text).value("eos_token_id", json());
-    add(said);
-    if (said.is_array())
-      for (const json& id : said) add(id);
+    const json said = parse_json(*text);
+    const json* ids = find_json_member(said, "eos_token_id");
+    if (!ids) continue;
+    add(*ids);
+    if (ids->is_array())
+      for (const json& id : *ids) add(id);
   }
   return ends;
 }
 
 std::string WeightOrigin::to_json() const {
-  json object = {{"folder", folder}, {"token_ids", json::parse(token_ids.empty() ? "{}" : token_ids)}};
-  if (!generation_config.empty()) object["generation_config"] = json::parse(generation_config);
-  return object.dump();
+  json object = {{"folder", folder}, {"token_ids", parse_json(token_ids.empty() ? "{}" : token_ids)}};
+  if (!generation_config.empty()) object["generation_config"] = parse_json(generation_config);
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);  // a folder's name may be no UTF-8
 }
 
 WeightOrigin WeightOrigin::parse(const std::string& text, const std::string& place) {
-  const json object = parse_object(text, place);
+  const json object = parse_object(text, place, {});
+  const auto text_of_object = [&](const char* name, const std::string& otherwise) {
+    const json* member = find_json_member(object, name);
+    if (!member) return otherwise;
+    if (!member->is_object())
+      throw JsonError(fmt::format("{} is {}; it must be an object", name, json_excerpt(*member)));
+    return member->dump();
+  };
   try {
-    WeightOrigin origin{object.at("folder"), object.at("token_ids").dump(), {}};
-    if (object.contains("generation_config")) origin.generation_config = object["generation_config"].dump();
-    return origin;
-  } catch (const json::exception& error) {
-    throw DataError(fmt::format("{} is incomplete ({})", place, error.what()));
+    return {json_text_in(object, "folder"), text_of_object("token_ids", "{}"),
+            text_of_object("generation_config", "")};
+  } catch (const JsonError& error) {
+    throw DataError(fmt::format("{}: where its weights come from is damaged ({})", place, error.what()));
   }
 }
 
 WeightOrigin WeightOrigin::of_folder(const fs::path& folder) {
   WeightOrigin origin{fs::weakly_canonical(folder).string(), {}, {}};
-  const auto config = parse_object(read_model_file(folder, "config.json"), (folder / "config.json").string());
+  const json config = parse_file(folder, "config.json", read_model_file(folder, "config.json"));
   json ids = json::object();
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
     if (config.contains(key)) ids[key] = config[key];
@@ -71,7 +83,7 @@ WeightOrigin WeightOrigin::of_folder(const fs::path& folder) {
   if (text.size() > largest_generation_config)
     throw DataError(fmt::format("{} has {} bytes (at most {} are expected); shorten or remove it",
                                 generation.string(), text.size(), largest_generation_config));
-  origin.generation_config = parse_object(text, generation.string()).dump();
+  origin.generation_config = parse_file(folder, "generation_config.json", text).dump();
   return origin;
 }
 

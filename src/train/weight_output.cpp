@@ -9,7 +9,7 @@
 #include <system_error>
 
 #include "base/error.hpp"
-#include "io/printable.hpp"
+#include "base/printable.hpp"
 #include "io/safetensors.hpp"
 #include "io/whole_folder.hpp"
 #include "train/tokenizer_files.hpp"
@@ -66,7 +66,7 @@ void expect_replaceable(const WeightOutput& output, const fs::path& name) {
     const std::string found = entry.path().filename().string();
     if (entry.is_regular_file() && belongs(found, output.kind)) continue;
     refuse(output.folder,
-           fmt::format("there already, and holds {}, which is none of {}", io::printable(found),
+           fmt::format("there already, and holds {}, which is none of {}", printable(found),
                        checkpoint ? "a checkpoint's files" : "the files that an export makes"),
            "choose another name, or move that file away");
   }

@@ -7,8 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/json.hpp"
+#include "base/printable.hpp"
 #include "io/checkpoint_file.hpp"
-#include "io/printable.hpp"
 #include "io/safetensors.hpp"
 #include "io/whole_folder.hpp"
 #include "model/parameter_table.hpp"
@@ -27,16 +28,19 @@ class CheckpointWeights : public WeightSource {
   explicit CheckpointWeights(const fs::path& folder) : reader_(folder) {
     folder_ = folder;
     try {
-      const auto attributes = nlohmann::json::parse(reader_.attributes());
-      model_ = parse_model_config(attributes.at("model_config").get<std::string>(), folder.string());
-      sequence_ = attributes.value("sequence", std::int64_t{0});
-      step_ = attributes.value("step", std::int64_t{0});
-      tokenizer_ = attributes.value("tokenizer", std::string());
-      tokenizer_hash_ = attributes.value("tokenizer_sha256", std::string());
-      if (attributes.contains("huggingface"))
-        origin_ = WeightOrigin::parse(attributes["huggingface"].dump(), folder.string());
-    } catch (const nlohmann::json::exception& error) {
-      refuse(fmt::format("its attributes are incomplete: {}", error.what()));
+      const auto attributes = parse_json(reader_.attributes());
+      model_ = parse_model_config(json_text_in(attributes, "model_config"), "its model_config");
+      model_.name = folder.string();
+      sequence_ = json_integer_in(attributes, "sequence", 0);
+      step_ = json_integer_in(attributes, "step", 0);
+      tokenizer_ = json_text_in(attributes, "tokenizer", "");
+      tokenizer_hash_ = json_text_in(attributes, "tokenizer_sha256", "");
+      if (const auto* origin = find_json_member(attributes, "huggingface"))
+        origin_ = WeightOrigin::parse(origin->dump(), "huggingface");
+    } catch (const JsonError& error) {
+      refuse(fmt::format("its attributes are damaged: {}", error.what()));
+    } catch (const DataError& error) {
+      refuse(fmt::format("its attributes are damaged: {}", error.what()));
     }
     const std::string prefix = model_prefix;
     for (const DatasetInfo& info : reader_.datasets())
@@ -164,7 +168,7 @@ void WeightSource::check(const ModelConfig& model) const {
   }
   for (const WeightTensor& tensor : tensors_)
     if (!names.contains(tensor.name) && !needless(tensor, model))
-      refuse(fmt::format("tensor {} is none of the model's", io::printable(tensor.name)));
+      refuse(fmt::format("tensor {} is none of the model's", printable(tensor.name)));
   for (const std::string& name : unusable_)
     if (names.contains(name)) refuse(fmt::format("tensor {} is neither F32, BF16 nor F16", name));
 }

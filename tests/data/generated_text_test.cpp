@@ -4,8 +4,8 @@
 #include <boost/test/unit_test.hpp>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 #include "data/tokenizer/byte_tokenizer.hpp"
-#include "data/tokenizer/utf8.hpp"
 
 using namespace llama3d;
 

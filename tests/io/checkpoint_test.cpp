@@ -97,7 +97,7 @@ BOOST_AUTO_TEST_CASE(large_blocks_are_read_in_parts) {
 BOOST_AUTO_TEST_CASE(attributes_come_back_as_they_were) {
   const test::TemporaryFolder folder;
   const std::string attributes =
-      R"({"step":100,"seed":18446744073709551615,"rate":0.1,"config":"a = 1\nb = 2","grid":{"tp":2}})";
+      R"({"config":"a = 1\nb = 2","grid":{"tp":2},"rate":0.1,"seed":18446744073709551615,"step":100})";
   test::write_sample(folder / "step_00000100", 2, 1, attributes);
   BOOST_TEST(CheckpointReader(folder / "step_00000100").attributes() == attributes);
 }

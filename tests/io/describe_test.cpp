@@ -48,6 +48,54 @@ BOOST_AUTO_TEST_CASE(checkpoints_and_rank_files) {
                         says({"rank_00001.h5", "truncated"}));
 }
 
+BOOST_AUTO_TEST_CASE(nothing_in_a_file_acts_on_the_terminal) {
+  const test::TemporaryFolder folder;
+  const std::string escape =
+      "\x1b[2Jx\xC2\x9B"
+      "31m\nchecksums: all right";
+  const auto expect_plain = [](const std::string& text) {
+    BOOST_TEST_CONTEXT(text) {
+      BOOST_TEST((text.find('\x1b') == std::string::npos));
+      BOOST_TEST((text.find('\x9b') == std::string::npos));
+      BOOST_TEST((text.find("\nchecksums") == std::string::npos));
+      BOOST_TEST((text.find("\\u001b[2Jx\\u009b31m") != std::string::npos));
+    }
+  };
+  const fs::path step = folder / "step_00000001";
+  test::write_sample(step, 1, 1, R"({"note": "\u001b[2Jx\u009b31m\nchecksums: all right", "a\nb": 1})");
+  expect_plain(describe_file(step));
+  {
+    TokenFileWriter writer(folder / "a.h5", {escape, 259, escape, false});
+    writer.append_document(std::vector<std::uint32_t>{256});
+    writer.finish();
+  }
+  expect_plain(describe_file(folder / "a.h5"));
+  {
+    MetricsFile metrics(folder / "metrics.h5");
+    metrics.set_run_attribute("model", escape);
+    metrics.append(make_event(1, 2, "note", escape));
+  }
+  expect_plain(describe_file(folder / "metrics.h5"));
+  {
+    SafetensorsWriter writer(folder / "a.safetensors", {{"\x1b[2Jx\xC2\x9B"
+                                                         "31m",
+                                                         DType::fp32,
+                                                         {1}}});
+    const float zero = 0;
+    writer.write(
+        "\x1b[2Jx\xC2\x9B"
+        "31m",
+        &zero);
+    writer.finish();
+  }
+  expect_plain(describe_file(folder / "a.safetensors"));
+  const fs::path named = folder /
+                         "\x1b[2Jx\xC2\x9B"
+                         "31m.h5";
+  fs::copy_file(folder / "a.h5", named);
+  expect_plain(describe_file(named));
+}
+
 BOOST_AUTO_TEST_CASE(token_files) {
   const test::TemporaryFolder folder;
   TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", true});

@@ -224,9 +224,9 @@ BOOST_AUTO_TEST_CASE(damaged_and_foreign_files_are_refused) {
   test::write_bytes(path, "text and more text");
   expect_refused(path, {"truncated, or not a safetensors file"});
   write_raw(path, "{\"x\":", "");
-  expect_refused(path, {"damaged JSON"});
+  expect_refused(path, {"no valid JSON"});
   write_raw(path, "[]", "");
-  expect_refused(path, {"not a JSON object"});
+  expect_refused(path, {"JSON array, not an object"});
   for (const std::uint64_t size : {std::uint64_t{100'000'001}, ~std::uint64_t{0}, std::uint64_t{1} << 63}) {
     std::string bytes(16, 'x');
     std::memcpy(bytes.data(), &size, 8);
@@ -251,10 +251,10 @@ BOOST_AUTO_TEST_CASE(damaged_and_foreign_files_are_refused) {
     const std::string json = size;
     write_raw(path, R"({"x":{"dtype":"F32","shape":[)" + json + R"(],"data_offsets":[0,8]}})",
               std::string(8, 'x'));
-    expect_refused(path, {json == "1e999" ? "damaged JSON" : "shape of tensor x"});
+    expect_refused(path, {json == "1e999" ? "no valid JSON" : "shape of tensor x"});
     write_raw(path, R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,)" + json + "]}}",
               std::string(8, 'x'));
-    expect_refused(path, {json == "1e999" ? "damaged JSON" : "data_offsets of tensor x"});
+    expect_refused(path, {json == "1e999" ? "no valid JSON" : "data_offsets of tensor x"});
   }
   for (const char* offsets :
        {"[8,0]", "[0]", "[0,8,16]", "[0,9]", "[9223372036854775800,9223372036854775807]"}) {
@@ -272,9 +272,9 @@ BOOST_AUTO_TEST_CASE(damaged_and_foreign_files_are_refused) {
   expect_refused(path, {"dtype is listed twice"});
   const std::string deep(100'000, '[');
   write_raw(path, R"({"__metadata__":)" + deep, "");
-  expect_refused(path, {"nested more than 16 deep"});
+  expect_refused(path, {"nested more than 64 deep"});
   write_raw(path, "{\"a\\nb\\u001b[31m\":{}}", "");
-  expect_refused(path, {"tensor a?b?[31m has no"});
+  expect_refused(path, {"tensor a\\nb\\u001b[31m has no"});
   write_raw(path, "{" + x + "}", std::string(8, 'x'));
   BOOST_CHECK_NO_THROW(SafetensorsReader reader(path));
 }

@@ -279,6 +279,30 @@ BOOST_AUTO_TEST_CASE(files_and_folders) {
   BOOST_CHECK_EXCEPTION(load_model_config(cut.string()), DataError, says({"cut.json", "cut short"}));
 }
 
+BOOST_AUTO_TEST_CASE(files_of_strangers) {
+  const test::TemporaryFolder folder;
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']'), text = small().dump();
+  const auto is_short = [](const std::exception& error) { return std::string(error.what()).size() < 600; };
+  const std::pair<std::string, const char*> wrong[] = {
+      {deep, "nested more than 64 deep"},
+      {"1e999", "number overflow"},
+      {"1e30", "vocab_size is 1e+30"},
+      {'"' + std::string(100'000, 'x') + '"', "vocab_size is \"xx"}};
+  for (const auto& [value, reason] : wrong) {
+    const std::string last = text.substr(0, text.size() - 1) + R"(,"vocab_size":)" + value + "}";
+    BOOST_CHECK_EXCEPTION(parse_model_config(last, "here.json"), DataError, says({"here.json", reason}));
+    BOOST_CHECK_EXCEPTION(parse_model_config(last, "here.json"), DataError, is_short);
+  }
+  folder.write("outside.json", text);
+  fs::create_directory(folder / "model");
+  fs::create_symlink("../outside.json", folder / "model/config.json");
+  BOOST_CHECK_EXCEPTION(load_model_config((folder / "model").string()), DataError,
+                        says({"outside the folder"}));
+  // Whoever names the file itself means what it links to.
+  BOOST_CHECK_NO_THROW(load_model_config((folder / "model/config.json").string()));
+  BOOST_CHECK_EXCEPTION(load_model_config("/dev/zero"), DataError, says({"/dev/zero", "more than"}));
+}
+
 BOOST_AUTO_TEST_CASE(misspelt_presets_get_suggestions) {
   const auto nearest = nearest_presets("llama3-8", 3);
   BOOST_REQUIRE(!nearest.empty());

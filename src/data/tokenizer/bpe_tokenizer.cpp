@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/utf8.hpp"
 #include "data/tokenizer/pre_tokenizer.hpp"
-#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -1,7 +1,7 @@
 #include "data/tokenizer/pre_tokenizer.hpp"
 
+#include "base/utf8.hpp"
 #include "data/tokenizer/unicode_class.hpp"
-#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {

@@ -1,10 +1,10 @@
 #include "data/tokenizer/tokenizer_file.hpp"
 
-#include <fstream>
 #include <stdexcept>
 #include <system_error>
 
 #include "base/error.hpp"
+#include "base/model_folder.hpp"
 #include "base/sha256.hpp"
 
 namespace llama3d {
@@ -16,15 +16,8 @@ constexpr std::uintmax_t largest_file = std::uintmax_t{256} << 20;
 std::string read_whole(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) throw std::runtime_error("it is no regular file");
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) throw std::runtime_error(error.message());
-  if (size == 0) throw std::runtime_error("it is empty");
-  if (size > largest_file) throw std::runtime_error(fmt::format("it has {} bytes, too many", size));
-  std::string text(size, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error("it can't be opened: no permission?");
-  file.read(text.data(), static_cast<std::streamsize>(size));
-  if (file.gcount() != static_cast<std::streamsize>(size)) throw std::runtime_error("it can't be read whole");
+  std::string text = read_file(path, largest_file);
+  if (text.empty()) throw std::runtime_error("it is empty");
   return text;
 }
 
@@ -39,7 +32,7 @@ std::filesystem::path find_tokenizer_file(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(path, ignored)) return path;
   for (const char* name : {"tokenizer.json", "tokenizer.model"})
-    if (std::filesystem::exists(path / name, ignored)) return path / name;
+    if (std::filesystem::exists(path / name, ignored)) return model_file(path, name);
   throw DataError(fmt::format(
       "folder {} holds no tokenizer (neither tokenizer.json nor tokenizer.model); name the folder "
       "or file that does",

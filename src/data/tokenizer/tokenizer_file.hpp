@@ -20,7 +20,7 @@ struct TokenizerDefinition {
 };
 
 /// The tokenizer.json or tokenizer.model of a folder, or the file itself. Throws DataError where a folder has
-/// none.
+/// none, or one that lies outside of it (base/model_folder.hpp).
 std::filesystem::path find_tokenizer_file(const std::filesystem::path& path);
 
 /// Reads a file of either kind, told apart by content, or that of a folder. Throws DataError, naming file and

@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "base/json.hpp"
+#include "base/printable.hpp"
+#include "base/utf8.hpp"
 #include "data/tokenizer/pre_tokenizer.hpp"
 #include "data/tokenizer/tokenizer_file.hpp"
-#include "data/tokenizer/utf8.hpp"
 
 namespace llama3d {
 namespace {
@@ -16,7 +18,7 @@ namespace {
 using Json = nlohmann::json;
 
 /// Far above any vocabulary: what a damaged id must not make us allocate.
-constexpr std::uint32_t largest_id = std::uint32_t{1} << 24;
+constexpr std::int64_t largest_id = std::int64_t{1} << 24;
 
 [[noreturn]] void refuse(const std::string& reason) {
   throw std::runtime_error(reason);
@@ -43,9 +45,9 @@ bool is_true(const Json& value) {
 }
 
 std::uint32_t id_of(const Json& value, const std::string& name) {
-  if (!value.is_number_unsigned() || value.get<std::uint64_t>() > largest_id)
-    refuse(fmt::format("the id of \"{}\" is {}", name, value.dump(-1, ' ', true).substr(0, 40)));
-  return value.get<std::uint32_t>();
+  const auto id = integer_within(value, 0, largest_id);
+  return static_cast<std::uint32_t>(
+      id ? *id : json_integer(value, fmt::format("the id of \"{}\"", printable(name, 40)), 0, largest_id));
 }
 
 /// How the vocabulary spells bytes: printable ones as themselves, the others from U+0100 on, in their order.
@@ -94,7 +96,7 @@ void check_pipeline(const Json& root) {
 
 void check_model(const Json& model) {
   if (!is_text(member(model, "type"), "BPE"))
-    refuse(fmt::format("its model is {}, not a BPE", member(model, "type").dump(-1, ' ', true)));
+    refuse(fmt::format("its model is {}, not a BPE", json_excerpt(member(model, "type"))));
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix", "unk_token", "dropout"}) {
     const Json& value = member(model, name);
     if (!value.is_null() && !is_text(value, "") && value != 0.0)
@@ -175,18 +177,10 @@ std::vector<SpecialToken> read_special_tokens(const Json& list, const std::vecto
   return special;
 }
 
-Json parse(std::string_view text) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::exception&) {
-    refuse("it is no valid JSON: damaged or cut short");
-  }
-}
-
 }  // namespace
 
 TokenizerDefinition parse_tokenizer_json(std::string_view text) {
-  const Json root = parse(text);
+  const Json root = parse_json(text);
   const Json& model = member(root, "model");
   if (model.is_null()) refuse("it is JSON, but no tokenizer");
   check_model(model);
