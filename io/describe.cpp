@@ -51,8 +51,39 @@ std::string attribute_lines(const std::vector<std::pair<std::string, std::string
   return text;
 }
 
+// Names of all datasets of a file, which may have no links into others.
+std::vector<std::string> dataset_names(hid_t file) {
+  struct Found {
+    std::vector<std::string> names;
+    std::string external;
+  } found;
+  const auto collect = [](hid_t location, const char* name, const H5L_info_t* link, void* out) -> herr_t {
+    // The library visits groups in groups by recursion. In a file of ours they are three deep.
+    constexpr std::ptrdiff_t deepest = 16;
+    if (const std::string_view path = name; std::count(path.begin(), path.end(), '/') > deepest) return -1;
+    auto& all = *static_cast<Found*>(out);
+    if (link->type == H5L_TYPE_EXTERNAL) all.external = name;
+    if (link->type != H5L_TYPE_HARD) return 0;
+    const Hdf5Object object(H5Oopen(location, name, H5P_DEFAULT));
+    if (!object) return -1;
+    if (H5Iget_type(object.get()) == H5I_DATASET) all.names.emplace_back(name);
+    return 0;
+  };
+  check_hdf5(H5Lvisit(file, H5_INDEX_NAME, H5_ITER_INC, collect, &found), "list the datasets");
+  if (!found.external.empty())
+    throw IoError("/" + printable(found.external) + " is a link into another file");
+  return found.names;
+}
+
+// Other programs that read a checkpoint follow what checkpoint.h5 names, which may be the rank files alone.
+void expect_own_sources(const std::filesystem::path& view) {
+  const Hdf5File file = open_file(view);
+  for (const std::string& name : dataset_names(file.get())) expect_virtual_of_neighbours(file.get(), name);
+}
+
 std::string describe_checkpoint(const std::filesystem::path& folder, bool verify) {
   const CheckpointReader reader(folder);
+  expect_own_sources(folder / "checkpoint.h5");
   std::string text =
       fmt::format("checkpoint {}: {} tensors in {} rank files, {}\n", shown(folder), reader.datasets().size(),
                   reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
@@ -67,25 +98,6 @@ std::string describe_checkpoint(const std::filesystem::path& folder, bool verify
     text +=
         fmt::format("checksums: all right ({})\n", format_bytes(static_cast<std::size_t>(reader.verify())));
   return text;
-}
-
-// Names of all datasets below a group. Links to what lies elsewhere are passed over.
-std::vector<std::string> dataset_names(hid_t file) {
-  std::vector<std::string> names;
-  const auto collect = [](hid_t location, const char* name, const H5L_info_t* link, void* out) -> herr_t {
-    // The library visits groups in groups by recursion. In a file of ours they are three deep.
-    constexpr std::ptrdiff_t deepest = 16;
-    if (const std::string_view path = name; std::count(path.begin(), path.end(), '/') > deepest) return -1;
-    if (link->type != H5L_TYPE_HARD) return 0;
-    const Hdf5Object object(H5Oopen(location, name, H5P_DEFAULT));
-    if (!object) return -1;
-    if (H5Iget_type(object.get()) == H5I_DATASET) {
-      static_cast<std::vector<std::string>*>(out)->emplace_back(name);
-    }
-    return 0;
-  };
-  check_hdf5(H5Lvisit(file, H5_INDEX_NAME, H5_ITER_INC, collect, &names), "list the datasets");
-  return names;
 }
 
 std::string describe_rank_file(const std::filesystem::path& path, hid_t file) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/model_folder.hpp"
 #include "base/printable.hpp"
 
 namespace llama3d::io {
@@ -154,23 +155,52 @@ Owner open_own(hid_t property_class, const std::string& what, Open&& open) {
   return object;
 }
 
-void expect_own_data(hid_t dataset, const std::string& what) {
-  const auto creation = own_hdf5<Hdf5Properties>(H5Dget_create_plist(dataset), "look at " + what);
+Hdf5Dataset open_in_file(hid_t location, const std::string& name, const std::string& what) {
+  return open_own<Hdf5Dataset>(H5P_DATASET_ACCESS, what,
+                               [&](hid_t access) { return H5Dopen2(location, name.c_str(), access); });
+}
+
+/// How the dataset is stored, once that is not in files of any kind. Virtual ones are left to the caller.
+Hdf5Properties creation_of(hid_t dataset, const std::string& what) {
+  auto creation = own_hdf5<Hdf5Properties>(H5Dget_create_plist(dataset), "look at " + what);
   const int files = H5Pget_external_count(creation.get());
   check_hdf5(files, "look at the storage of " + what);
   if (files > 0) throw Hdf5Error(what + " keeps its data in another file, which is not read");
-  if (H5Pget_layout(creation.get()) == H5D_VIRTUAL)
-    throw Hdf5Error(what + " is put together from other files (a virtual dataset), which are not read");
+  return creation;
+}
+
+std::string virtual_source(hid_t creation, std::size_t index, const std::string& what) {
+  const ssize_t length = H5Pget_virtual_filename(creation, index, nullptr, 0);
+  check_hdf5(length, "look at the sources of " + what);
+  std::string file(static_cast<std::size_t>(length) + 1, '\0');
+  check_hdf5(H5Pget_virtual_filename(creation, index, file.data(), file.size()),
+             "look at the sources of " + what);
+  file.pop_back();
+  return file;
 }
 
 }  // namespace
 
 Hdf5Dataset open_dataset(hid_t location, const std::string& name) {
   const std::string what = "dataset " + printable(name);
-  auto dataset = open_own<Hdf5Dataset>(
-      H5P_DATASET_ACCESS, what, [&](hid_t access) { return H5Dopen2(location, name.c_str(), access); });
-  expect_own_data(dataset.get(), what);
+  auto dataset = open_in_file(location, name, what);
+  if (H5Pget_layout(creation_of(dataset.get(), what).get()) == H5D_VIRTUAL)
+    throw Hdf5Error(what + " is put together from other files (a virtual dataset), which are not read");
   return dataset;
+}
+
+void expect_virtual_of_neighbours(hid_t location, const std::string& name) {
+  const std::string what = "dataset " + printable(name);
+  const auto dataset = open_in_file(location, name, what);
+  const auto creation = creation_of(dataset.get(), what);
+  if (H5Pget_layout(creation.get()) != H5D_VIRTUAL) return;
+  std::size_t count = 0;
+  check_hdf5(H5Pget_virtual_count(creation.get(), &count), "look at the sources of " + what);
+  for (std::size_t i = 0; i < count; ++i)
+    if (const std::string file = virtual_source(creation.get(), i, what);
+        file != "." && !is_plain_file_name(file))
+      throw Hdf5Error(
+          fmt::format("{} is put together from {}, which lies in another folder", what, printable(file)));
 }
 
 Hdf5Group open_group(hid_t location, const std::string& name) {

@@ -75,6 +75,9 @@ Hdf5Space make_space(const std::vector<hsize_t>& extent);
 /// storage, or a virtual dataset. Whoever made the file could so have any file read that this process may
 /// read.
 Hdf5Dataset open_dataset(hid_t location, const std::string& name);
+/// Throws Hdf5Error for a dataset that open_dataset() refuses, unless it is a virtual one of nothing but
+/// files that lie beside its own. Reads none of them.
+void expect_virtual_of_neighbours(hid_t location, const std::string& name);
 /// Throws Hdf5Error, too, for one behind an external link.
 Hdf5Group open_group(hid_t location, const std::string& name);
 std::vector<hsize_t> extent_of(hid_t dataset);

@@ -194,7 +194,8 @@ std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
   for (const auto& [key, value] : options.items()) {
     const std::string name = hyphenated(key);
     const Entry* entry = find(name);
-    if (!entry) throw ConfigurationError(fmt::format("{}: no option {}; {}", path, key, suggestion(name)));
+    if (!entry)
+      throw ConfigurationError(fmt::format("{}: no option {}; {}", path, printable(key), suggestion(name)));
     if (!in_config_.insert(name).second)
       throw ConfigurationError(fmt::format("{}: {} is given twice; give it once", path, name));
     static constexpr const char* names[] = {"a text in quotes", "an integer", "a number", "true or false"};

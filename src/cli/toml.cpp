@@ -2,6 +2,8 @@
 
 #include <toml++/toml.h>
 
+#include <cmath>
+
 #include "base/error.hpp"
 
 namespace llama3d {
@@ -17,7 +19,10 @@ using nlohmann::ordered_json;
 ordered_json convert(const toml::node& node, const std::string& origin) {
   if (const auto* value = node.as_string()) return value->get();
   if (const auto* value = node.as_integer()) return value->get();
-  if (const auto* value = node.as_floating_point()) return value->get();
+  if (const auto* value = node.as_floating_point()) {
+    if (!std::isfinite(value->get())) refuse(origin, node.source(), "a number must be finite");
+    return value->get();
+  }
   if (const auto* value = node.as_boolean()) return value->get();
   if (const auto* values = node.as_array()) {
     ordered_json array = ordered_json::array();
@@ -32,6 +37,11 @@ ordered_json convert(const toml::node& node, const std::string& origin) {
 }  // namespace
 
 ordered_json parse_toml(const std::string& text, const std::string& origin) {
+  // Tables in each other, which a.b.c... makes of two bytes each, are destroyed by recursion.
+  constexpr std::size_t longest = 32768;
+  if (text.size() > longest)
+    throw ConfigurationError(
+        fmt::format("{} has {} bytes; a file of options has at most {}", origin, text.size(), longest));
   try {
     const toml::table table = toml::parse(text, origin);
     ordered_json options = ordered_json::object();

@@ -171,6 +171,24 @@ class ForeignFiles(JobTest):
                 self.refused(self.command("inspect", name), DATA, name, "dataset tokens")
                 self.refused(self.job(1, *self.training("out_tokens", data=name)), DATA, name, "dataset tokens")
 
+    def test_options_of_a_file(self):
+        tables = "a." * 16_000 + "b = 1\n"
+        files = {
+            "deep_array": ("steps = " + "[" * 16_000, ["deep_array.toml: line 1", "depth"]),
+            "deep_table": (tables, ["deep_table.toml: line 1", "sections are not used here"]),
+            "deeper_table": (tables * 5, ["deeper_table.toml has", "32768"]),
+            "overflow": ("learning-rate = 1e999\n", ["overflow.toml: line 1", "1e999"]),
+            "infinite": ("learning-rate = inf\n", ["infinite.toml: line 1", "finite"]),
+            "large": ("steps = 1e30\n", ["steps = 1e+30", "an integer"]),
+            "key": ('"\\u001b[2J\\u009b31m' + "x" * 10_000 + '" = 1\n', ["key.toml", "no option \\u001b[2J\\u009b31mxx"]),
+            "value": ("steps = [" + "1, " * 5_000 + "1]\n", ["value.toml: steps = [1,1", "an integer"]),
+        }
+        for name, (text, words) in files.items():
+            (self.folder / f"{name}.toml").write_text(text)
+            with self.subTest(name):
+                refused = self.command(*self.training("out_toml", "--config", f"{name}.toml"))
+                self.refused(refused, 2, *words)
+
     def test_a_models_files_are_its_own(self):
         outside = self.folder / "outside"
         outside.mkdir()

@@ -2,7 +2,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "base/error.hpp"
-#include "io/checkpoint_samples.hpp"
+#include "io/checkpoint_file.hpp"
 #include "io/damage.hpp"
 #include "io/describe.hpp"
 #include "io/hdf5.hpp"
@@ -126,33 +126,45 @@ BOOST_AUTO_TEST_CASE(tables_and_attributes_of_a_metrics_file) {
 }
 
 BOOST_AUTO_TEST_CASE(blocks_of_a_checkpoints_rank_file) {
-  const fs::path step = folder / "step_00000001";
-  const test::SampleTensor row{"/model/model.row", DType::fp32, {1, 7}};
-  test::write_sample(step);
-  std::string file, block;
-  for (const auto& entry : fs::directory_iterator(step)) {
-    const std::string name = entry.path().filename().string();
-    if (name == "checkpoint.h5") continue;
-    const auto hdf5 = io::open_file(entry.path());
-    for (const char* candidate : {"/model/model.row[0:1,0:7]"})
-      if (H5Lexists(hdf5.get(), candidate, H5P_DEFAULT) > 0) file = name, block = candidate;
-  }
-  if (file.empty()) {
-    // Cut between the ranks: any block will do.
-    file = "rank_00000.h5";
-    const auto hdf5 = io::open_file(step / file);
-    const auto model = io::open_group(hdf5.get(), "model");
-    char name[200];
-    BOOST_REQUIRE(H5Lget_name_by_idx(model.get(), ".", H5_INDEX_NAME, H5_ITER_INC, 0, name, sizeof name,
-                                     H5P_DEFAULT) > 0);
-    block = std::string("/model/") + name;
-  }
-  const std::uintmax_t size = fs::file_size(step / file);
-  fs::copy_file(step / file, folder / "copy.h5");
-  link(step / file, block, folder / "copy.h5", block);
-  fs::resize_file(step / file, size);  // as the manifest says
+  const fs::path step = folder / "step_00000001", file = step / "rank_00000.h5";
+  fs::create_directory(step);
+  const std::vector<float> values(10, 1);
+  RankFileWriter writer(step, 0);
+  writer.write({"/model/a", DType::fp32, {10}, {{0, 10, 0, 1}}, values.data()});
+  std::string manifest = writer.finish();
+  const std::string old_size = "\"bytes\":" + std::to_string(fs::file_size(file));
+  fs::copy_file(file, folder / "copy.h5");
+  link(file, "/model/a[0:10]", folder / "copy.h5", "/model/a[0:10]");
+  BOOST_REQUIRE(manifest.find(old_size) != std::string::npos);
+  manifest.replace(manifest.find(old_size), old_size.size(),
+                   "\"bytes\":" + std::to_string(fs::file_size(file)));
+  write_global_view(step, {manifest}, "{}");
   const CheckpointReader reader(step);
-  BOOST_CHECK_EXCEPTION(reader.verify(), CheckpointError, says({file, "copy.h5", "not followed"}));
+  BOOST_CHECK_EXCEPTION(reader.verify(), CheckpointError,
+                        says({"rank_00000.h5", "dataset /model/a[0:10]", "copy.h5", "not followed"}));
+}
+
+BOOST_AUTO_TEST_CASE(what_other_programs_read_of_a_checkpoint) {
+  const fs::path step = folder / "step_00000001", view = step / "checkpoint.h5";
+  const std::vector<float> values(count, 1);
+  const auto make = [&] {
+    fs::remove_all(step);
+    fs::create_directory(step);
+    RankFileWriter writer(step, 0);
+    writer.write({"/model/a", DType::fp32, {count}, {{0, count, 0, 1}}, values.data()});
+    write_global_view(step, {writer.finish()}, "{}");
+    BOOST_CHECK_NO_THROW(describe_file(step));
+  };
+  make();
+  replace(view, "/model/a", H5T_IEEE_F32LE, virtual_of("tokens").get());
+  BOOST_CHECK_EXCEPTION(describe_file(step), DataError,
+                        says({"dataset model/a", "other.h5", "another folder"}));
+  make();
+  replace(view, "/model/a", H5T_IEEE_F32LE, external_storage().get());
+  BOOST_CHECK_EXCEPTION(describe_file(step), DataError, says({"dataset model/a", "in another file"}));
+  make();
+  link(view, "/model/a", other, "tokens");
+  BOOST_CHECK_EXCEPTION(describe_file(step), DataError, says({"/model/a is a link into another file"}));
 }
 
 BOOST_AUTO_TEST_CASE(groups_in_groups_without_end) {
