@@ -71,7 +71,7 @@ def plain(value: Any) -> Any:
 def configuration(run: Run) -> dict[str, Any]:
     try:
         value = json.loads(run.attributes.get("configuration") or "{}")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

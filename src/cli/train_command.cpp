@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <string>
 
+#include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/same_options.hpp"
@@ -61,7 +62,7 @@ void dry_run(const TrainCommand& command, const ControlPlane& control, Device& d
                     settings.tp_size, settings.pp_size, ranks, least));
   const RunCheck run = check_run(settings, ranks, assumed, device, device.kernels());
   if (control.rank() != 0) return;
-  fmt::print("{}\nmemory of the largest rank:\n{}\n{}\n", run.data, run.memory.to_string(),
+  fmt::print("{}\nmemory of the largest rank:\n{}\n{}\n", printable_lines(run.data), run.memory.to_string(),
              assumed ? "all else checked: the run can start where each rank has this memory"
                      : "everything checked: the run can start");
 }
