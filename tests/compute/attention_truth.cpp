@@ -1,9 +1,13 @@
 #include "compute/attention_truth.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace llama3d::test {
 namespace {
+
+/// Rows that are computed together, so that a key is read once for them.
+constexpr std::size_t row_block = 16;
 
 /// P has no digits below it: fp32 ends at 2^-126, and a bound is at least 2^-24 of the scale.
 constexpr double least_weight = 0x1p-100;
@@ -69,17 +73,8 @@ AttentionTruth::AttentionTruth(const std::vector<float>& qkv, const std::vector<
   for (std::size_t at = 0; at < rows_ * (heads_ + 2 * kv_heads_); ++at)
     squares_.push_back(dot(&qkv_[at * size_], &qkv_[at * size_], size_));
   for (std::size_t head = 0; head < heads_; ++head)
-    for (std::size_t t = 0; t < rows_; ++t) {
-      std::vector<Pair> seen, seen_backward;
-      for (std::size_t key = 0; key < rows_; ++key) {
-        const bool sees = forward(t, key), sees_backward = backward(t, key);
-        if (!sees && !sees_backward) continue;
-        const Pair pair = pair_of(t, key, head);
-        if (sees) seen.push_back(pair);
-        if (sees_backward) seen_backward.push_back(pair);
-      }
-      differentiate(t, head, attend(t, head, seen), seen_backward);
-    }
+    for (std::size_t first = 0; first < rows_; first += row_block)
+      compute(head, first, std::min(first + row_block, rows_), forward, backward);
   finish(out_scale, out, size_);
   finish(dq_scale, dq, size_);
   finish(dk_scale, dk, size_);
@@ -104,50 +99,71 @@ double AttentionTruth::key_square(std::size_t t, std::size_t head) const {
 double AttentionTruth::value_square(std::size_t t, std::size_t head) const {
   return squares_[key_place(t, head) + kv_heads_];
 }
-AttentionTruth::Pair AttentionTruth::pair_of(std::size_t t, std::size_t s, std::size_t head) const {
-  return {s, softmax_scale_ * dot(query(t, head), key(s, head), size_),
+AttentionTruth::Pair AttentionTruth::pair_of(std::size_t t, std::size_t s, std::size_t head, bool forward,
+                                             bool backward) const {
+  return {s, forward, backward, softmax_scale_ * dot(query(t, head), key(s, head), size_),
           dot(&dout_[(t * heads_ + head) * size_], value(s, head), size_)};
 }
 
-AttentionTruth::Forward AttentionTruth::attend(std::size_t t, std::size_t head,
-                                               const std::vector<Pair>& seen) {
+void AttentionTruth::compute(std::size_t head, std::size_t begin, std::size_t end, const Mask& forward,
+                             const Mask& backward) {
+  std::vector<Row> rows(end - begin);
+  for (std::size_t s = 0; s < rows_; ++s)
+    for (std::size_t t = begin; t < end; ++t)
+      if (const bool sees = forward(t, s), sees_backward = backward(t, s); sees || sees_backward)
+        rows[t - begin].pairs.push_back(pair_of(t, s, head, sees, sees_backward));
+  for (std::size_t t = begin; t < end; ++t) attend(t, head, rows[t - begin]);
+  for (std::size_t s = 0; s < rows_; ++s)
+    for (std::size_t t = begin; t < end; ++t) {
+      Row& row = rows[t - begin];
+      if (row.next == row.pairs.size() || row.pairs[row.next].key != s) continue;
+      if (row.pairs[row.next].backward) differentiate(t, head, row, row.pairs[row.next]);
+      ++row.next;
+    }
+  // The error of delta is one number for the row.
+  for (std::size_t t = begin; t < end; ++t) {
+    const Row& row = rows[t - begin];
+    dq_scale[t * heads_ + head] +=
+        row.delta_scale * row.delta_scale * dot(row.mean_key.data(), row.mean_key.data(), size_);
+  }
+}
+
+void AttentionTruth::attend(std::size_t t, std::size_t head, Row& row) {
   const std::size_t at = t * heads_ + head;
-  double* const row = &out[at * size_];
-  const double* const gradient = &dout_[at * size_];
+  double* const sum = &out[at * size_];
   double total = 0, terms = 0;
-  for (const Pair& pair : seen) total += std::exp(pair.score);
-  for (const Pair& pair : seen) {
+  for (const Pair& pair : row.pairs)
+    if (pair.forward) total += std::exp(pair.score);
+  for (const Pair& pair : row.pairs) {
+    if (!pair.forward) continue;
     const double p = std::exp(pair.score) / total;
-    add(p, value(pair.key, head), row, size_);
+    add(p, value(pair.key, head), sum, size_);
     out_scale[at] += p * p * value_square(pair.key, head);
     terms += p * p * pair.dp * pair.dp;
   }
-  lse[head * rows_ + t] = std::log(total);
-  return {std::log(total), dot(row, gradient, size_), std::sqrt(terms + squared_terms(row, gradient, size_))};
+  const double* const gradient = &dout_[at * size_];
+  row.lse = lse[head * rows_ + t] = std::log(total);
+  row.delta = dot(sum, gradient, size_);
+  row.delta_scale = std::sqrt(terms + squared_terms(sum, gradient, size_));
+  row.mean_key.assign(size_, 0);
+  row.q_square = dot(query(t, head), query(t, head), size_);
+  row.gradient_square = dot(gradient, gradient, size_);
 }
 
-void AttentionTruth::differentiate(std::size_t t, std::size_t head, const Forward& forward,
-                                   const std::vector<Pair>& seen) {
-  const std::size_t at = t * heads_ + head;
+void AttentionTruth::differentiate(std::size_t t, std::size_t head, Row& row, const Pair& pair) {
+  const std::size_t at = t * heads_ + head, to = pair.key * kv_heads_ + head / (heads_ / kv_heads_);
   const double *const q = query(t, head), *const gradient = &dout_[at * size_];
-  const double q_square = dot(q, q, size_), gradient_square = dot(gradient, gradient, size_);
-  std::vector<double> mean_key(size_, 0);
-  for (const Pair& pair : seen) {
-    const std::size_t to = pair.key * kv_heads_ + head / (heads_ / kv_heads_);
-    const double *const k = key(pair.key, head), *const v = value(pair.key, head);
-    const double p = std::exp(pair.score - forward.lse), ds = softmax_scale_ * p * (pair.dp - forward.delta);
-    add(ds, k, &dq[at * size_], size_);
-    add(ds, q, &dk[to * size_], size_);
-    add(p, gradient, &dv[to * size_], size_);
-    add(softmax_scale_ * p, k, mean_key.data(), size_);
-    const double size = p + least_weight, share = softmax_scale_ * softmax_scale_ * size * size;
-    const double terms = ds * ds + share * squared_terms(gradient, v, size_);
-    dq_scale[at] += terms * key_square(pair.key, head);
-    dk_scale[to] += (terms + share * forward.delta_scale * forward.delta_scale) * q_square;
-    dv_scale[to] += size * size * gradient_square;
-  }
-  // The error of delta is one number for the row.
-  dq_scale[at] += forward.delta_scale * forward.delta_scale * dot(mean_key.data(), mean_key.data(), size_);
+  const double *const k = key(pair.key, head), *const v = value(pair.key, head);
+  const double p = std::exp(pair.score - row.lse), ds = softmax_scale_ * p * (pair.dp - row.delta);
+  add(ds, k, &dq[at * size_], size_);
+  add(ds, q, &dk[to * size_], size_);
+  add(p, gradient, &dv[to * size_], size_);
+  add(softmax_scale_ * p, k, row.mean_key.data(), size_);
+  const double size = p + least_weight, share = softmax_scale_ * softmax_scale_ * size * size;
+  const double terms = ds * ds + share * squared_terms(gradient, v, size_);
+  dq_scale[at] += terms * key_square(pair.key, head);
+  dk_scale[to] += (terms + share * row.delta_scale * row.delta_scale) * row.q_square;
+  dv_scale[to] += size * size * row.gradient_square;
 }
 
 FusedParts::FusedParts(const std::vector<float>& fused, const AttentionShape& shape) {

@@ -32,18 +32,26 @@ struct AttentionTruth {
                  const Mask& forward, const Mask& backward);
 
  private:
-  /// A query of a head and a key in sight: q k / sqrt(D), and the gradient of P.
+  /// A query of a head and a key that one of the masks shows it: q k / sqrt(D), and the gradient of P.
   struct Pair {
     std::size_t key;
+    bool forward, backward;  ///< by which mask
     double score, dp;
   };
-  /// What one row of one head leaves for its gradients.
-  struct Forward {
-    double lse, delta, delta_scale;
+  /// One row of one head.
+  struct Row {
+    std::vector<Pair> pairs;
+    std::size_t next = 0;  ///< pair to differentiate
+    double lse = 0, delta = 0, delta_scale = 0;
+    double q_square = 0, gradient_square = 0;  ///< squared norms of q and dout
+    std::vector<double> mean_key;  ///< sum of P k / sqrt(D)
   };
-  Pair pair_of(std::size_t t, std::size_t s, std::size_t head) const;
-  Forward attend(std::size_t t, std::size_t head, const std::vector<Pair>& seen);
-  void differentiate(std::size_t t, std::size_t head, const Forward& forward, const std::vector<Pair>& seen);
+  /// Rows [begin, end) of a head.
+  void compute(std::size_t head, std::size_t begin, std::size_t end, const Mask& forward,
+               const Mask& backward);
+  Pair pair_of(std::size_t t, std::size_t s, std::size_t head, bool forward, bool backward) const;
+  void attend(std::size_t t, std::size_t head, Row& row);
+  void differentiate(std::size_t t, std::size_t head, Row& row, const Pair& pair);
 
   // Of a row, and of the head of keys and values that query head `head` attends to.
   std::size_t key_place(std::size_t t, std::size_t head) const;
