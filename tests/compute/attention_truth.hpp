@@ -44,7 +44,7 @@ struct AttentionTruth {
     std::size_t next = 0;  ///< pair to differentiate
     double lse = 0, delta = 0, delta_scale = 0;
     double q_square = 0, gradient_square = 0;  ///< squared norms of q and dout
-    std::vector<double> mean_key;  ///< sum of P k / sqrt(D)
+    std::vector<double> mean_key;              ///< sum of P k / sqrt(D)
   };
   /// Rows [begin, end) of a head.
   void compute(std::size_t head, std::size_t begin, std::size_t end, const Mask& forward,

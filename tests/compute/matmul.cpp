@@ -106,8 +106,10 @@ BOOST_DATA_TEST_CASE(weight_gradient_adds_dy_transposed_times_x,
       expected.values[i] += before[i];
       expected.terms[i] = std::hypot(expected.terms[i], before[i]);
     }
-    CHECK_AGREES("linear_backward_weight dw", dw.read(), expected.values, expected.each(),
-                 tolerance(gradient, t));
+    Rows each = expected.each();
+    // Where cuBLASLt splits a long sum over blocks, it rounds the sum once more before it adds it to bf16.
+    if (m.device->kind() != "cpu" && gradient == DType::bf16) each.spread = 2;
+    CHECK_AGREES("linear_backward_weight dw", dw.read(), expected.values, each, tolerance(gradient, t));
   }
 }
 
