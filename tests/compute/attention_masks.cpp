@@ -71,8 +71,8 @@ std::vector<double> weights(const std::vector<float>& qkv, const Case& c) {
 
 /// Values that are unit vectors from row `first` show P in `out`, gradients of `out` that are, of one head,
 /// show it in dV.
-void check_weights(Machine& m, DType dtype, const Case& c, std::int64_t first, std::int64_t head) {
-  AttentionInputs inputs = random_inputs(c.shape, c.rows, dtype);
+void check_weights(Machine& m, DType dtype, const Case& c, AttentionInputs inputs, std::int64_t first,
+                   std::int64_t head) {
   const std::vector<double> p = weights(inputs.qkv, c);
   const auto fused = [&](auto row, auto h) { return c.at(row, h); };
   const auto output = [&](auto row, auto h) { return c.dout_at(row, h); };
@@ -101,8 +101,8 @@ void check_weights(Machine& m, DType dtype, const Case& c, std::int64_t first, s
 }
 
 /// Keys that are unit vectors from row `first` show dS in dQ, queries that are, of one head, show it in dK.
-void check_score_gradients(Machine& m, DType dtype, const Case& c, std::int64_t first, std::int64_t head) {
-  AttentionInputs inputs = random_inputs(c.shape, c.rows, dtype);
+void check_score_gradients(Machine& m, DType dtype, const Case& c, AttentionInputs inputs, std::int64_t first,
+                           std::int64_t head) {
   const auto fused = [&](auto row, auto h) { return c.at(row, h); };
   c.set_units(inputs.qkv, fused, c.key_head(0), first);
   for (std::int64_t h = 0; h < c.shape.query_heads; ++h) c.clear(inputs.qkv, fused, h);
@@ -125,17 +125,19 @@ void check_score_gradients(Machine& m, DType dtype, const Case& c, std::int64_t 
   BOOST_TEST(wrong.empty(), "wrong for queries/keys" << wrong.substr(0, 400));
 }
 
-/// Calls check(machine, dtype, case, first, head) so that unit vectors stand for every row and head.
+/// Calls check(machine, dtype, case, random inputs, first, head) so that unit vectors stand for every row and
+/// head.
 template <class F>
 void for_units(Machine& m, DType dtype, std::int64_t size, F check) {
   for (const auto& lengths : layouts) {
     const Documents documents(m, lengths);
     const Case c{{2, 1, size}, documents};
+    const AttentionInputs inputs = random_inputs(c.shape, c.rows, dtype);
     for (std::int64_t first = 0; first < c.rows; first += size)
       for (std::int64_t head = 0; head < c.shape.query_heads; ++head)
         BOOST_TEST_CONTEXT("documents " << lengths.size() << " of " << c.rows
                                         << " rows, unit vectors from row " << first << ", head " << head)
-    check(m, dtype, c, first, head);
+    check(m, dtype, c, inputs, first, head);
   }
 }
 

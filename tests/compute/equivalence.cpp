@@ -137,7 +137,7 @@ std::vector<std::vector<double>> run_sums(Machine& m, DType dtype) {
   const auto draw = [&](Shape extents, unsigned seed) {
     return Buffer(m, dtype, extents, random_values(extents.elements(), dtype, seed));
   };
-  std::vector<std::int32_t> few(1500), positions(2, 1999);
+  std::vector<std::int32_t> few(1500), positions(2, 999);
   for (std::size_t i = 0; i < few.size(); ++i) few[i] = static_cast<std::int32_t>(i * i % 7);
   const Buffer ids(m, {1500}, few), dtable(m, DType::fp32, {7, 264}, std::vector<float>(7 * 264, 0.0f));
   k.embedding_backward(ids, draw({1500, 264}, 6), 0, dtable, s);
@@ -158,7 +158,7 @@ std::vector<std::vector<double>> run_sums(Machine& m, DType dtype) {
   const AttentionShape shape{8, 2, 128};
   const Buffer out(m, dtype, {2, shape.output_columns()}), slot(m, {2}, std::vector<std::int32_t>{1, 0}),
       position(m, {2}, positions);
-  k.attention_cached(draw({2, shape.fused_columns()}, 11), {slot, position}, shape, draw({2, 2000, 512}, 12),
+  k.attention_cached(draw({2, shape.fused_columns()}, 11), {slot, position}, shape, draw({2, 1000, 512}, 12),
                      out, s);
   return {dtable.read_doubles(), logits.read_doubles(), losses.read_doubles(), totals.read_doubles(),
           norm.read_doubles(),   y.read_doubles(),      dw.read_doubles(),     out.read_doubles()};
@@ -170,7 +170,7 @@ BOOST_DATA_TEST_CASE(sums_have_one_order, data::make(machines()) * data::make(re
   const auto first = run_sums(machine.get(), dtype);
   for (const auto& values : first)
     BOOST_CHECK(std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); }));
-  for (int repeat = 0; repeat < 3; ++repeat) BOOST_CHECK(run_sums(machine.get(), dtype) == first);
+  for (int repeat = 0; repeat < 2; ++repeat) BOOST_CHECK(run_sums(machine.get(), dtype) == first);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
