@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import subprocess
+import tomllib
 
 import h5py
 import numpy
@@ -144,6 +145,10 @@ class ForeignFiles(JobTest):
         shutil.copy(self.folder / "text.txt", self.folder / name)
         self.refused(self.command("inspect", name), DATA, "\\u001b[2J\\u009b31m.h5")
         self.refused(self.job(1, *self.training("out_name", data=name)), DATA, "\\u001b[2J\\u009b31m.h5")
+        printed = self.command(*self.training("out_printed", "--print-config", data=name))
+        self.assertEqual(printed.status, 0, printed)
+        self.plain(printed)
+        self.assertEqual(tomllib.loads(printed.out)["data"], name)
         role = {"messages": [{"role": ESCAPE + "x" * 100_000, "content": "a"}]}
         self.refused(self.tokenize(json.dumps(role) + "\n"), DATA, "\\u001b[2J\\u009b31m")
         (self.folder / "escape.json").write_text(json.dumps({"model_type": ESCAPE}))
