@@ -106,6 +106,10 @@ class CheckpointReader {
   /// Reads share `part` of `parts` (about equal in bytes) of all blocks and compares checksums. The union
   /// over all parts is the whole checkpoint. Returns the bytes checked.
   std::int64_t verify(int part = 0, int parts = 1) const;
+  /// Compares the checksums of everything else that other programs read from the files: attributes, mappings,
+  /// HDF5's headers. This program needs none of it, so a checkpoint that fails here may load. Returns the files
+  /// without such a checksum, which older versions wrote.
+  std::vector<std::string> verify_headers() const;
   /// Reads a rectangle into `out` (row-major, out_dtype, rectangle.elements() elements). Only the parts of
   /// blocks that intersect are read. Floating-point types are converted into each other (to nearest even).
   void read(const std::string& dataset, const Rectangle& rectangle, void* out, DType out_dtype) const;

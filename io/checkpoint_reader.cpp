@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "io/checkpoint_checksums.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/crc32c.hpp"
 #include "io/hdf5.hpp"
@@ -17,7 +18,6 @@ using namespace io;
 
 namespace {
 
-constexpr std::int64_t buffer_bytes = std::int64_t{8} << 20;
 constexpr std::size_t most_open_files = 64;
 
 // Reads and checks /manifest of checkpoint.h5.
@@ -48,35 +48,6 @@ CheckpointManifest read_manifest(const std::filesystem::path& path) {
     throw IoError("the checksum of /manifest is wrong");
   }
   return parse_checkpoint_manifest(text);
-}
-
-// Where each block's elements begin in its rank file.
-std::vector<std::int64_t> offsets_of_blocks(const std::filesystem::path& path, const RankManifest& manifest) {
-  std::vector<std::int64_t> offsets;
-  const Hdf5File file = open_file(path);
-  for (const Block& block : manifest.blocks) {
-    const auto dataset = open_dataset(file.get(), block_name(block));
-    const haddr_t offset = H5Dget_offset(dataset.get());
-    if (offset == HADDR_UNDEF || H5Dget_storage_size(dataset.get()) != static_cast<hsize_t>(block.bytes()) ||
-        dtype_of_dataset(dataset.get()) != block.dtype) {
-      throw IoError(block_name(block) + " is not as the manifest says");
-    }
-    offsets.push_back(static_cast<std::int64_t>(offset));
-  }
-  return offsets;
-}
-
-std::uint32_t crc_of_file(int descriptor, std::int64_t offset, std::int64_t bytes,
-                          std::vector<std::byte>& buffer) {
-  std::uint32_t crc = 0;
-  while (bytes > 0) {
-    buffer.resize(static_cast<std::size_t>(std::min(bytes, buffer_bytes)));
-    read_at(descriptor, buffer.data(), buffer.size(), offset);
-    crc = crc32c(buffer.data(), buffer.size(), crc);
-    offset += static_cast<std::int64_t>(buffer.size());
-    bytes -= static_cast<std::int64_t>(buffer.size());
-  }
-  return crc;
 }
 
 }  // namespace
@@ -187,7 +158,7 @@ std::int64_t CheckpointReader::verify(int part, int parts) const {
       if (std::min(owner, parts - 1) != part) continue;
       try {
         const auto [descriptor, offset] = s.locate(rank, index);
-        const auto crc = crc_of_file(descriptor, offset, block.bytes(), buffer);
+        const auto crc = crc32c_of_range(descriptor, offset, block.bytes(), buffer);
         if (crc != block.crc32c) throw IoError("the checksum of " + block_name(block) + " is wrong");
       } catch (const IoError& problem) {
         s.fail(manifest.file, problem.what());
@@ -196,6 +167,26 @@ std::int64_t CheckpointReader::verify(int part, int parts) const {
     }
   }
   return checked;
+}
+
+std::vector<std::string> CheckpointReader::verify_headers() const {
+  const State& s = *state_;
+  std::vector<std::string> without;
+  const auto check = [&](const std::string& file, bool has_checksum, const auto& compare) {
+    try {
+      has_checksum ? compare() : without.push_back(file);
+    } catch (const IoError& problem) {
+      s.fail(file, problem.what());
+    }
+  };
+  check("checkpoint.h5", s.manifest.view_has_checksum,
+        [&] { expect_view_checksum(s.folder / "checkpoint.h5"); });
+  for (const RankManifest& rank : s.manifest.ranks)
+    check(rank.file, rank.headers_crc32c.has_value(), [&] {
+      if (headers_crc32c(s.folder / rank.file, rank) != rank.headers_crc32c)
+        throw IoError("the checksum of its headers is wrong: a name, a shape or a type may be damaged");
+    });
+  return without;
 }
 
 void CheckpointReader::read(const std::string& dataset, const Rectangle& rectangle, void* out,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.hpp"
+#include "io/checkpoint_checksums.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/crc32c.hpp"
 #include "io/hdf5.hpp"
@@ -94,12 +95,14 @@ std::vector<std::byte> build_view(const std::vector<RankManifest>& ranks,
     write_virtual_dataset(file.get(), ranks, group, link_creation.get());
   }
   write_manifest(file.get(), to_json(ranks, attributes_json));
+  const std::int64_t checksum_place = add_view_checksum(file.get());
   check_hdf5(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "flush the global view");
   const ssize_t size = H5Fget_file_image(file.get(), nullptr, 0);
   check_hdf5(size, "get the global view");
   std::vector<std::byte> image(static_cast<std::size_t>(size));
   check_hdf5(H5Fget_file_image(file.get(), image.data(), image.size()), "get the global view");
   close_file(file);
+  fill_view_checksum(image, checksum_place);
   return image;
 }
 
@@ -124,6 +127,7 @@ void write_global_view(const std::filesystem::path& folder, const std::vector<st
     const auto image = build_view(ranks, datasets, attributes_json);
     write_file(folder / "checkpoint.h5", image.data(), image.size());
     CheckpointReader check(folder);
+    expect_view_checksum(folder / "checkpoint.h5");
   } catch (const IoError& error) {
     throw CheckpointWriteError(
         fmt::format("checkpoint file {} cannot be written ({}); make room, earlier checkpoints are kept",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "io/checkpoint_checksums.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/crc32c.hpp"
 #include "io/hdf5.hpp"
@@ -156,6 +157,7 @@ std::string RankFileWriter::finish() {
     s.manifest.bytes = size_of_file(s.path);
     s.space.finish(s.manifest.bytes);
     s.verify();
+    s.manifest.headers_crc32c = headers_crc32c(s.path, s.manifest);
   });
   s.finished = true;
   return to_json(s.manifest);

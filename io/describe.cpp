@@ -19,6 +19,7 @@
 #include "io/token_file.hpp"
 #include "io/token_format.hpp"
 #include "io/token_source.hpp"
+#include "io/verify.hpp"
 
 namespace llama3d {
 namespace {
@@ -94,13 +95,10 @@ std::string describe_checkpoint(const std::filesystem::path& folder, bool verify
   text += "tensors:\n";
   for (const DatasetInfo& info : reader.datasets())
     text += tensor_line(info.name, name_of(info.dtype), info.shape);
-  if (verify)
-    text +=
-        fmt::format("checksums: all right ({})\n", format_bytes(static_cast<std::size_t>(reader.verify())));
-  return text;
+  return verify ? text + verify_checkpoint(reader) : text;
 }
 
-std::string describe_rank_file(const std::filesystem::path& path, hid_t file) {
+std::string describe_rank_file(const std::filesystem::path& path, hid_t file, bool verify) {
   const auto names = dataset_names(file);
   std::string text = fmt::format("checkpoint file of rank {}: {} blocks, {} (part of {})\n",
                                  read_integer_attribute(file, "rank"), names.size(),
@@ -111,6 +109,7 @@ std::string describe_rank_file(const std::filesystem::path& path, hid_t file) {
     const auto extent = extent_of(dataset.get());
     text += tensor_line("/" + name, name_of(dtype_of_dataset(dataset.get())), {extent.begin(), extent.end()});
   }
+  if (verify) text += "not verified: its checksums are in checkpoint.h5; give the checkpoint's folder\n";
   return text;
 }
 
@@ -127,26 +126,10 @@ std::string describe_tokens(const std::filesystem::path& path, bool verify) {
                          info.vocabulary_size > 0 ? std::to_string(info.vocabulary_size) : "unknown");
   text += attribute_line("loss_mask", info.has_loss_mask ? "yes" : "no");
   text += attribute_line("created_by", info.created_by);
-  const std::int64_t piece = verify ? std::int64_t{token_chunk} : std::min<std::int64_t>(reader.tokens(), 16);
-  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min(piece, reader.tokens())));
-  std::vector<std::uint8_t> mask;
+  std::vector<std::uint32_t> tokens(static_cast<std::size_t>(std::min<std::int64_t>(reader.tokens(), 16)));
   reader.read(0, tokens);
-  if (!tokens.empty()) {
-    const auto shown = std::min<std::ptrdiff_t>(16, std::ssize(tokens));
-    text += fmt::format("  first tokens: {}\n", fmt::join(tokens.begin(), tokens.begin() + shown, " "));
-  }
-  if (!verify) return text;
-  std::int64_t targets = 0;
-  for (std::int64_t begin = 0; begin < reader.tokens(); begin += piece) {
-    tokens.resize(static_cast<std::size_t>(std::min(piece, reader.tokens() - begin)));
-    mask.resize(tokens.size());
-    reader.read(begin, tokens);
-    reader.read_loss_mask(begin, mask);
-    for (const std::uint8_t value : mask) targets += value;
-  }
-  return text + fmt::format("{}: all right ({} tokens, {} of them targets)\n",
-                            is_foreign_token_file(path) ? "tokens, which have no checksums" : "checksums",
-                            reader.tokens(), targets);
+  if (!tokens.empty()) text += fmt::format("  first tokens: {}\n", fmt::join(tokens, " "));
+  return verify ? text + verify_tokens(reader) : text;
 }
 
 std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
@@ -170,7 +153,7 @@ std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
   return text + "\n";
 }
 
-std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
+std::string describe_metrics(const std::filesystem::path& path, hid_t file, bool verify) {
   std::string text = fmt::format("metrics file {}\n", shown(path));
   for (const TableDescriptor& table : metrics_tables()) {
     if (!table.in_every_file && !has_link(file, table.name)) continue;
@@ -186,17 +169,18 @@ std::string describe_metrics(const std::filesystem::path& path, hid_t file) {
     }
   }
   const auto run = open_group(file, "run");
-  return text + "/run:\n" + attribute_lines(attributes_as_text(run.get()));
+  text += "/run:\n" + attribute_lines(attributes_as_text(run.get()));
+  return verify ? text + verify_metrics(file) : text;
 }
 
-std::string describe_safetensors(const std::filesystem::path& path) {
+std::string describe_safetensors(const std::filesystem::path& path, bool verify) {
   const SafetensorsReader reader(path);
   std::string text =
       fmt::format("safetensors {}: {} tensors in {} files, {}\n", shown(path), reader.tensors().size(),
                   reader.files(), format_bytes(static_cast<std::size_t>(reader.bytes())));
   for (const SafetensorsTensor& tensor : reader.tensors())
     text += tensor_line(tensor.name, tensor.dtype, tensor.shape);
-  return text;
+  return verify ? text + verify_safetensors(reader) : text;
 }
 
 std::string describe_hdf5(const std::filesystem::path& path, bool verify) {
@@ -204,9 +188,9 @@ std::string describe_hdf5(const std::filesystem::path& path, bool verify) {
   const std::string format = format_of(file.get());
   if (format == checkpoint_format)
     return describe_checkpoint(std::filesystem::absolute(path).parent_path(), verify);
-  if (format == rank_file_format) return describe_rank_file(path, file.get());
+  if (format == rank_file_format) return describe_rank_file(path, file.get(), verify);
   if (format == token_file_format) return describe_tokens(path, verify);
-  if (format == metrics_file_format) return describe_metrics(path, file.get());
+  if (format == metrics_file_format) return describe_metrics(path, file.get(), verify);
   throw IoError(format.empty() ? "it is HDF5, but not one of our files"
                                : "'" + format + "' files are unknown");
 }
@@ -218,10 +202,10 @@ std::string describe_file(const std::filesystem::path& path, bool verify) {
     if (!std::filesystem::exists(path)) throw IoError("there is no such file or folder");
     if (std::filesystem::is_directory(path)) {
       if (std::filesystem::exists(path / "checkpoint.h5")) return describe_checkpoint(path, verify);
-      if (is_safetensors_folder(path)) return describe_safetensors(path);
+      if (is_safetensors_folder(path)) return describe_safetensors(path, verify);
       throw IoError("the folder holds neither checkpoint.h5 nor model.safetensors");
     }
-    if (path.extension() == ".safetensors") return describe_safetensors(path);
+    if (path.extension() == ".safetensors") return describe_safetensors(path, verify);
     if (is_foreign_token_file(path)) return describe_tokens(path, verify);
     return describe_hdf5(path, verify);
   } catch (const IoError& error) {

@@ -38,7 +38,10 @@ Json json_of(const RankManifest& manifest) {
                       {"bytes", block.bytes()},
                       {"crc32c", fmt::format("{:08x}", block.crc32c)}});
   }
-  return {{"file", manifest.file}, {"bytes", manifest.bytes}, {"blocks", std::move(blocks)}};
+  Json json = {{"file", manifest.file}, {"bytes", manifest.bytes}};
+  if (manifest.headers_crc32c) json["headers_crc32c"] = fmt::format("{:08x}", *manifest.headers_crc32c);
+  json["blocks"] = std::move(blocks);
+  return json;
 }
 
 /// Bytes and offsets of its elements do not overflow.
@@ -83,6 +86,8 @@ RankManifest rank_of(const json& object) {
   RankManifest manifest;
   manifest.file = json_text_in(object, "file");
   manifest.bytes = json_integer_in(object, "bytes");
+  if (find_json_member(object, "headers_crc32c"))
+    manifest.headers_crc32c = checksum_of(json_text_in(object, "headers_crc32c"));
   if (!is_plain_file_name(manifest.file)) throw JsonError("damaged file name " + printable(manifest.file));
   for (const json& block : json_array(json_member(object, "blocks"), "blocks"))
     if (manifest.blocks.emplace_back(block_of(block)).bytes() > manifest.bytes)
@@ -148,6 +153,7 @@ std::string to_json(const std::vector<RankManifest>& ranks, const std::string& a
   return Json{{"format", checkpoint_format},
               {"version", checkpoint_version},
               {"attributes", parse_json<Json>(attributes_json)},
+              {"view_checksum", view_checksum_name},
               {"files", std::move(files)}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -163,6 +169,7 @@ CheckpointManifest parse_checkpoint_manifest(const std::string& text) {
     if (version != checkpoint_version) {
       throw IoError(fmt::format("its version is {}, this program reads {}", version, checkpoint_version));
     }
+    manifest.view_has_checksum = find_json_member(root, "view_checksum") != nullptr;
     const json& attributes = json_member(root, "attributes");
     if (!attributes.is_object()) throw JsonError("the attributes are no object");
     manifest.attributes_json = attributes.dump();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ namespace llama3d::io {
 inline constexpr const char* checkpoint_format = "llama3d checkpoint";
 inline constexpr const char* rank_file_format = "llama3d checkpoint rank file";
 inline constexpr std::int64_t checkpoint_version = 1;
+/// Dataset of checkpoint.h5, uint32: CRC32C of the whole file, in which these four bytes count as zeros.
+inline constexpr const char* view_checksum_name = "file_crc32c";
 
 /// One rectangle of one dataset in one rank file, stored as a contiguous dataset named block_name().
 struct Block {
@@ -35,6 +38,7 @@ struct RankManifest {
   std::string file;        ///< without folder
   std::int64_t bytes = 0;  ///< size of the file
   std::vector<Block> blocks;
+  std::optional<std::uint32_t> headers_crc32c;  ///< of everything in the file but the blocks' elements
 };
 
 std::string rank_file_name(int rank);
@@ -46,6 +50,7 @@ std::string to_json(const std::vector<RankManifest>& ranks, const std::string& a
 struct CheckpointManifest {
   std::vector<RankManifest> ranks;
   std::string attributes_json;
+  bool view_has_checksum = false;  ///< checkpoint.h5 holds view_checksum_name
 };
 
 /// Both throw IoError for anything that these functions did not write.

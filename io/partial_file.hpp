@@ -1,5 +1,7 @@
 #pragma once
-// A file on its way to its name. For the files of this room.
+// Files and folders on their way to their name: NAME.partial-PID-RANDOM beside it, which no other writer has.
+// Each is locked while its writer lives, so that what killed ones left goes when the next writer of the same
+// name begins. A file system without locks keeps it.
 
 #include <filesystem>
 
@@ -7,9 +9,9 @@
 
 namespace llama3d::io {
 
-/// A new, empty file beside `path`, under a name that no other writer has: two programs with one output don't
-/// write into each other's file, the last one to finish has the name. Removed unless committed. Where `path`
-/// is a link it stays one, and what it leads to is meant.
+/// A new, empty file beside `path`: two programs with one output don't write into each other's file, the last
+/// one to finish has the name. Removed unless committed. Where `path` is a link it stays one, and what it
+/// leads to is meant.
 class PartialFile {
  public:
   /// Throws IoError where it can't be made, or `path` is there and no regular file.
@@ -26,6 +28,22 @@ class PartialFile {
 
  private:
   std::filesystem::path path_, partial_;
+  FileDescriptor descriptor_;
+};
+
+/// A new, empty folder beside `path`, removed with what is in it unless it was renamed.
+class PartialFolder {
+ public:
+  /// Throws IoError where it can't be made.
+  explicit PartialFolder(const std::filesystem::path& path);
+  ~PartialFolder();
+  PartialFolder(const PartialFolder&) = delete;
+  PartialFolder& operator=(const PartialFolder&) = delete;
+
+  const std::filesystem::path& path() const { return partial_; }
+
+ private:
+  std::filesystem::path partial_;
   FileDescriptor descriptor_;
 };
 

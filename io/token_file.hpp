@@ -65,6 +65,8 @@ class TokenFileReader {
   std::int64_t tokens() const;
   /// Document offsets, d + 1 of them, ascending, first 0, last tokens().
   const std::vector<std::uint64_t>& documents() const;
+  /// What the file holds without checksums that reading compares: of "tokens", "documents", "loss_mask".
+  const std::vector<std::string>& without_checksums() const;
   /// Tokens [begin, begin + out.size()). Throws DataError for a token that is not below vocabulary_size,
   /// where that is known.
   void read(std::int64_t begin, std::span<std::uint32_t> out) const;

@@ -25,11 +25,28 @@ std::int64_t column_length(hid_t dataset, std::size_t bytes, const char* name) {
   return static_cast<std::int64_t>(extent[0]);
 }
 
+bool has_checksums(hid_t dataset) {
+  const auto creation = own_hdf5<Hdf5Properties>(H5Dget_create_plist(dataset), "get a dataset's properties");
+  for (int i = 0; i < H5Pget_nfilters(creation.get()); ++i) {
+    unsigned flags = 0, settings = 0;
+    std::size_t values = 0;
+    if (H5Pget_filter2(creation.get(), static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr,
+                       &settings) == H5Z_FILTER_FLETCHER32)
+      return true;
+  }
+  return false;
+}
+
 class Hdf5Tokens final : public TokenSource {
  public:
   explicit Hdf5Tokens(const std::filesystem::path& path) {
     open(path);
     read_documents();
+    without_checksums.clear();
+    for (const char* name : {"tokens", "documents", "loss_mask"}) {
+      if (has_link(file_.get(), name) && !has_checksums(open_dataset(file_.get(), name).get()))
+        without_checksums.emplace_back(name);
+    }
   }
   void read(std::int64_t begin, std::span<std::uint32_t> out) const override;
   void read_loss_mask(std::int64_t begin, std::span<std::uint8_t> out) const override;

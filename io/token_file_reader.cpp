@@ -77,6 +77,10 @@ const std::vector<std::uint64_t>& TokenFileReader::documents() const {
   return state_->source->documents;
 }
 
+const std::vector<std::string>& TokenFileReader::without_checksums() const {
+  return state_->source->without_checksums;
+}
+
 void TokenFileReader::read(std::int64_t begin, std::span<std::uint32_t> out) const {
   const State& s = *state_;
   s.expect_range(begin, out.size());

@@ -22,6 +22,8 @@ class TokenSource {
   TokenFileInfo info;
   std::int64_t tokens = 0;
   std::vector<std::uint64_t> documents;  ///< as TokenFileReader::documents
+  /// As TokenFileReader::without_checksums. The formats that are not ours have none.
+  std::vector<std::string> without_checksums = {"tokens"};
 };
 
 /// Our own.

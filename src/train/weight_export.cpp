@@ -202,6 +202,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
   std::unique_ptr<WeightSource> source;
   const WeightOutput output{WeightOutput::Kind::model_folder, options.input, options.output,
                             options.overwrite};
+  std::unique_ptr<io::PartialFolder> partial;  // rank 0's
   std::string temporary;
   fail_together(control, [&] {
     if (options.input.empty())
@@ -209,7 +210,8 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
     source = open_weights(options.input);
     check_export(options, *source);
     if (control.rank() != 0) return;
-    temporary = make_temporary(check_output(output)).string();
+    partial = make_temporary(check_output(output));
+    temporary = partial->path().string();
   });
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
@@ -218,27 +220,21 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
   for (const WeightTensor& tensor : tensors) summary.bytes += bytes_of(tensor);
   const auto rank = static_cast<std::size_t>(control.rank()),
              ranks = static_cast<std::size_t>(control.size());
-  try {
-    fail_together(control, [&] {
-      // Before the tensors, which take long.
-      if (control.rank() == 0) summary.notes = write_companions(options, *source, shards, temporary);
-    });
-    fail_together(control, [&] {
-      source->verify(control.rank(), control.size());
-      ShardWriter writer(*source, temporary, show);
-      for (std::size_t i = rank; i < shards.size(); i += ranks) writer.expect(shards[i]);
-      for (std::size_t i = rank; i < shards.size(); i += ranks) writer.write(shards[i]);
-    });
-    fail_together(control, [&] {
-      if (control.rank() != 0) return;
-      open_weights(temporary)->check(source->model());
-      put_in_place(temporary, check_output(output));  // what came into the folder since is no less dear
-    });
-  } catch (...) {
-    std::error_code ignored;
-    if (control.rank() == 0) fs::remove_all(temporary, ignored);
-    throw;
-  }
+  fail_together(control, [&] {
+    // Before the tensors, which take long.
+    if (control.rank() == 0) summary.notes = write_companions(options, *source, shards, temporary);
+  });
+  fail_together(control, [&] {
+    source->verify(control.rank(), control.size());
+    ShardWriter writer(*source, temporary, show);
+    for (std::size_t i = rank; i < shards.size(); i += ranks) writer.expect(shards[i]);
+    for (std::size_t i = rank; i < shards.size(); i += ranks) writer.write(shards[i]);
+  });
+  fail_together(control, [&] {
+    if (control.rank() != 0) return;
+    open_weights(temporary)->check(source->model());
+    put_in_place(temporary, check_output(output));  // what came into the folder since is no less dear
+  });
   return summary;
 }
 

@@ -75,28 +75,24 @@ TransferSummary import_weights(const ImportOptions& options, ControlPlane& contr
                                const ShowProgress& show) {
   std::unique_ptr<WeightSource> source;
   const WeightOutput output{WeightOutput::Kind::checkpoint, options.input, options.output, options.overwrite};
+  std::unique_ptr<io::PartialFolder> partial;  // rank 0's
   std::string temporary;
   fail_together(control, [&] {
     source = open_input(options.input);
     if (control.rank() != 0) return;
-    temporary = make_temporary(check_output(output)).string();
+    partial = make_temporary(check_output(output));
+    temporary = partial->path().string();
   });
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
-  try {
-    std::string manifest;
-    fail_together(control, [&] { manifest = write_rank_file(*source, tensors, temporary, control, show); });
-    const auto manifests = control.all_gather(manifest);
-    fail_together(control, [&] {
-      if (control.rank() != 0) return;
-      write_global_view(temporary, manifests, attributes_of(*source));
-      commit_checkpoint(temporary, check_output(output));  // what came into the folder since is no less dear
-    });
-  } catch (...) {
-    std::error_code ignored;
-    if (control.rank() == 0) fs::remove_all(temporary, ignored);
-    throw;
-  }
+  std::string manifest;
+  fail_together(control, [&] { manifest = write_rank_file(*source, tensors, temporary, control, show); });
+  const auto manifests = control.all_gather(manifest);
+  fail_together(control, [&] {
+    if (control.rank() != 0) return;
+    write_global_view(temporary, manifests, attributes_of(*source));
+    commit_checkpoint(temporary, check_output(output));  // what came into the folder since is no less dear
+  });
   TransferSummary summary{std::ssize(tensors), 0, control.size(), {}};
   for (const WeightTensor& tensor : tensors) summary.bytes += bytes_of(tensor);
   return summary;

@@ -1,10 +1,8 @@
 #include "train/weight_output.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <random>
 #include <string>
 #include <system_error>
 
@@ -98,17 +96,16 @@ fs::path check_output(const WeightOutput& output) {
   }
 }
 
-fs::path make_temporary(const fs::path& folder) {
+std::unique_ptr<io::PartialFolder> make_temporary(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder.parent_path(), error);
-  std::random_device random;
-  while (!error) {
-    const fs::path temporary =
-        with_suffix(folder, fmt::format(".partial-{}-{:08x}", getpid(), random()).c_str());
-    // False without an error: something has this name.
-    if (fs::create_directory(temporary, error)) return temporary;
+  std::string reason = error.message();
+  try {
+    if (!error) return std::make_unique<io::PartialFolder>(folder);
+  } catch (const io::IoError& problem) {
+    reason = problem.what();
   }
-  refuse(folder, error.message(), "give a folder that can be made");
+  refuse(folder, reason, "give a folder that can be made");
 }
 
 }  // namespace llama3d

@@ -2,6 +2,9 @@
 // The folder that import or export makes: where it may be and what it may replace.
 
 #include <filesystem>
+#include <memory>
+
+#include "io/partial_file.hpp"
 
 namespace llama3d {
 
@@ -18,8 +21,8 @@ struct WeightOutput {
 /// kind, or one of this kind without `overwrite`. An empty folder may always be replaced.
 std::filesystem::path check_output(const WeightOutput& output);
 
-/// An empty new folder to write in, beside `folder` (its full name), with a name that nothing else has:
-/// NAME.partial-PID-RANDOM. Throws ConfigurationError.
-std::filesystem::path make_temporary(const std::filesystem::path& folder);
+/// An empty new folder to write in, beside `folder` (its full name), gone with the object unless it was
+/// renamed. What killed writers of the same folder left goes. Throws ConfigurationError.
+std::unique_ptr<io::PartialFolder> make_temporary(const std::filesystem::path& folder);
 
 }  // namespace llama3d

@@ -102,7 +102,28 @@ BOOST_AUTO_TEST_CASE(token_files) {
   writer.append_document(std::vector<std::uint32_t>{256, 65, 66}, std::vector<std::uint8_t>{0, 1, 1});
   writer.finish();
   expect_words(describe_file(folder / "a.h5"), {"3 tokens in 1 documents", "tokenizer = bytes", "256 65 66"});
-  expect_words(describe_file(folder / "a.h5", true), {"checksums: all right (3 tokens, 2 of them targets)"});
+  expect_words(describe_file(folder / "a.h5", true),
+               {"loss mask: all right (3 tokens, 2 of them targets)", "attributes have no checksum"});
+}
+
+BOOST_AUTO_TEST_CASE(token_files_without_checksums_are_not_called_right) {
+  const test::TemporaryFolder folder;
+  TokenFileWriter writer(folder / "a.h5", {"bytes", 259, "a test", false});
+  writer.append_document(std::vector<std::uint32_t>{256, 65, 66});
+  writer.finish();
+  {
+    const auto file = io::open_file(folder / "a.h5", true);
+    BOOST_REQUIRE(H5Ldelete(file.get(), "tokens", H5P_DEFAULT) >= 0);
+    const auto tokens = io::own_hdf5<io::Hdf5Dataset>(
+        H5Dcreate2(file.get(), "tokens", H5T_STD_U32LE, io::make_space({3}).get(), H5P_DEFAULT, H5P_DEFAULT,
+                   H5P_DEFAULT),
+        "create");
+    const std::uint32_t ids[] = {1, 2, 3};
+    io::write_range(tokens.get(), H5T_NATIVE_UINT32, 0, 3, ids);
+  }
+  const std::string text = describe_file(folder / "a.h5", true);
+  expect_words(text, {"no checksums of tokens: read 3 tokens", "all ids below 259"});
+  BOOST_TEST((text.find("all right") == std::string::npos));
 }
 
 BOOST_AUTO_TEST_CASE(metrics_files) {

@@ -1,13 +1,17 @@
 // A file with its final name is complete.
 #include "io/whole_file.hpp"
 
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
 #include <fstream>
 #include <iterator>
 
 #include "base/error.hpp"
+#include "io/partial_file.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -81,6 +85,38 @@ BOOST_AUTO_TEST_CASE(only_files_are_replaced) {
   BOOST_CHECK_EXCEPTION(WholeFileWriter{loop}, DataError, says({"loop", "symbolic links"}));
   BOOST_CHECK(fs::is_fifo(pipe));
   BOOST_CHECK_EQUAL(std::distance(fs::directory_iterator(folder.path()), {}), 3);
+}
+
+// Killed, a writer removes nothing; the next one of the same name does, and touches nothing else.
+BOOST_AUTO_TEST_CASE(what_killed_writers_left_goes_with_the_next_one) {
+  const TemporaryFolder folder;
+  const auto killed = [](auto&& action) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      action();
+      ::raise(SIGKILL);
+    }
+    ::waitpid(child, nullptr, 0);
+  };
+  const auto count = [&] { return std::distance(fs::directory_iterator(folder.path()), {}); };
+  const fs::path file = folder / "text", model = folder / "model";
+  killed([&] { (new WholeFileWriter(file))->append("half"); });
+  killed([&] { folder.write((new io::PartialFolder(model))->path().filename() / "config.json", "{}"); });
+  BOOST_REQUIRE_EQUAL(count(), 2);
+  folder.write("text.partial-1-zzzzzzzz", "not ours");
+  folder.write("text.partial-12", "not ours");
+  folder.write("other.partial-1-00000000", "another one's");
+  WholeFileWriter living(file);
+  BOOST_CHECK_EQUAL(count(), 5);
+  const io::PartialFolder living_folder(model);
+  BOOST_CHECK_EQUAL(count(), 5);
+  WholeFileWriter next(file);
+  const io::PartialFolder next_folder(model);
+  BOOST_CHECK_EQUAL(count(), 7);
+  living.append("whole");
+  living.finish();
+  BOOST_CHECK_EQUAL(read(file), "whole");
+  BOOST_CHECK(fs::is_directory(living_folder.path()));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
