@@ -66,10 +66,10 @@ void commit_checkpoint(const std::filesystem::path& temporary, const std::filesy
 void abandon_checkpoint(const std::filesystem::path& final_folder);
 /// Takes a checkpoint away: its name first, so that no half-removed folder looks like a checkpoint.
 void remove_checkpoint(const std::filesystem::path& folder);
-/// What is called `step_<digits>` in `directory`, newest (highest step) first, where a replacement was cut off
-/// the old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and looks
-/// into none: a file, or a link that leads nowhere, has such a name too, and is refused by CheckpointReader.
-/// Throws CheckpointError when the directory can't be listed.
+/// What is called `step_<digits>` in `directory`, newest (highest step) first, where a replacement was cut
+/// off the old one as `step_<digits>.replaced`; empty when there is no such directory. Changes nothing and
+/// looks into none: a file, or a link that leads nowhere, has such a name too, and is refused by
+/// CheckpointReader. Throws CheckpointError when the directory can't be listed.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& directory);
 /// For who writes to `directory`: gives the folder of a cut off replacement its name back and removes what
 /// else killed runs left, partly written, replaced and partly removed folders.
@@ -107,8 +107,8 @@ class CheckpointReader {
   /// over all parts is the whole checkpoint. Returns the bytes checked.
   std::int64_t verify(int part = 0, int parts = 1) const;
   /// Compares the checksums of everything else that other programs read from the files: attributes, mappings,
-  /// HDF5's headers. This program needs none of it, so a checkpoint that fails here may load. Returns the files
-  /// without such a checksum, which older versions wrote.
+  /// HDF5's headers. This program needs none of it, so a checkpoint that fails here may load. Returns the
+  /// files without such a checksum, which older versions wrote.
   std::vector<std::string> verify_headers() const;
   /// Reads a rectangle into `out` (row-major, out_dtype, rectangle.elements() elements). Only the parts of
   /// blocks that intersect are read. Floating-point types are converted into each other (to nearest even).

@@ -57,9 +57,9 @@ class MetricsFile {
   /// Whether the file still has its name: false once it, or a folder above it, was removed or renamed.
   bool in_place() const;
   /// Opens the file again, with the rows that were appended, after which it is neither broken nor out of
-  /// place. One that can't be read is set aside as by the constructor; where it lost its name a new one begins,
-  /// and what has the name is set aside. A new one has the attributes of /run. Throws Error where that fails: a
-  /// later call may succeed.
+  /// place. One that can't be read is set aside as by the constructor; where it lost its name a new one
+  /// begins, and what has the name is set aside. A new one has the attributes of /run. Throws Error where
+  /// that fails: a later call may succeed.
   void reopen();
   /// Onto the disk itself, for a power loss; at checkpoints.
   void sync();

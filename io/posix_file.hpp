@@ -40,8 +40,8 @@ void truncate(int descriptor, std::int64_t size);
 void sync(int descriptor);
 /// Syncs a directory, so that the names in it survive a power loss.
 void sync_directory(const std::filesystem::path& directory);
-/// Whether `path` leads to the open file still: false where it was renamed, removed or replaced. A file system
-/// that gives no answer counts as yes. Throws nothing.
+/// Whether `path` leads to the open file still: false where it was renamed, removed or replaced. A file
+/// system that gives no answer counts as yes. Throws nothing.
 bool leads_to(const std::filesystem::path& path, int descriptor);
 void rename(const std::filesystem::path& from, const std::filesystem::path& to);
 
