@@ -8,8 +8,9 @@ namespace data = boost::unit_test::data;
 namespace {
 
 /// One row and one more than the tiles of 64 and 128 rows that kernels have, and documents across their
-/// edges.
-const std::vector<std::vector<std::int64_t>> layouts = {{65}, {129}, {257}, {1, 64, 65, 127}, {127, 2, 128}};
+/// edges; the last one begins inside a tile.
+const std::vector<std::vector<std::int64_t>> layouts = {{65},          {129},     {257}, {1, 64, 65, 127},
+                                                        {127, 2, 128}, {150, 107}};
 /// Those of the kernels for any size, and of each kernel for one.
 const auto head_sizes = data::make({std::int64_t{16}, std::int64_t{32}, std::int64_t{64}, std::int64_t{128}});
 

@@ -56,15 +56,17 @@ BOOST_DATA_TEST_CASE(forward_is_the_definition,
                      data::make(machines()) * data::make(reals()) * data::make({false, true}), machine, dtype,
                      wide) {
   Machine& m = machine.get();
-  for (const auto& [t, c] : wide ? wide_sizes : sizes) {
-    const Case truth(t, c, dtype, random_values(t * c, dtype, 11, 3));
-    const Buffer y(m, dtype, {t, c}), rstd(m, DType::fp32, {t});
-    m.kernels().rms_norm_forward(Buffer(m, dtype, {t, c}, truth.x), Buffer(m, dtype, {c}, truth.w), epsilon,
-                                 y, rstd, *m.stream);
-    // Two roundings to bf16: of the normalized value and of the product.
-    CHECK_AGREES("rms_norm_forward y", y.read(), truth.y, Rows{{t, c}}, 2 * tolerance(dtype, c));
-    CHECK_AGREES("rms_norm_forward rstd", rstd.read(), truth.rstd, Rows{{t}}, tolerance(DType::fp32, c));
-  }
+  // Epsilon decides where squares are as small as it is.
+  for (const auto& [t, c] : wide ? wide_sizes : sizes)
+    for (const float deviation : {3.0f, 0.003f}) {
+      const Case truth(t, c, dtype, random_values(t * c, dtype, 11, deviation));
+      const Buffer y(m, dtype, {t, c}), rstd(m, DType::fp32, {t});
+      m.kernels().rms_norm_forward(Buffer(m, dtype, {t, c}, truth.x), Buffer(m, dtype, {c}, truth.w), epsilon,
+                                   y, rstd, *m.stream);
+      // Two roundings to bf16: of the normalized value and of the product.
+      CHECK_AGREES("rms_norm_forward y", y.read(), truth.y, Rows{{t, c}}, 2 * tolerance(dtype, c));
+      CHECK_AGREES("rms_norm_forward rstd", rstd.read(), truth.rstd, Rows{{t}}, tolerance(DType::fp32, c));
+    }
 }
 
 BOOST_DATA_TEST_CASE(the_normalized_value_is_rounded_before_the_weight, data::make(machines()), machine) {
