@@ -2,10 +2,10 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
 #include <new>
 #include <optional>
 
+#include "base/output.hpp"
 #include "base/printable.hpp"
 
 namespace llama3d {
@@ -35,11 +35,8 @@ Failure current_failure() {
 /// In one write, so that lines of several ranks do not mix. What an error tells may come from a file.
 void print_line(const std::string& line) {
   constexpr std::size_t longest = 4000;
-  std::cout.flush();
   std::fflush(stdout);
-  const std::string text = printable(line, longest) + "\n";
-  std::fwrite(text.data(), 1, text.size(), stderr);
-  std::fflush(stderr);
+  write_log(printable(line, longest) + "\n");
 }
 
 /// "status newline message" for a failure, nothing for success.

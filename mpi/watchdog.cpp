@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/output.hpp"
 
 namespace llama3d {
 namespace {
@@ -41,15 +42,6 @@ std::string one_line(std::string text) {
 RankState state_of(const FailedOperation& failed, RunPosition position) {
   const std::string label(failed.operation.label.name);
   return {label, failed.operation.seconds, position, one_line(label + ": " + failed.message)};
-}
-
-/// Past the streams, whose locks a thread that is stuck may hold.
-void print(const std::string& text) {
-  for (std::size_t done = 0; done < text.size();) {
-    const auto written = ::write(STDERR_FILENO, text.data() + done, text.size() - done);
-    if (written <= 0) return;
-    done += static_cast<std::size_t>(written);
-  }
 }
 
 }  // namespace
@@ -246,14 +238,14 @@ void Watchdog::end(const std::string& report) {
   // Everything here may block: a full pipe, a communicator, MPI.
   try {
     std::thread([this, report] {
-      print(report);
+      write_log(report);
       // The end of the processes frees devices that take longer.
       abort_all(communicators_, abort_seconds);
       control_->abort(status);
     }).detach();
     std::this_thread::sleep_until(frozen_at_ + end_time);
   } catch (const std::system_error&) {
-    print(report);
+    write_log(report);
   }
   std::_Exit(status);
 }

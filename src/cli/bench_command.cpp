@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/bytes.hpp"
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "base/version.hpp"
 #include "bench/bench.hpp"
@@ -59,8 +60,8 @@ std::string rate_text(const BenchRow& row) {
 }
 
 void print_row(const BenchRow& row) {
-  fmt::print("{:<28} {:<34} {:<24} {:10.4f} ms {:<18} {:6.1f}%\n", row.name, row.shape, row.dtype,
-             row.seconds * 1e3, rate_text(row), row.fraction * 100);
+  print_result("{:<28} {:<34} {:<24} {:10.4f} ms {:<18} {:6.1f}%\n", row.name, row.shape, row.dtype,
+               row.seconds * 1e3, rate_text(row), row.fraction * 100);
 }
 
 double median(std::vector<double> values) {
@@ -71,15 +72,15 @@ double median(std::vector<double> values) {
 /// What each label moved and took a step on this rank, and how much of it computing hid.
 void print_communication(const StepBench& result) {
   const auto steps = static_cast<double>(result.step_seconds.size());
-  fmt::print("{:<28} {:>8} {:>12} {:>12} {:>12} {:>8}\n", "communication a step, rank 0", "calls", "bytes",
-             "ms", "exposed ms", "hidden");
+  print_result("{:<28} {:>8} {:>12} {:>12} {:>12} {:>8}\n", "communication a step, rank 0", "calls", "bytes",
+               "ms", "exposed ms", "hidden");
   for (const auto& [label, record] : result.communication) {
     if (record.calls == 0 || record.seconds == 0) continue;
-    fmt::print("{:<28} {:>8.0f} {:>12} {:>12.3f} {:>12.3f} {:>7.1f}%\n", label.name,
-               static_cast<double>(record.calls) / steps,
-               format_bytes(static_cast<std::size_t>(static_cast<double>(record.bytes) / steps)),
-               record.seconds / steps * 1e3, record.exposed_seconds / steps * 1e3,
-               100 * std::max(0.0, 1 - record.exposed_seconds / record.seconds));
+    print_result("{:<28} {:>8.0f} {:>12} {:>12.3f} {:>12.3f} {:>7.1f}%\n", label.name,
+                 static_cast<double>(record.calls) / steps,
+                 format_bytes(static_cast<std::size_t>(static_cast<double>(record.bytes) / steps)),
+                 record.seconds / steps * 1e3, record.exposed_seconds / steps * 1e3,
+                 100 * std::max(0.0, 1 - record.exposed_seconds / record.seconds));
   }
 }
 
@@ -116,16 +117,16 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   sink(row);
   const double per_gpu = row.rate / run.grid.world();
   const auto peak = runtime.device.peak_flops(run.compute);
-  fmt::print("a micro-batch: products {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
-             products * 1e3, attention * 1e3, row.ceiling);
-  fmt::print("{:.0f} tokens/s/rank", per_gpu);
+  print_result("a micro-batch: products {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
+               products * 1e3, attention * 1e3, row.ceiling);
+  print_result("{:.0f} tokens/s/rank", per_gpu);
   if (peak)
-    fmt::print(", MFU {:.1f}% of {:.1f} TFLOP/s ({})",
-               per_gpu * run.model.training_flops_per_token(run.sequence) / *peak * 100, *peak * 1e-12,
-               runtime.device.peak_source());
-  fmt::print("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
-             format_bytes(result.used_bytes));
-  if (run.grid.tp > 1) fmt::print("tensor-parallel overlap: {}\n", result.overlap.to_string());
+    print_result(", MFU {:.1f}% of {:.1f} TFLOP/s ({})",
+                 per_gpu * run.model.training_flops_per_token(run.sequence) / *peak * 100, *peak * 1e-12,
+                 runtime.device.peak_source());
+  print_result("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
+               format_bytes(result.used_bytes));
+  if (run.grid.tp > 1) print_result("tensor-parallel overlap: {}\n", result.overlap.to_string());
   if (run.grid.world() > 1) print_communication(result);
 }
 
@@ -147,7 +148,7 @@ int run(MpiSession& session, int argc, char** argv) {
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
-    if (leader) fmt::print("{}", command.line.help());
+    if (leader) write_result(command.line.help());
     return 0;
   }
   expect_same_options(command.line, control);
@@ -156,7 +157,7 @@ int run(MpiSession& session, int argc, char** argv) {
   });
   const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  if (leader) fmt::print("llama3d {}: {} on {}\n", version(), printable(shape.model.name), device->name());
+  if (leader) print_result("llama3d {}: {} on {}\n", version(), printable(shape.model.name), device->name());
   std::vector<BenchRow> rows;
   const BenchSink sink = [&](const BenchRow& row) {
     rows.push_back(row);
@@ -178,7 +179,7 @@ int run(MpiSession& session, int argc, char** argv) {
                       {"version", version()},
                       {"git_revision", git_revision()},
                       {"configuration", command.line.resolved_json()}});
-    fmt::print("written to {}\n", printable(command.output));
+    print_result("written to {}\n", printable(command.output));
   }
   return 0;
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/output.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/same_options.hpp"
@@ -44,7 +45,7 @@ int run(MpiSession& session, int argc, char** argv) {
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
-    if (leader) fmt::print("{}", command.line.help());
+    if (leader) write_result(command.line.help());
     return 0;
   }
   expect_same_options(command.line, control);
@@ -53,7 +54,7 @@ int run(MpiSession& session, int argc, char** argv) {
   Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
   const Evaluation e = evaluate_weights(command.settings, runtime);
   if (leader)
-    fmt::print("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);
+    print_result("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);
   return 0;
 }
 

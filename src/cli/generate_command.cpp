@@ -1,11 +1,9 @@
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
@@ -153,8 +151,8 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
 /// Another file may hold the same tokenizer, so that this is no error.
 void warn_of_another(const Tokenizer& tokenizer, const WeightSource& weights) {
   if (is_another(weights, tokenizer.name(), tokenizer.file_hash()))
-    fmt::print(stderr, "warning: --tokenizer {} is not the {} that the training tokens were made with\n",
-               printable(tokenizer.name()), printable(weights.tokenizer()));
+    print_log("warning: --tokenizer {} is not the {} that the training tokens were made with\n",
+              printable(tokenizer.name()), printable(weights.tokenizer()));
 }
 
 void expect_fitting(const Tokenizer& tokenizer, const ModelConfig& model) {
@@ -168,10 +166,9 @@ void print_report(const GenerationReport& r) {
   const auto rate = [](std::int64_t tokens, double seconds) {
     return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
   };
-  fmt::print(stderr,
-             "prompt: {} tokens, {:.1f} tokens/s; generated: {} tokens, {:.1f} tokens/s after the first\n",
-             r.prompt_tokens, rate(r.prompt_tokens, r.prompt_seconds), r.new_tokens,
-             rate(r.decoded_tokens, r.decode_seconds));
+  print_log("prompt: {} tokens, {:.1f} tokens/s; generated: {} tokens, {:.1f} tokens/s after the first\n",
+            r.prompt_tokens, rate(r.prompt_tokens, r.prompt_seconds), r.new_tokens,
+            rate(r.decoded_tokens, r.decode_seconds));
 }
 
 /// What the answers are made with.
@@ -223,9 +220,8 @@ Texts read_texts(GenerateCommand& c, bool leader) {
 void stream(const GenerateCommand& command, const Texts& texts, Runtime& runtime) {
   GeneratedText text(*texts.tokenizer, texts.rules);
   const auto show = [](const std::string& piece) {
-    if (std::fwrite(piece.data(), 1, piece.size(), stdout) != piece.size() || std::fflush(stdout) != 0)
-      throw Error(ExitStatus::failure,
-                  fmt::format("standard output can't be written ({})", std::strerror(errno)));
+    write_result(piece);
+    flush_results();
   };
   const auto append = [&](const GenerationRequest&, std::uint32_t token) {
     const bool ended = text.append(token);
@@ -242,8 +238,8 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
   const bool leader = runtime.control.rank() == 0;
   const PromptRecords& all = texts.records;
   if (leader && all.bad > 0) {
-    fmt::print(stderr, "warning: {} bad record{} left out, first:\n", all.bad, all.bad == 1 ? "" : "s");
-    for (const std::string& bad : all.first_bad) fmt::print(stderr, "  {}\n", printable(bad, 4000));
+    print_log("warning: {} bad record{} left out, first:\n", all.bad, all.bad == 1 ? "" : "s");
+    for (const std::string& bad : all.first_bad) print_log("  {}\n", printable(bad, 4000));
   }
   ProgressLine line;
   const auto show = [&line](const PredictionProgress& p) {
@@ -256,8 +252,8 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
   if (!leader) return;
   line.clear();
   print_report(report);
-  fmt::print("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n",
-             printable(command.output), all.records.size());
+  print_result("{}: {} answers; tools/score_predictions.py prints BLEU-4 and ROUGE of them\n",
+               printable(command.output), all.records.size());
 }
 
 int run(MpiSession& session, int argc, char** argv) {
@@ -269,7 +265,7 @@ int run(MpiSession& session, int argc, char** argv) {
     if (outcome != CommandLine::Outcome::help) check_options(command, control.size());
   });
   if (outcome == CommandLine::Outcome::help) {
-    if (control.rank() == 0) fmt::print("{}", command.line.help());
+    if (control.rank() == 0) write_result(command.line.help());
     return 0;
   }
   expect_same_options(command.line, control);

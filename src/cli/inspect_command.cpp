@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/output.hpp"
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
@@ -15,9 +16,9 @@ int inspect_command(int argc, char** argv) {
     line.add_positional("file", path, "file or checkpoint folder")->required();
     line.add_flag("verify", verify, "read all of the data and compare checksums");
     if (line.parse(argc, argv) == CommandLine::Outcome::help)
-      fmt::print("{}", line.help());
+      write_result(line.help());
     else
-      fmt::print("{}\n", describe_file(path, verify));
+      print_result("{}\n", describe_file(path, verify));
     return 0;
   });
 }

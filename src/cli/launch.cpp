@@ -1,17 +1,24 @@
 #include "cli/launch.hpp"
 
+#include "base/output.hpp"
 #include "cli/backend.hpp"
-#include "cli/local_command.hpp"
 #include "mpi/failure.hpp"
+#include "train/signals.hpp"
 #include "train/trainer.hpp"
 
 namespace llama3d {
 
 int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body) {
-  return run_local([&] {
+  try {
     MpiSession session(argc, argv);
-    return run_and_report(session.control(), [&] { return body(session); });
-  });
+    return run_and_report(session.control(), [&] {
+      const int status = body(session);
+      flush_results();
+      return status;
+    });
+  } catch (...) {
+    return report_startup_failure();
+  }
 }
 
 int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine) {
@@ -24,6 +31,8 @@ int train_in(MpiSession& session, const TrainSettings& settings, const MachineOp
 }
 
 int launch_training(int& argc, char**& argv, const TrainSettings& settings, const MachineOptions& machine) {
+  prepare_output();
+  const SignalGuard signals;
   return run_job(argc, argv, [&](MpiSession& session) { return train_in(session, settings, machine); });
 }
 

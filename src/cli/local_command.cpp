@@ -1,12 +1,15 @@
 #include "cli/local_command.hpp"
 
+#include "base/output.hpp"
 #include "mpi/failure.hpp"
 
 namespace llama3d {
 
 int run_local(const std::function<int()>& body) {
   try {
-    return body();
+    const int status = body();
+    flush_results();
+    return status;
   } catch (...) {
     return report_startup_failure();
   }

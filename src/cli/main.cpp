@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
+#include "base/output.hpp"
 #include "base/version.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
@@ -31,10 +32,10 @@ constexpr std::array<Command, 9> commands = {{
 }};
 
 void print_usage() {
-  fmt::print("llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
-             llama3d::git_revision());
-  for (const auto& command : commands) fmt::print("  {:<10} {}\n", command.name, command.summary);
-  fmt::print("\n`llama3d COMMAND --help` lists the options of a command.\n");
+  llama3d::print_result("llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
+                        llama3d::git_revision());
+  for (const auto& command : commands) llama3d::print_result("  {:<10} {}\n", command.name, command.summary);
+  llama3d::print_result("\n`llama3d COMMAND --help` lists the options of a command.\n");
 }
 
 [[noreturn]] void refuse(std::string_view name) {
@@ -48,16 +49,17 @@ void print_usage() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  llama3d::prepare_output();
   const std::string_view name = argc > 1 ? argv[1] : "";
   for (const auto& command : commands)
     if (command.name == name) return command.run(argc - 1, argv + 1);
-  if (name == "--help" || name == "-h") {
-    print_usage();
+  return llama3d::run_local([&]() -> int {
+    if (name == "--help" || name == "-h")
+      print_usage();
+    else if (name == "--version")
+      llama3d::print_result("llama3d {} ({})\n", llama3d::version(), llama3d::git_revision());
+    else
+      refuse(name);
     return 0;
-  }
-  if (name == "--version") {
-    fmt::print("llama3d {} ({})\n", llama3d::version(), llama3d::git_revision());
-    return 0;
-  }
-  return llama3d::run_local([&]() -> int { refuse(name); });
+  });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.hpp"
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
@@ -63,27 +64,29 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, const GridChoice& ch
 
 /// What the table is of.
 void print_head(const TrainSettings& settings, int ranks, const Device& device) {
-  fmt::print("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ", printable(settings.model),
-             ranks, device.name(), settings.seq_length, settings.micro_batch_size);
-  if (settings.global_batch_size > 0) fmt::print("{} a step, ", settings.global_batch_size);
-  fmt::print("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}{}\n\n",
-             name_of(settings.precision), name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),
-             settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
-             name_of(settings.recompute), name_of(settings.pipeline_schedule),
-             settings.pipeline_receive_ahead ? ", --pipeline-receive-ahead" : "");
+  print_result("{} on {} ranks ({}): sequences of {} tokens, micro-batches of {}, ",
+               printable(settings.model), ranks, device.name(), settings.seq_length,
+               settings.micro_batch_size);
+  if (settings.global_batch_size > 0) print_result("{} a step, ", settings.global_batch_size);
+  print_result("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}{}\n\n",
+               name_of(settings.precision), name_of(settings.gradient_dtype),
+               name_of(settings.optimizer_dtype),
+               settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
+               name_of(settings.recompute), name_of(settings.pipeline_schedule),
+               settings.pipeline_receive_ahead ? ", --pipeline-receive-ahead" : "");
 }
 
 void print_table(const std::vector<PlannedGrid>& grids) {
-  fmt::print("{:<28} {:>8}", "grid", "grad acc");
-  for (const auto& entry : grids.front().memory.entries) fmt::print(" {:>12}", entry.category);
+  print_result("{:<28} {:>8}", "grid", "grad acc");
+  for (const auto& entry : grids.front().memory.entries) print_result(" {:>12}", entry.category);
   const bool offloads = grids.front().memory.host > 0;
-  fmt::print(" {:>12}{}\n", "total/rank", offloads ? "  pinned host" : "");
+  print_result(" {:>12}{}\n", "total/rank", offloads ? "  pinned host" : "");
   for (const auto& [shape, memory] : grids) {
-    fmt::print("{:<28} {:>8}", shape.grid.to_string(), shape.micro_batches());
-    for (const auto& entry : memory.entries) fmt::print(" {:>12}", format_bytes(entry.bytes));
-    fmt::print(" {:>12}", format_bytes(memory.total()));
-    if (offloads) fmt::print(" {:>12}", format_bytes(memory.host));
-    fmt::print("\n");
+    print_result("{:<28} {:>8}", shape.grid.to_string(), shape.micro_batches());
+    for (const auto& entry : memory.entries) print_result(" {:>12}", format_bytes(entry.bytes));
+    print_result(" {:>12}", format_bytes(memory.total()));
+    if (offloads) print_result(" {:>12}", format_bytes(memory.host));
+    print_result("\n");
   }
 }
 
@@ -103,7 +106,7 @@ int plan_command(int argc, char** argv) {
     add_shape_options(line, settings);
     add_machine_options(line, machine);
     if (line.parse(argc, argv) == CommandLine::Outcome::help) {
-      fmt::print("{}", line.help());
+      write_result(line.help());
       return 0;
     }
     if (ranks < 1) throw ConfigurationError(fmt::format("--ranks {}: must be at least 1", ranks));

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 
+#include "base/output.hpp"
 #include "base/terminal.hpp"
 
 namespace llama3d {
@@ -19,11 +20,11 @@ class ProgressLine {
   }
   void show(const std::string& text) {
     last_ = std::chrono::steady_clock::now();
-    fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", text, terminal_ ? "" : "\n");
+    print_log("{}{}{}", terminal_ ? "\r\033[K" : "", text, terminal_ ? "" : "\n");
     shown_ = true;
   }
   void clear() const {
-    if (terminal_ && shown_) fmt::print(stderr, "\r\033[K");
+    if (terminal_ && shown_) print_log("\r\033[K");
   }
   /// Since it was made.
   double seconds() const {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.hpp"
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "base/version.hpp"
 #include "cli/command_line.hpp"
@@ -21,15 +22,14 @@ std::string text_of(const TokenizeProgress& p) {
 
 void show_records(const TokenizeSummary& s) {
   for (const std::string& bad : s.first_bad_records)
-    fmt::print(stderr, "llama3d: bad record: {}\n", printable(bad, 4000));
-  if (s.bad_records > std::ssize(s.first_bad_records)) fmt::print(stderr, "llama3d: bad record: ...\n");
+    print_log("llama3d: bad record: {}\n", printable(bad, 4000));
+  if (s.bad_records > std::ssize(s.first_bad_records)) print_log("llama3d: bad record: ...\n");
   if (s.bad_records > 0)
-    fmt::print(stderr, "llama3d: warning: {} bad records were left out (--strict ends at the first)\n",
-               s.bad_records);
+    print_log("llama3d: warning: {} bad records were left out (--strict ends at the first)\n", s.bad_records);
   if (s.conversations > 0)
-    fmt::print("{} conversations, {} bad records, {} truncated, {:.1f}% of the tokens are targets\n",
-               s.conversations, s.bad_records, s.truncated_documents,
-               100 * static_cast<double>(s.learned_tokens) / static_cast<double>(s.tokens));
+    print_result("{} conversations, {} bad records, {} truncated, {:.1f}% of the tokens are targets\n",
+                 s.conversations, s.bad_records, s.truncated_documents,
+                 100 * static_cast<double>(s.learned_tokens) / static_cast<double>(s.tokens));
 }
 
 }  // namespace
@@ -62,7 +62,7 @@ int tokenize_command(int argc, char** argv) {
              "line that ends a document of a text file; a file is one document if not given");
     line.add("threads", options.threads, "threads that encode; 0: one a core");
     if (line.parse(argc, argv) == CommandLine::Outcome::help) {
-      fmt::print("{}", line.help());
+      write_result(line.help());
       return 0;
     }
     options.inputs.assign(inputs.begin(), inputs.end());
@@ -74,12 +74,12 @@ int tokenize_command(int argc, char** argv) {
     });
     progress.clear();
     if (!s.tokenizer_doubt.empty())
-      fmt::print(stderr, "llama3d: warning: tokenizer {}: {}\n", printable(options.tokenizer),
-                 printable(s.tokenizer_doubt));
+      print_log("llama3d: warning: tokenizer {}: {}\n", printable(options.tokenizer),
+                printable(s.tokenizer_doubt));
     show_records(s);
-    fmt::print("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n",
-               printable(output), s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)),
-               s.unigram_entropy);
+    print_result("{}: {} documents, {} tokens from {}; unigram entropy {:.4f} nats a token\n",
+                 printable(output), s.documents, s.tokens, format_bytes(static_cast<std::size_t>(s.bytes)),
+                 s.unigram_entropy);
     return 0;
   });
 }

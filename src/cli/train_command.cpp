@@ -1,6 +1,8 @@
-#include <cstdio>
+#include <csignal>
+#include <optional>
 #include <string>
 
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
@@ -9,6 +11,7 @@
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/run_check.hpp"
+#include "train/signals.hpp"
 #include "train/trainer.hpp"
 
 namespace llama3d {
@@ -62,12 +65,18 @@ void dry_run(const TrainCommand& command, const ControlPlane& control, Device& d
                     settings.tp_size, settings.pp_size, ranks, least));
   const RunCheck run = check_run(settings, ranks, assumed, device, device.kernels());
   if (control.rank() != 0) return;
-  fmt::print("{}\nmemory of the largest rank:\n{}\n{}\n", printable_lines(run.data), run.memory.to_string(),
-             assumed ? "all else checked: the run can start where each rank has this memory"
-                     : "everything checked: the run can start");
+  print_result("{}\nmemory of the largest rank:\n{}\n{}\n", printable_lines(run.data), run.memory.to_string(),
+               assumed ? "all else checked: the run can start where each rank has this memory"
+                       : "everything checked: the run can start");
 }
 
-int run(MpiSession& session, int argc, char** argv) {
+/// What does not train ends on a signal as other programs do, on one that has come already, too.
+void let_signals_end(std::optional<SignalGuard>& guard) {
+  guard.reset();
+  if (const int signal = SignalGuard::received()) std::raise(signal);
+}
+
+int run(MpiSession& session, std::optional<SignalGuard>& guard, int argc, char** argv) {
   ControlPlane& control = session.control();
   TrainCommand command;
   auto outcome = CommandLine::Outcome::run;
@@ -78,13 +87,14 @@ int run(MpiSession& session, int argc, char** argv) {
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help || command.print_config) {
     const bool help = outcome == CommandLine::Outcome::help;
-    if (leader) fmt::print("{}", help ? command.line.help() : command.configuration());
+    if (leader) write_result(help ? command.line.help() : command.configuration());
     return 0;
   }
   expect_same_options(command.line, control);
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
+    let_signals_end(guard);
     const auto watchdog = watch_job(control, command.settings.comm_timeout);
     const auto device = make_job_device(command.machine, control);
     fail_together(control, [&] { dry_run(command, control, *device); });
@@ -96,7 +106,9 @@ int run(MpiSession& session, int argc, char** argv) {
 }  // namespace
 
 int train_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+  // Before MPI starts: schedulers may send a signal in a job's first moments.
+  std::optional<SignalGuard> guard(std::in_place);
+  return run_job(argc, argv, [&](MpiSession& session) { return run(session, guard, argc, argv); });
 }
 
 }  // namespace llama3d

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/bytes.hpp"
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "base/terminal.hpp"
 #include "cli/command_line.hpp"
@@ -18,9 +19,9 @@ namespace {
 
 void show(const TransferProgress& p) {
   const auto percent = p.bytes_total > 0 ? 100 * p.bytes_done / p.bytes_total : 100;
-  fmt::print(stderr, "\r\033[K{:3d}%  {} of {} written, {}", percent,
-             format_bytes(static_cast<std::size_t>(p.bytes_done)),
-             format_bytes(static_cast<std::size_t>(p.bytes_total)), printable(p.tensor, 60));
+  print_log("\r\033[K{:3d}%  {} of {} written, {}", percent,
+            format_bytes(static_cast<std::size_t>(p.bytes_done)),
+            format_bytes(static_cast<std::size_t>(p.bytes_total)), printable(p.tensor, 60));
 }
 
 /// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
@@ -40,14 +41,14 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
-    if (leader) fmt::print("{}", line.help());
+    if (leader) write_result(line.help());
     return 0;
   }
   expect_same_options(line, control);
   const auto watchdog = watch_job(control, comm_timeout);
   const bool shown = leader && stderr_is_terminal();
   const auto clear = [shown] {
-    if (shown) fmt::print(stderr, "\r\033[K");
+    if (shown) print_log("\r\033[K");
   };
   TransferSummary summary;
   try {
@@ -58,13 +59,13 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
   }
   clear();
   if (!leader) return 0;
-  for (const std::string& note : summary.notes) fmt::print(stderr, "{}\n", printable(note, 4000));
-  fmt::print("{}: {} tensors, {} in {} file{}\n", printable(output), summary.tensors,
-             format_bytes(static_cast<std::size_t>(summary.bytes)), summary.files,
-             summary.files == 1 ? "" : "s");
+  for (const std::string& note : summary.notes) print_log("{}\n", printable(note, 4000));
+  print_result("{}: {} tensors, {} in {} file{}\n", printable(output), summary.tensors,
+               format_bytes(static_cast<std::size_t>(summary.bytes)), summary.files,
+               summary.files == 1 ? "" : "s");
   std::error_code gone;
   if (std::filesystem::current_path(gone).empty())
-    fmt::print(stderr, "{} took the place of the folder you are in: enter it anew\n", printable(output));
+    print_log("{} took the place of the folder you are in: enter it anew\n", printable(output));
   return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "base/terminal.hpp"
 
@@ -17,7 +18,7 @@ Progress::Progress(bool shown, std::int64_t first_step, std::int64_t steps, std:
       interval_(interval) {}
 
 Progress::~Progress() {
-  if (bar_visible_) std::fputc('\n', stderr);
+  if (bar_visible_) write_log("\n");
 }
 
 std::string Progress::remaining(std::int64_t step) const {
@@ -40,27 +41,24 @@ std::string Progress::bar(std::int64_t step) const {
 void Progress::step(const ProgressReport& r) {
   if (!shown_) return;
   if (terminal_) {
-    fmt::print(stderr, "\r\033[K[{}] {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}", bar(r.step), r.step,
-               steps_, r.loss, r.tokens_per_second, remaining(r.step));
+    print_log("\r\033[K[{}] {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}", bar(r.step), r.step, steps_, r.loss,
+              r.tokens_per_second, remaining(r.step));
     bar_visible_ = true;
   } else if (r.step == first_step_ + 1 || r.step == steps_ || (interval_ > 0 && r.step % interval_ == 0)) {
-    fmt::print(stderr, "step {}/{}  loss {:.4f}  grad norm {:.3f}  lr {:.2e}  {:.0f} tokens/s  ETA {}\n",
-               r.step, steps_, r.loss, r.gradient_norm, r.learning_rate, r.tokens_per_second,
-               remaining(r.step));
+    print_log("step {}/{}  loss {:.4f}  grad norm {:.3f}  lr {:.2e}  {:.0f} tokens/s  ETA {}\n", r.step,
+              steps_, r.loss, r.gradient_norm, r.learning_rate, r.tokens_per_second, remaining(r.step));
   }
-  std::fflush(stderr);
 }
 
 void Progress::clear_bar() {
-  if (bar_visible_) std::fputs("\r\033[K", stderr);
+  if (bar_visible_) write_log("\r\033[K");
   bar_visible_ = false;
 }
 
 void Progress::message(const std::string& text) {
   if (!shown_) return;
   clear_bar();
-  fmt::print(stderr, "{}\n", printable_lines(text));
-  std::fflush(stderr);
+  print_log("{}\n", printable_lines(text));
 }
 
 }  // namespace llama3d

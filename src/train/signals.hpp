@@ -2,15 +2,16 @@
 
 namespace llama3d {
 
-/// While alive, SIGTERM and SIGUSR1 (what schedulers send before time is up) and the first SIGINT (Ctrl-C)
-/// only set a flag. One at a time.
+/// While alive, SIGTERM and SIGUSR1 (what schedulers send before time is up), SIGHUP (the terminal is gone)
+/// and the first SIGINT (Ctrl-C) only set a flag. SIGHUP and SIGINT stay ignored where the caller ignores
+/// them. One within another changes nothing.
 class SignalGuard {
  public:
   SignalGuard();
   ~SignalGuard();
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
-  /// Number of the signal that came to this rank, or 0.
+  /// Number of the signal that came to this rank since the outermost guard was made, or 0.
   static int received();
 };
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
+#include "base/output.hpp"
 #include "base/printable.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
@@ -59,7 +60,10 @@ class Trainer {
   /// What there is to save goes where the output folder is now. Throws.
   void leave_taken_output();
   void note(const std::string& text) {
-    progress_ ? progress_->message(text) : void(fmt::print(stderr, "{}\n", printable_lines(text)));
+    if (progress_)
+      progress_->message(text);
+    else
+      print_log("{}\n", printable_lines(text));
   }
 
   struct QueuedStep {
