@@ -87,6 +87,10 @@ class Activity {
   /// The label's name of the operation that holds the host, or "".
   const char* current() const noexcept { return current_.load(std::memory_order_acquire); }
 
+  /// What the run is doing that its operations are part of, a literal, or "".
+  void phase(const char* name) noexcept { phase_.store(name, std::memory_order_release); }
+  const char* phase() const noexcept { return phase_.load(std::memory_order_acquire); }
+
   /// The job is being ended: from here on `enter`, `leave` and `pass` do not return, so that whoever gets
   /// there neither computes on nor records or saves anything. From any thread.
   void halt() noexcept { halted_.store(true); }
@@ -121,13 +125,25 @@ class Activity {
   };
 
   std::atomic<std::int64_t> step_{0}, micro_batch_{-1};
-  std::atomic<const char*> current_{""};
+  std::atomic<const char*> current_{""}, phase_{""};
   std::atomic<Clock::rep> entered_{0};
   std::atomic<bool> watched_{false}, halted_{false};
   std::mutex mutex_;
   std::map<const void*, std::deque<Started>> queues_;
   mutable std::mutex failure_mutex_;  ///< mutex_ is held while devices are asked
   std::optional<FailedOperation> failure_;
+};
+
+/// While it lives, operations belong to a phase of the run, a literal.
+class Phase {
+ public:
+  Phase(Activity& activity, const char* name) : activity_(&activity) { activity_->phase(name); }
+  ~Phase() { activity_->phase(""); }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
+
+ private:
+  Activity* activity_;
 };
 
 }  // namespace llama3d

@@ -97,16 +97,16 @@ int run_and_report(ControlPlane& control, const std::function<int()>& body) {
   }
 }
 
+const char* launcher_rank() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"})
+    if (const char* rank = std::getenv(variable)) return rank;
+  return nullptr;
+}
+
 int report_startup_failure() {
   const Failure failure = current_failure();
-  bool first = true;
-  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
-    const char* rank = std::getenv(variable);
-    if (!rank) continue;
-    first = std::atoi(rank) == 0;
-    break;
-  }
-  if (first) print_line(fmt::format("llama3d: error: {}", failure.message));
+  const char* rank = launcher_rank();
+  if (!rank || std::atoi(rank) == 0) print_line(fmt::format("llama3d: error: {}", failure.message));
   return static_cast<int>(failure.status);
 }
 

@@ -30,6 +30,9 @@ class CollectiveError : public Error {
 ///    of the job are ended with its status. Does not return then, unless the job has a single rank.
 int run_and_report(ControlPlane& control, const std::function<int()>& body);
 
+/// This task's rank as the launcher's variables tell it, before MPI does; null where there is no launcher.
+const char* launcher_rank();
+
 /// For main, inside a handler of what MpiSession's constructor threw: prints `llama3d: error: ...` to
 /// standard error, on the first task of the job as far as the launcher's variables tell, and returns the
 /// status to exit with.

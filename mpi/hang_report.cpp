@@ -25,7 +25,8 @@ struct Group {
 bool same(const std::optional<RankState>& a, const std::optional<RankState>& b) {
   if (!a || !b) return !a && !b;
   return a->label == b->label && a->position.step == b->position.step &&
-         a->position.micro_batch == b->position.micro_batch && a->failure == b->failure;
+         a->position.micro_batch == b->position.micro_batch && a->failure == b->failure &&
+         a->phase == b->phase;
 }
 
 /// In the order of their first ranks.
@@ -78,7 +79,8 @@ std::string action(const Group& group) {
 }  // namespace
 
 std::string RankState::encode() const {
-  return fmt::format("{} {} {} {}\n{}", seconds, position.step, position.micro_batch, label, failure);
+  return fmt::format("{} {} {} {}\n{}\n{}", seconds, position.step, position.micro_batch, label, phase,
+                     failure);
 }
 
 RankState RankState::decode(const std::string& text) {
@@ -87,6 +89,7 @@ RankState RankState::decode(const std::string& text) {
   in >> state.seconds >> state.position.step >> state.position.micro_batch;
   in.get();
   std::getline(in, state.label);
+  std::getline(in, state.phase);
   std::getline(in, state.failure);
   return state;
 }
@@ -117,6 +120,7 @@ std::string hang_report(const std::string& headline, std::span<const std::string
       continue;
     }
     report += fmt::format("{}{}, {}", who, action(group), to_text(group.state->position));
+    if (!group.state->phase.empty()) report += ", " + group.state->phase;
     if (!group.state->failure.empty()) report += "; " + group.state->failure;
     report += "\n";
   }

@@ -13,7 +13,8 @@ struct RankState {
   std::string label;   ///< of the operation that it waits in; empty: none
   double seconds = 0;  ///< that it has waited
   RunPosition position;
-  std::string failure;  ///< of a communicator, one line
+  std::string failure;     ///< of a communicator, one line
+  std::string phase = {};  ///< what the operation is part of; empty: a step
 
   /// One text, and back.
   std::string encode() const;

@@ -14,7 +14,9 @@ namespace llama3d {
 /// OMPI_COMM_WORLD_SIZE above 1 with a world of one), naming `srun --mpi=pmix`.
 class MpiSession {
  public:
-  MpiSession(int& argc, char**& argv);
+  /// Ends the process with ExitStatus::rank_lost when ranks do not come together within `start_seconds`
+  /// (0: no limit), see StartLimit.
+  MpiSession(int& argc, char**& argv, double start_seconds = 0);
   /// Finalizes unless an exception is in flight: then finalizing could wait for ever.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;

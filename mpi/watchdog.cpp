@@ -175,6 +175,7 @@ void Watchdog::freeze(RankState state) {
   const std::scoped_lock lock(mutex_);
   frozen_ = true;
   frozen_at_ = Clock::now();
+  state.phase = control_->activity().phase();
   states_[static_cast<std::size_t>(control_->rank())] = std::move(state);
   control_->activity().halt();
   if (communication_) communication_->halt();
@@ -220,7 +221,8 @@ void Watchdog::tell_all(const WatchdogMessage& message, bool only_missing) {
 std::string Watchdog::headline() const {
   const auto rank = static_cast<std::size_t>(control_->rank());
   const RankState& own = *states_[rank];
-  const std::string who = fmt::format("rank {} (host {})", rank, hosts_[rank]), where = to_text(own.position);
+  const std::string who = fmt::format("rank {} (host {})", rank, hosts_[rank]),
+                    where = to_text(own.position) + (own.phase.empty() ? "" : ", " + own.phase);
   if (!own.failure.empty()) return fmt::format("llama3d: error: {}: {}, {}", who, own.failure, where);
   if (!asks_)
     return fmt::format(

@@ -130,16 +130,12 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   if (run.grid.world() > 1) print_communication(result);
 }
 
-int run(MpiSession& session, int argc, char** argv) {
+int run(MpiSession& session, BenchCommand& command, const ParsedLine& parsed) {
   ControlPlane& control = session.control();
-  BenchCommand command;
   auto outcome = CommandLine::Outcome::run;
   RunShape shape;
   fail_together(control, [&] {
-    // The first word says what to time; the rest are options.
-    const bool named = argc > 1 && argv[1][0] != '-';
-    if (named) command.what = argv[1];
-    outcome = command.line.parse(named ? argc - 1 : argc, named ? argv + 1 : argv);
+    outcome = parsed.outcome();
     if (outcome == CommandLine::Outcome::help) return;
     check(command);
     check_settings(command.settings);
@@ -187,7 +183,13 @@ int run(MpiSession& session, int argc, char** argv) {
 }  // namespace
 
 int bench_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+  BenchCommand command;
+  // The first word says what to time; the rest are options.
+  const bool named = argc > 1 && argv[1][0] != '-';
+  if (named) command.what = argv[1];
+  const ParsedLine parsed(command.line, named ? argc - 1 : argc, named ? argv + 1 : argv);
+  return run_job(argc, argv, command.settings.comm_timeout,
+                 [&](MpiSession& session) { return run(session, command, parsed); });
 }
 
 }  // namespace llama3d

@@ -31,12 +31,11 @@ struct EvalCommand {
   }
 };
 
-int run(MpiSession& session, int argc, char** argv) {
+int run(MpiSession& session, EvalCommand& command, const ParsedLine& parsed) {
   ControlPlane& control = session.control();
-  EvalCommand command;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
-    outcome = command.line.parse(argc, argv);
+    outcome = parsed.outcome();
     if (outcome == CommandLine::Outcome::help) return;
     if (command.settings.valid_samples < 0)
       throw ConfigurationError(
@@ -61,7 +60,10 @@ int run(MpiSession& session, int argc, char** argv) {
 }  // namespace
 
 int eval_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+  EvalCommand command;
+  const ParsedLine parsed(command.line, argc, argv);
+  return run_job(argc, argv, command.settings.comm_timeout,
+                 [&](MpiSession& session) { return run(session, command, parsed); });
 }
 
 }  // namespace llama3d

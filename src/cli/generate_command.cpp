@@ -256,12 +256,11 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
                printable(command.output), all.records.size());
 }
 
-int run(MpiSession& session, int argc, char** argv) {
+int run(MpiSession& session, GenerateCommand& command, const ParsedLine& parsed) {
   ControlPlane& control = session.control();
-  GenerateCommand command;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
-    outcome = command.line.parse(argc, argv);
+    outcome = parsed.outcome();
     if (outcome != CommandLine::Outcome::help) check_options(command, control.size());
   });
   if (outcome == CommandLine::Outcome::help) {
@@ -284,7 +283,10 @@ int run(MpiSession& session, int argc, char** argv) {
 }  // namespace
 
 int generate_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) { return run(session, argc, argv); });
+  GenerateCommand command;
+  const ParsedLine parsed(command.line, argc, argv);
+  return run_job(argc, argv, command.comm_timeout,
+                 [&](MpiSession& session) { return run(session, command, parsed); });
 }
 
 }  // namespace llama3d

@@ -8,9 +8,22 @@
 
 namespace llama3d {
 
-int run_job(int& argc, char**& argv, const std::function<int(MpiSession&)>& body) {
+ParsedLine::ParsedLine(CommandLine& line, int argc, char** argv) {
   try {
-    MpiSession session(argc, argv);
+    outcome_ = line.parse(argc, argv);
+  } catch (const Error&) {
+    error_ = std::current_exception();
+  }
+}
+
+CommandLine::Outcome ParsedLine::outcome() const {
+  if (error_) std::rethrow_exception(error_);
+  return outcome_;
+}
+
+int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(MpiSession&)>& body) {
+  try {
+    MpiSession session(argc, argv, comm_timeout);
     return run_and_report(session.control(), [&] {
       const int status = body(session);
       flush_results();
@@ -33,7 +46,8 @@ int train_in(MpiSession& session, const TrainSettings& settings, const MachineOp
 int launch_training(int& argc, char**& argv, const TrainSettings& settings, const MachineOptions& machine) {
   prepare_output();
   const SignalGuard signals;
-  return run_job(argc, argv, [&](MpiSession& session) { return train_in(session, settings, machine); });
+  return run_job(argc, argv, settings.comm_timeout,
+                 [&](MpiSession& session) { return train_in(session, settings, machine); });
 }
 
 }  // namespace llama3d

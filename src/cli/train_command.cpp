@@ -76,12 +76,12 @@ void let_signals_end(std::optional<SignalGuard>& guard) {
   if (const int signal = SignalGuard::received()) std::raise(signal);
 }
 
-int run(MpiSession& session, std::optional<SignalGuard>& guard, int argc, char** argv) {
+int run(MpiSession& session, std::optional<SignalGuard>& guard, TrainCommand& command,
+        const ParsedLine& parsed, int argc, char** argv) {
   ControlPlane& control = session.control();
-  TrainCommand command;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
-    outcome = command.line.parse(argc, argv);
+    outcome = parsed.outcome();
     if (outcome != CommandLine::Outcome::help) check_options(command);
   });
   const bool leader = control.rank() == 0;
@@ -108,7 +108,10 @@ int run(MpiSession& session, std::optional<SignalGuard>& guard, int argc, char**
 int train_command(int argc, char** argv) {
   // Before MPI starts: schedulers may send a signal in a job's first moments.
   std::optional<SignalGuard> guard(std::in_place);
-  return run_job(argc, argv, [&](MpiSession& session) { return run(session, guard, argc, argv); });
+  TrainCommand command;
+  const ParsedLine parsed(command.line, argc, argv);
+  return run_job(argc, argv, command.settings.comm_timeout,
+                 [&](MpiSession& session) { return run(session, guard, command, parsed, argc, argv); });
 }
 
 }  // namespace llama3d

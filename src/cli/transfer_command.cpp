@@ -24,17 +24,16 @@ void show(const TransferProgress& p) {
             format_bytes(static_cast<std::size_t>(p.bytes_total)), printable(p.tensor, 60));
 }
 
-/// Reads the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
+using Transfer = std::function<TransferSummary(ControlPlane&, const ShowProgress&)>;
+
+/// Takes the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
 /// `read` takes what no option holds as it is.
-int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std::string& output,
-        const std::function<void()>& read,
-        const std::function<TransferSummary(ControlPlane&, const ShowProgress&)>& transfer) {
+int run(MpiSession& session, CommandLine& line, const ParsedLine& parsed, double comm_timeout,
+        const std::string& output, const std::function<void()>& read, const Transfer& transfer) {
   ControlPlane& control = session.control();
   auto outcome = CommandLine::Outcome::run;
-  double comm_timeout = 0;  // ranks that have nothing to write wait for those that have
-  add_job_options(line, comm_timeout);
   fail_together(control, [&] {
-    outcome = line.parse(argc, argv);
+    outcome = parsed.outcome();
     if (outcome == CommandLine::Outcome::help) return;
     check_comm_timeout(comm_timeout);
     read();
@@ -69,60 +68,64 @@ int run(MpiSession& session, CommandLine& line, int argc, char** argv, const std
   return 0;
 }
 
+/// The job that `run` is.
+int start(CommandLine& line, int argc, char** argv, const std::string& output,
+          const std::function<void()>& read, const Transfer& transfer) {
+  double comm_timeout = 0;  // ranks that have nothing to write wait for those that have
+  add_job_options(line, comm_timeout);
+  const ParsedLine parsed(line, argc, argv);
+  return run_job(argc, argv, comm_timeout, [&](MpiSession& session) {
+    return run(session, line, parsed, comm_timeout, output, read, transfer);
+  });
+}
+
 constexpr const char* dtype_help =
     "of the weights written: same (each as it is stored; fp16 as fp32), bf16 or fp32";
 
 }  // namespace
 
 int import_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) {
-    CommandLine line("import", "Make a checkpoint of the weights in a Hugging Face folder.");
-    ImportOptions options;
-    std::string input, output;
-    line.add("input", input, "Hugging Face folder: config.json, and safetensors in bf16, fp16 or fp32");
-    line.add("output", output, "checkpoint to make, for --load and export");
-    line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
-    line.add_flag("overwrite", options.overwrite, "replace a checkpoint of that name");
-    const auto read = [&] {
-      options.input = input;
-      options.output = output;
-    };
-    return run(session, line, argc, argv, output, read,
-               [&](ControlPlane& control, const ShowProgress& shown) {
-                 return import_weights(options, control, shown);
-               });
+  CommandLine line("import", "Make a checkpoint of the weights in a Hugging Face folder.");
+  ImportOptions options;
+  std::string input, output;
+  line.add("input", input, "Hugging Face folder: config.json, and safetensors in bf16, fp16 or fp32");
+  line.add("output", output, "checkpoint to make, for --load and export");
+  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
+  line.add_flag("overwrite", options.overwrite, "replace a checkpoint of that name");
+  const auto read = [&] {
+    options.input = input;
+    options.output = output;
+  };
+  return start(line, argc, argv, output, read, [&](ControlPlane& control, const ShowProgress& shown) {
+    return import_weights(options, control, shown);
   });
 }
 
 int export_command(int argc, char** argv) {
-  return run_job(argc, argv, [&](MpiSession& session) {
-    CommandLine line("export",
-                     "Make a Hugging Face folder of a checkpoint's weights, as transformers loads it.");
-    ExportOptions options;
-    std::string input, output, tokenizer, shard_size = "5GB";
-    line.add("input", input, "checkpoint (or Hugging Face folder, to write it anew)");
-    line.add("output", output, "folder to make");
-    line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
-    line.add("shard-size", shard_size, "most bytes of a file, such as 5GB or 500MiB");
-    line.add(
-        "tokenizer", tokenizer,
-        "folder or file of the tokenizer to copy; if not given, the Hugging Face folder that the weights "
-        "once came from, if it is still there");
-    line.add_flag("overwrite", options.overwrite, "replace a model folder of that name");
-    const auto read = [&] {
-      const auto bytes = parse_bytes(shard_size);
-      if (!bytes)
-        throw ConfigurationError(fmt::format(
-            "--shard-size {}: not a number of bytes; give one such as 5GB or 500MiB", shard_size));
-      options.input = input;
-      options.output = output;
-      options.tokenizer = tokenizer;
-      options.shard_bytes = *bytes;
-    };
-    return run(session, line, argc, argv, output, read,
-               [&](ControlPlane& control, const ShowProgress& shown) {
-                 return export_weights(options, control, shown);
-               });
+  CommandLine line("export",
+                   "Make a Hugging Face folder of a checkpoint's weights, as transformers loads it.");
+  ExportOptions options;
+  std::string input, output, tokenizer, shard_size = "5GB";
+  line.add("input", input, "checkpoint (or Hugging Face folder, to write it anew)");
+  line.add("output", output, "folder to make");
+  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
+  line.add("shard-size", shard_size, "most bytes of a file, such as 5GB or 500MiB");
+  line.add("tokenizer", tokenizer,
+           "folder or file of the tokenizer to copy; if not given, the Hugging Face folder that the weights "
+           "once came from, if it is still there");
+  line.add_flag("overwrite", options.overwrite, "replace a model folder of that name");
+  const auto read = [&] {
+    const auto bytes = parse_bytes(shard_size);
+    if (!bytes)
+      throw ConfigurationError(
+          fmt::format("--shard-size {}: not a number of bytes; give one such as 5GB or 500MiB", shard_size));
+    options.input = input;
+    options.output = output;
+    options.tokenizer = tokenizer;
+    options.shard_bytes = *bytes;
+  };
+  return start(line, argc, argv, output, read, [&](ControlPlane& control, const ShowProgress& shown) {
+    return export_weights(options, control, shown);
   });
 }
 

@@ -358,6 +358,7 @@ void Trainer::record_step(const QueuedStep& step, const StepReport& report) {
 void Trainer::validate() {
   if (!batches_->has_validation() || last_validation_ == position_.step) return;
   finish_steps(0);
+  const Phase phase(runtime_.control.activity(), "validating");
   const Evaluation evaluation = evaluate_validation(*engine_, *batches_, runtime_.control);
   last_validation_ = position_.step;
   if (evaluation.targets == 0) {
@@ -375,6 +376,7 @@ void Trainer::validate() {
 void Trainer::save() {
   if (last_save_ == position_.step) return;
   finish_steps(0);
+  const Phase phase(runtime_.control.activity(), "saving a checkpoint");
   const auto begin = Clock::now();
   const auto output = agreed_state(output_.get(), runtime_.control);
   if (output == OutputFolder::State::taken) leave_taken_output();

@@ -80,13 +80,15 @@ BOOST_AUTO_TEST_CASE(a_job_in_many_states_still_names_who_does_not_answer) {
 }
 
 BOOST_AUTO_TEST_CASE(a_state_survives_its_text) {
-  for (const RankState& state : {RankState{"tp.loss", 3.25, {12, 4}, "it failed: code 3"}, RankState{}}) {
+  for (const RankState& state :
+       {RankState{"tp.loss", 3.25, {12, 4}, "it failed: code 3", "saving a checkpoint"}, RankState{}}) {
     const RankState again = RankState::decode(state.encode());
     BOOST_TEST(again.label == state.label);
     BOOST_TEST(again.seconds == state.seconds);
     BOOST_TEST(again.position.step == state.position.step);
     BOOST_TEST(again.position.micro_batch == state.position.micro_batch);
     BOOST_TEST(again.failure == state.failure);
+    BOOST_TEST(again.phase == state.phase);
   }
 }
 
