@@ -3,7 +3,6 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
 #include <numeric>
 
 #include "base/error.hpp"
@@ -94,7 +93,6 @@ void MpiControlPlane::barrier() {
 }
 
 void MpiControlPlane::abort(int status) {
-  std::cout.flush();
   std::fflush(nullptr);
   MPI_Abort(MPI_COMM_WORLD, status);
   std::_Exit(status);
