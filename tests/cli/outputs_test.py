@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -71,7 +72,6 @@ class Results(JobTest):
 
 
 class Logs(JobTest):
-
     def begin(self, name, log, *more, steps=LONG):
         words = self.training(name, *more, steps=steps)
         command = [PROGRAM, *map(str, words)]
@@ -120,6 +120,24 @@ class Logs(JobTest):
         self.assertEqual(run.wait(60), 0)
         os.close(reader)
         self.assertEqual(self.checkpoint_steps("stalled"), [20])
+
+
+class FileSizes(JobTest):
+    def test_metrics_at_the_limit(self):
+        """They wait in memory, as for a full disk. MPI's start writes files of its own: the limit comes later."""
+        job = Started([PROGRAM, *self.training("limited", steps=LONG)], self.folder, {})
+        job.wait_for("step 3/")
+        before = resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE, (4096, before[1]))
+        job.wait_for("warning: metrics wait in memory")
+        resource.prlimit(job.process.pid, resource.RLIMIT_FSIZE, before)
+        job.wait_for("metrics are written again")
+        job.process.send_signal(signal.SIGTERM)
+        result = job.wait()
+        self.assertEqual(result.status, REQUEUE, result)
+        self.assertIn("File too large", result.err)
+        steps = list(self.metrics("limited", "train")["step"])
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
 
 
 class FirstMoments(JobTest):
