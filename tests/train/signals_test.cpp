@@ -1,0 +1,57 @@
+#include "train/signals.hpp"
+
+#include <boost/test/unit_test.hpp>
+#include <csignal>
+
+using namespace llama3d;
+
+namespace {
+
+int seen = 0;
+void see(int signal) {
+  seen = signal;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(signals)
+
+BOOST_AUTO_TEST_CASE(each_signal_that_asks_for_an_end_sets_the_flag) {
+  for (const int signal : {SIGTERM, SIGUSR1, SIGHUP, SIGINT}) {
+    std::signal(signal, see);
+    const SignalGuard guard;
+    BOOST_TEST(SignalGuard::received() == 0);
+    std::raise(signal);
+    BOOST_TEST(SignalGuard::received() == signal);
+  }
+  BOOST_TEST(seen == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_guard_within_another_keeps_what_came_before_it) {
+  std::signal(SIGUSR1, see);
+  {
+    const SignalGuard outer;
+    std::raise(SIGUSR1);
+    {
+      const SignalGuard inner;
+      BOOST_TEST(SignalGuard::received() == SIGUSR1);
+    }
+    std::raise(SIGUSR1);
+  }
+  BOOST_TEST(seen == 0);
+  std::raise(SIGUSR1);
+  BOOST_TEST(seen == SIGUSR1);
+  seen = 0;
+}
+
+BOOST_AUTO_TEST_CASE(what_the_caller_ignores_from_a_terminal_stays_ignored) {
+  for (const int signal : {SIGHUP, SIGINT}) {
+    std::signal(signal, SIG_IGN);
+    const SignalGuard guard;
+    std::raise(signal);
+    BOOST_TEST(SignalGuard::received() == 0);
+    std::signal(signal, SIG_DFL);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
