@@ -33,10 +33,9 @@ class Results(JobTest):
             "bench": ["bench", "gemm", "--model", "model.json", "--seq-length", 32, "--repeats", 1, *MACHINE],
         }
 
-    def finish(self, words, out):
-        return subprocess.run(
-            [PROGRAM, *map(str, words)], cwd=self.folder, env=environment(), stdout=out, stderr=subprocess.PIPE, text=True
-        )
+    def finish(self, words, out=subprocess.PIPE, err=subprocess.PIPE):
+        command = [PROGRAM, *map(str, words)]
+        return subprocess.run(command, cwd=self.folder, env=environment(), stdout=out, stderr=err, text=True)
 
     def test_full_disk(self):
         for name, words in self.commands().items():
@@ -46,6 +45,14 @@ class Results(JobTest):
                 errors = [line for line in result.stderr.splitlines() if "llama3d: error:" in line]
                 self.assertEqual(len(errors), 1, result)
                 self.assertIn("standard output cannot be written (No space left on device)", errors[0])
+
+    def test_full_disk_under_standard_error(self):
+        """Progress and warnings are lost, and nothing else."""
+        for name, words in self.commands().items():
+            with self.subTest(name), open("/dev/full", "w") as full:
+                result = self.finish(words, err=full)
+                self.assertEqual(result.returncode, 0, result)
+                self.assertNotEqual(result.stdout, "")
 
     def test_reader_that_is_gone(self):
         """Ends as other programs of a pipeline do."""
