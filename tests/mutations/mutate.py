@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,17 +87,28 @@ class Tree:
         listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=TOP, check=True, capture_output=True)
         names = {name for name in listed.stdout.decode().split("\0") if name and (TOP / name).is_file()}
         for name in names:
-            self.restore(name)
+            self.take(name)
         for path in list(self.source.rglob("*")):
             if path.is_file() and str(path.relative_to(self.source)) not in names:
                 path.unlink()
 
-    def restore(self, name):
+    def take(self, name):
         """Files that are the same keep their time, and what was built of them."""
         to, content = self.source / name, (TOP / name).read_bytes()
         if not to.exists() or to.read_bytes() != content:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TOP / name, to)
+
+    @contextmanager
+    def planted(self, m):
+        """The mutation's file has its mistake. It is restored from the copy: the user's may have changed since."""
+        path = self.source / m.file
+        text = path.read_text()
+        path.write_text(m.planted_in(text))
+        try:
+            yield
+        finally:
+            path.write_text(text)
 
     def make(self, targets):
         """None, or the end of what the failed build said."""
@@ -173,18 +185,12 @@ def run_here(mutations, work, options):
         if m.test not in controls:
             controls[m.test] = passes_without(m, programs, tree.build)
     for m in mutations:
-        tree.restore(m.file)
-        planted = m.planted_in((tree.source / m.file).read_text())
-        try:
-            (tree.source / m.file).write_text(planted)
-            problem = tree.make({target_of(m)})
-            if problem:
+        with tree.planted(m):
+            if problem := tree.make({target_of(m)}):
                 print(f"NOT BUILT  {m.id}: {m.mistake}\n{problem}", flush=True)
-            elif judge(m, programs, tree.build) and controls[m.test]:
-                continue
-            missed.append(m.id)
-        finally:
-            tree.restore(m.file)
+                missed.append(m.id)
+            elif not judge(m, programs, tree.build) or not controls[m.test]:
+                missed.append(m.id)
     return report(mutations, missed)
 
 
@@ -205,14 +211,11 @@ def build_packed(mutations, work, options, out):
         raise SystemExit(f"the tree does not build:\n{problem}")
     keep("control", targets)
     for m in mutations:
-        try:
-            (tree.source / m.file).write_text(m.planted_in((tree.source / m.file).read_text()))
+        with tree.planted(m):
             if problem := tree.make({target_of(m)}):
                 print(f"NOT BUILT  {m.id}: {m.mistake}\n{problem}", flush=True)
-                continue
-            keep(m.id, {target_of(m)})
-        finally:
-            tree.restore(m.file)
+            else:
+                keep(m.id, {target_of(m)})
     # The programs are nearly alike: one long window sees it.
     with open(out, "wb") as packed:
         tar = subprocess.Popen(["tar", "-C", stage, "-cf", "-", *sorted(os.listdir(stage))], stdout=subprocess.PIPE)
