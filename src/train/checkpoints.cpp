@@ -234,9 +234,9 @@ void Checkpoints::remove_old(std::int64_t step) {
   }
 }
 
-void Checkpoints::check(const std::filesystem::path& folder) const {
+TrainPosition Checkpoints::check(const std::filesystem::path& folder) const {
   refuse_other_weights(folder);
-  expect_same_model(CheckpointReader(folder), attributes_);
+  return position_of(expect_same_model(CheckpointReader(folder), attributes_));
 }
 
 void Checkpoints::check_newest() const {

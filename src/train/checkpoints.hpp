@@ -60,8 +60,9 @@ class Checkpoints {
   /// Loads this one, and takes over where its weights once came from. Throws CheckpointError when it can't
   /// be, also when it holds weights only; ConfigurationError when it is another model's.
   TrainPosition load(const std::filesystem::path& folder, ModelState& state);
-  /// Of load's errors those that are seen without reading tensors. Not collective.
-  void check(const std::filesystem::path& folder) const;
+  /// Where the run stood. Throws those of load's errors that are seen without reading tensors. Not
+  /// collective.
+  TrainPosition check(const std::filesystem::path& folder) const;
   /// The same of load_newest's; one damaged checkpoint of several is none of them.
   void check_newest() const;
 

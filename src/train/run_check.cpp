@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "base/printable.hpp"
 #include "compute/kernels.hpp"
 #include "train/run_record.hpp"
 #include "train/weight_source.hpp"
@@ -32,6 +33,14 @@ void check_output_directory(const fs::path& directory) {
       refuse_output_directory(directory, "no permission in " + folder.string());
 }
 
+/// A checkpoint named by hand with nothing left to do: a run would only put aside what is in its folder.
+void refuse_done(const TrainSettings& settings, const TrainPosition& position) {
+  if (position.step < settings.steps) return;
+  throw ConfigurationError(
+      fmt::format("--steps {}: --resume {} is at step {} already; give more steps, or an earlier checkpoint",
+                  settings.steps, printable(settings.resume), position.step));
+}
+
 }  // namespace
 
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
@@ -46,7 +55,7 @@ void check_files(const TrainSettings& settings, const ModelConfig& model, const 
   if (settings.resume == "auto")
     checkpoints.check_newest();
   else if (!settings.resume.empty())
-    checkpoints.check(settings.resume);
+    refuse_done(settings, checkpoints.check(settings.resume));
   if (!settings.load.empty() && !checkpoint_to_resume(settings)) open_weights(settings.load)->check(model);
 }
 

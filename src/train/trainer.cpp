@@ -44,6 +44,8 @@ class Trainer {
  private:
   void check_and_plan(std::optional<RankPlan>& plan);
   void start();
+  /// What there was to do: then nothing is written.
+  bool done() const { return position_.step >= settings_.steps; }
   void load_weights();
   void open_output();
   /// One step; false when the job was told to stop instead.
@@ -119,6 +121,12 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
                                                [this](const std::string& text) { note(text); });
   });
   start();
+  if (done()) {
+    if (leader_)
+      note(fmt::format("--steps {}: the run in {} is at step {} already, nothing to do", settings.steps,
+                       printable(settings.output_dir), position_.step));
+    return;
+  }
   // Only now, so that a run that can't start leaves nothing behind.
   fail_together(runtime.control, [&] { open_output(); });
   record_run_attributes(*metrics_, settings_, shape_, engine_->overlap().overlap, runtime_);
@@ -202,7 +210,9 @@ void Trainer::load_weights() {
 
 TrainResult Trainer::run() {
   const std::int64_t first = position_.step;
-  while (position_.step < settings_.steps) {
+  result_.steps = first;
+  if (done()) return result_;
+  while (!done()) {
     if (!step()) {
       end_on_signal(first);
       break;

@@ -193,12 +193,37 @@ class Auto(JobTest):
         self.assertIn("no checkpoint in nothing/checkpoints, starting anew", result.err)
         self.assertEqual(list(self.metrics("nothing", "train")["step"]), [1, 2])
 
+    def content(self, name):
+        """But for the lock, which names whoever held it last."""
+        files = [path for path in (self.folder / name).rglob("*") if path.is_file() and path.name != ".lock"]
+        return {path: hash(path.read_bytes()) for path in files}
+
     def test_nothing_left_to_do(self):
-        self.copy("finished")
-        before = tensors(self.checkpoint("finished", 8))
-        self.resume("finished", steps=8)
-        self.assertEqual(different(before, tensors(self.checkpoint("finished", 8))), [])
-        self.assertEqual(list(self.metrics("finished", "train")["step"]), list(range(1, 9)))
+        for name, steps in (("finished", 8), ("past", 5)):
+            self.copy(name)
+            before = self.content(name)
+            result = self.resume(name, steps=steps)
+            self.assertIn(f"--steps {steps}: the run in {name} is at step 8 already, nothing to do", result.err)
+            self.assertEqual(self.content(name), before)
+
+    def test_a_checkpoint_past_the_steps(self):
+        """Named by hand: refused before anything of the run that is in the folder is put aside."""
+        for name in ("further", "damaged"):
+            self.copy(name)
+        file = self.damage("damaged", "flipped", 8)
+        self.train(2, "mine", "--checkpoint-interval", 2, steps=4)
+        before = self.content("mine")
+        for other, steps, status, words in (
+            ("further", 6, 2, ("--steps 6", "is at step 8 already")),
+            ("further", 8, 2, ("--steps 8", "is at step 8 already")),
+            ("damaged", 12, 4, (file,)),
+        ):
+            result = self.job(2, *self.training("mine", "--resume", self.checkpoint(other, 8), steps=steps))
+            self.assertEqual(result.status, status, result)
+            self.assertEqual(len(result.error_lines()), 1, result)
+            for word in words:
+                self.assertIn(word, result.error_lines()[0])
+            self.assertEqual(self.content("mine"), before)
 
     def damage(self, name, kind, step):
         checkpoint = self.checkpoint(name, step)
