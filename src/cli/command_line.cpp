@@ -10,6 +10,7 @@
 
 #include "base/json.hpp"
 #include "base/printable.hpp"
+#include "base/utf8.hpp"
 #include "cli/toml.hpp"
 #include "model/presets.hpp"
 
@@ -51,13 +52,10 @@ std::string quoted(const std::string& text) {
   return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-/// `--tp_size=2` to `--tp-size=2`; values stay as they are.
-std::string normalized(std::string argument) {
-  if (argument.rfind("--", 0) != 0) return argument;
-  const auto end =
-      argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
-  std::replace(argument.begin(), end, '_', '-');
-  return argument;
+/// An argument's option in the form that options have; empty where it is none.
+std::string option_of_argument(const std::string& argument) {
+  if (argument.rfind("--", 0) != 0) return {};
+  return hyphenated(argument.substr(2, argument.find('=') - 2));
 }
 
 }  // namespace
@@ -103,14 +101,16 @@ const CommandLine::Entry& CommandLine::entry(const std::string& name) const {
 }
 
 CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
-  arguments_.clear();
+  on_command_line_.clear();
+  std::vector<std::string> arguments;
   // CLI11 would read the file before the variable that names it. Of two the command line's is last, and
   // counts.
   if (const char* path = std::getenv(environment_name("config").c_str()); path && *path)
-    arguments_.push_back(std::string("--config=") + path);
-  std::transform(argv + 1, argv + argc, std::back_inserter(arguments_), normalized);
+    arguments = {"--config", path};
+  const std::vector<std::string> given = spread(argc, argv);
+  arguments.insert(arguments.end(), given.begin(), given.end());
   try {
-    app_.parse(std::vector<std::string>(arguments_.rbegin(), arguments_.rend()));
+    app_.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
     return Outcome::help;
   } catch (const CLI::ExtrasError&) {
@@ -123,6 +123,56 @@ CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
   }
   check_variables();
   return Outcome::run;
+}
+
+std::vector<std::string> CommandLine::spread(int argc, char** argv) {
+  std::vector<std::string> spread;
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") {
+      spread.insert(spread.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i), arguments.end());
+      break;
+    }
+    const std::string name = option_of_argument(argument);
+    if (name.empty()) {
+      spread.push_back(argument);
+      continue;
+    }
+    const bool negated = name.rfind("no-", 0) == 0 && !find(name);
+    on_command_line_.insert(negated ? name.substr(3) : name);
+    const Entry* entry = find(name);
+    const bool list = entry && entry->list;
+    const auto equals = argument.find('=');
+    if (name != "config" && !(entry && entry->kind == Kind::text)) {
+      spread.push_back("--" + name + (equals == std::string::npos ? "" : argument.substr(equals)));
+      continue;
+    }
+    std::vector<std::string> texts;
+    if (equals != std::string::npos)
+      texts.push_back(argument.substr(equals + 1));
+    else if (i + 1 < arguments.size() && !find(option_of_argument(arguments[i + 1])))
+      texts.push_back(arguments[++i]);
+    else
+      throw ConfigurationError(
+          fmt::format("--{}: no value given; a text that looks like an option is given as "
+                      "--{}=TEXT",
+                      name, name));
+    while (list && i + 1 < arguments.size() && arguments[i + 1].rfind('-', 0) != 0)
+      texts.push_back(arguments[++i]);
+    for (const std::string& text : texts) {
+      spread.push_back("--" + name);
+      spread.push_back(text);
+    }
+  }
+  return spread;
+}
+
+void CommandLine::expect_utf8(const std::vector<std::string>& names) const {
+  for (const std::string& name : names)
+    for (const std::string& text : entry(name).option->results())
+      if (find_invalid_utf8(text) != std::string::npos)
+        refuse_value(name, printable(text), "is no UTF-8; convert it, or set the terminal to UTF-8");
 }
 
 const CommandLine::Entry* CommandLine::nearest(const std::string& name, std::size_t farthest) const {
@@ -246,11 +296,7 @@ std::string CommandLine::toml_of(const Entry& entry) const {
 
 std::string CommandLine::origin_of(const Entry& entry) const {
   if (entry.option->count() == 0) return "default";
-  const std::string flag = "--" + entry.name;
-  const auto given = [&](const std::string& argument) {
-    return argument == flag || argument == "--no-" + entry.name || argument.rfind(flag + "=", 0) == 0;
-  };
-  if (std::any_of(arguments_.begin(), arguments_.end(), given)) return "command line";
+  if (on_command_line_.contains(entry.name)) return "command line";
   return in_config_.contains(entry.name) ? config_path() : environment_origin(entry.name);
 }
 

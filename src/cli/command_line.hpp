@@ -26,16 +26,11 @@ class CommandLine {
   /// A text, a number or a list of these, with its default as it stands. `help` says the unit.
   template <class Value>
   CLI::Option* add(const std::string& name, Value& value, const std::string& help) {
-    auto* option = app_.add_option("--" + name, value, help);
     using Element = typename ElementOf<Value>::Type;
-    if constexpr (std::is_arithmetic_v<Element>) {
-      option->check([this, name](const std::string& text) {
-        // A variable's list may come here in one piece.
-        for (const auto& part : CLI::detail::split(text, ',')) check_number<Element>(name, part);
-        return std::string();
-      });
-    }
-    return configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});
+    if constexpr (std::is_same_v<Element, std::string>)
+      return add_text(name, value, help);
+    else
+      return add_numbers<Element>(name, value, help);
   }
   CLI::Option* add_flag(const std::string& name, bool& value, const std::string& help) {
     const char* standard = value ? "true" : "false";
@@ -68,8 +63,9 @@ class CommandLine {
   }
 
   enum class Outcome { run, help };
-  /// `--tp_size` is read as `--tp-size`; of an option given twice the last one counts. Throws
-  /// ConfigurationError, naming the option, for anything wrong. After Outcome::help the text is in help().
+  /// `--tp_size` is read as `--tp-size`; of an option given twice the last one counts, but for lists, which
+  /// take all. A variable gives a list of texts one. Throws ConfigurationError, naming the option, for
+  /// anything wrong. After Outcome::help the text is in help().
   Outcome parse(int argc, char** argv);
   std::string help() const { return app_.help(); }
 
@@ -80,6 +76,8 @@ class CommandLine {
   std::string resolved_json() const;
   /// Whether the option has its value from anywhere but its default.
   bool given(const std::string& name) const { return entry(name).option->count() > 0; }
+  /// Refuses texts of these options that are no UTF-8. Names of files may be of any bytes.
+  void expect_utf8(const std::vector<std::string>& names) const;
   /// " (from FILE)" for a value that is not from the command line.
   std::string origin_note(const std::string& name) const;
 
@@ -109,6 +107,36 @@ class CommandLine {
     return std::is_arithmetic_v<Element> ? Kind::number : Kind::text;
   }
 
+  /// As it was given: CLI11 would read "[a]" as a list, "{}" as an empty one, and a text of several words in
+  /// other ways from version to version.
+  template <class Value>
+  CLI::Option* add_text(const std::string& name, Value& value, const std::string& help) {
+    const auto assign = [&value](const CLI::results_t& given) {
+      if constexpr (ElementOf<Value>::list)
+        value = given;
+      else
+        value = given.back();
+      return true;
+    };
+    auto* option = app_.add_option("--" + name, assign, help);
+    option->type_name("TEXT")->allow_extra_args(false);
+    if constexpr (ElementOf<Value>::list)
+      option->expected(1, CLI::detail::expected_max_vector_size);
+    else
+      option->default_str(value);
+    return configured(option, {name, option, Kind::text, ElementOf<Value>::list});
+  }
+  template <class Element, class Value>
+  CLI::Option* add_numbers(const std::string& name, Value& value, const std::string& help) {
+    auto* option = app_.add_option("--" + name, value, help);
+    option->check([this, name](const std::string& text) {
+      // A variable's list may come here in one piece.
+      for (const auto& part : CLI::detail::split(text, ',')) check_number<Element>(name, part);
+      return std::string();
+    });
+    return configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});
+  }
+
   template <class Number>
   void check_number(const std::string& name, const std::string& text) const {
     Number value{};
@@ -125,6 +153,9 @@ class CommandLine {
   }
 
   void check_flag(const std::string& name, const std::string& text) const;
+  /// The arguments with underscores in options' names as hyphens, and every text as `--name` `text`, a list's
+  /// with the name in front of each: so the parser takes the text whole, whatever it begins with.
+  std::vector<std::string> spread(int argc, char** argv);
   CLI::Option* configured(CLI::Option* option, const Entry& entry);
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;
@@ -145,8 +176,8 @@ class CommandLine {
   CLI::App app_;
   CLI::Option* config_ = nullptr;
   std::vector<Entry> entries_;
-  std::vector<std::string> arguments_;
-  std::set<std::string> in_config_;  ///< options that the TOML file gives
+  std::set<std::string> on_command_line_;  ///< options, without "--no-"
+  std::set<std::string> in_config_;        ///< options that the TOML file gives
 };
 
 }  // namespace llama3d

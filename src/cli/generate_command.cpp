@@ -85,6 +85,7 @@ void check_question(const GenerateCommand& c) {
 void check_options(const GenerateCommand& c, int ranks) {
   check_settings(c.settings);
   check_comm_timeout(c.comm_timeout);
+  c.line.expect_utf8({"prompt", "system", "stop"});
   check_question(c);
   const auto given = [&](const char* option) { return c.line.given(option); };
   if (given("system") && !c.chat)

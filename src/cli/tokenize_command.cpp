@@ -65,6 +65,7 @@ int tokenize_command(int argc, char** argv) {
       write_result(line.help());
       return 0;
     }
+    line.expect_utf8({"text-field", "split-documents-on"});
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());
