@@ -107,6 +107,26 @@ BOOST_AUTO_TEST_CASE(loss_is_that_of_transformers_on_every_grid) {
   }
 }
 
+// The master weights are what is loaded, the bf16 parameters what computes: rounding them is a step of its
+// own.
+BOOST_AUTO_TEST_CASE(loss_in_bf16_is_near_that_of_transformers) {
+  // Parameters and activations round by 2^-9 each; a loss averages the errors of its targets.
+  constexpr double near = 0x1p-9;
+  for (const std::string& name : golden_folders) {
+    const GoldenFile golden(name + ".h5");
+    const GlobalBatch batch = golden.batch("");
+    const double expected = golden.values("/loss").front();
+    const auto source = open_weights(golden_folder(name));
+    const double of_zeros = std::log(static_cast<double>(source->model().vocabulary));
+    BOOST_TEST_REQUIRE(relative(of_zeros, expected) > 4 * near, "parameters of 0 would pass");
+    for (const GridShape& grid : grids()) BOOST_TEST_CONTEXT(name << " on " << grid.to_string()) {
+        TestRun run(shape_of(source->model(), grid, batch, DType::bf16), {});
+        run.load(*source);
+        BOOST_TEST(relative(run.evaluate(batch).loss, expected) <= near);
+      }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(logits_are_those_of_transformers) {
   for (const std::string& name : golden_folders) {
     const GoldenFile golden(name + ".h5");
