@@ -3,6 +3,7 @@
 
 #include "compute/attention_run.hpp"
 #include "compute/machines.hpp"
+#include "support/preconditions.hpp"
 #include "support/relative_error.hpp"
 #include "support/test_device.hpp"
 
@@ -309,13 +310,9 @@ std::vector<double> norms(const std::vector<float>& values, const AttentionShape
   return result;
 }
 
-boost::test_tools::assertion_result has_gpu(boost::unit_test::test_unit_id) {
-  return gpu_available();
-}
-
 // The models' shapes, for which the definition takes too long: blocks with several query heads, of which some
 // share their sums.
-BOOST_AUTO_TEST_CASE(new_and_older_gpus_agree, *boost::unit_test::precondition(has_gpu)) {
+BOOST_AUTO_TEST_CASE(new_and_older_gpus_agree, *needs("a GPU", [] { return gpu_available(); })) {
   const std::vector<std::pair<AttentionShape, std::vector<std::int64_t>>> cases = {
       {{32, 8, 128}, {4096}},      {{32, 8, 128}, {1000, 3096, 4096, 300}},
       {{16, 4, 128}, {4096}},      {{24, 8, 128}, {4000}},

@@ -11,6 +11,7 @@
 #include "cuda/cuda_device.hpp"
 #include "cuda/matmul_choices.hpp"
 #include "machines.hpp"
+#include "support/preconditions.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace llama3d::test {
@@ -103,8 +104,8 @@ BOOST_AUTO_TEST_CASE(without_a_file_choices_last_as_long_as_the_process) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again) {
-  if (cuda_device_count() == 0) return;
+BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again,
+                     *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   const TemporaryFolder folder;
   const auto first = product_with_cache(folder.path());
   const std::string choices = text_of(only_file(folder.path()));
@@ -114,8 +115,8 @@ BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again) {
   BOOST_CHECK_EQUAL(text_of(only_file(folder.path())), choices);
 }
 
-BOOST_AUTO_TEST_CASE(a_damaged_file_is_measured_anew) {
-  if (cuda_device_count() == 0) return;
+BOOST_AUTO_TEST_CASE(a_damaged_file_is_measured_anew,
+                     *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   const TemporaryFolder folder;
   const auto first = product_with_cache(folder.path());
   const auto file = only_file(folder.path());
@@ -132,8 +133,8 @@ BOOST_AUTO_TEST_CASE(a_damaged_file_is_measured_anew) {
   BOOST_CHECK(text_of(file).find("ffffffffffffffff") == std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_written_is_no_error) {
-  if (cuda_device_count() == 0) return;
+BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_written_is_no_error,
+                     *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   product_with_cache("/proc/no_such_folder");
 }
 

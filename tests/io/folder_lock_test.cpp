@@ -7,6 +7,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "support/error_message.hpp"
+#include "support/preconditions.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace llama3d;
@@ -45,11 +46,8 @@ BOOST_AUTO_TEST_CASE(it_notices_that_its_file_is_another) {
 }
 
 // As root nothing is refused, so a child gives its rights up.
-BOOST_AUTO_TEST_CASE(a_file_that_another_user_made_locks_as_well) {
-  if (::geteuid() != 0) {
-    BOOST_TEST_MESSAGE("only root can be another user");
-    return;
-  }
+BOOST_AUTO_TEST_CASE(a_file_that_another_user_made_locks_as_well,
+                     *test::needs("root, who can become another user", [] { return ::geteuid() == 0; })) {
   fs::permissions(path(), fs::perms::all);
   const auto as_another_user = [&](auto&& action) {
     const pid_t child = ::fork();

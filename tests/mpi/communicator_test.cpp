@@ -10,6 +10,7 @@
 #include "mpi/labels.hpp"
 #include "mpi/mpi_communicator.hpp"
 #include "support/mpi_fixture.hpp"
+#include "support/preconditions.hpp"
 
 using namespace llama3d;
 using namespace llama3d::test;
@@ -183,13 +184,10 @@ BOOST_AUTO_TEST_CASE(large_tensors_are_the_serial_result) {
   for (const DType dtype : all_types) BOOST_TEST(wrong_elements(world, dtype, 50021) == 0, name_of(dtype));
 }
 
-BOOST_AUTO_TEST_CASE(operations_in_registered_memory_are_the_serial_result) {
-  BOOST_TEST(control().size() > 0);
-  // NCCL maps memory that it was asked for, of other GPUs alone.
-  if (gpu_required() && !memory_registered(control().node_size())) {
-    BOOST_TEST_MESSAGE("left out: LLAMA3D_TEST_REGISTER=1 and a GPU a rank are needed");
-    return;
-  }
+// NCCL maps memory that it was asked for, of other GPUs alone.
+BOOST_AUTO_TEST_CASE(operations_in_registered_memory_are_the_serial_result,
+                     *needs("LLAMA3D_TEST_REGISTER=1 and a GPU a rank, or CPUs",
+                            [] { return !gpu_required() || memory_registered(control().node_size()); })) {
   constexpr std::int64_t n = 50024;
   const int ranks = control().size(), rank = control().rank();
   const ProcessGrid grid = ProcessGrid::derive(ranks, ranks, 1, rank);
@@ -216,9 +214,8 @@ BOOST_AUTO_TEST_CASE(operations_in_registered_memory_are_the_serial_result) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(operations_in_pieces_are_the_serial_result) {
-  BOOST_TEST(control().size() > 0);
-  if (gpu_required()) return;  // of MPI's communicator alone
+BOOST_AUTO_TEST_CASE(operations_in_pieces_are_the_serial_result,
+                     *needs("MPI's communicator, not NCCL's", [] { return !gpu_required(); })) {
   // Counts above MPI's limit need tens of gigabytes; a small limit takes the same path.
   for (const std::int64_t piece : {1, 5, 64}) {
     CommunicationLog log;
@@ -271,14 +268,11 @@ BOOST_AUTO_TEST_CASE(sums_round_as_their_type_does_and_the_same_call_gives_the_s
   }
 }
 
-BOOST_AUTO_TEST_CASE(bf16_sums_round_to_nearest_even_and_keep_nan) {
+BOOST_AUTO_TEST_CASE(bf16_sums_round_to_nearest_even_and_keep_nan,
+                     *needs("several ranks", [] { return control().size() > 1; })) {
   const auto set = make_communicators(grids().front());
   Communicator& world = *set->world;
   Stream& stream = *TestPlace::get().stream;
-  if (world.size() == 1) {
-    BOOST_TEST(!set->embedding);
-    return;
-  }
   // Rank 0 has the first row, rank 1 the second, the others zeros. Above 1, bf16 numbers are 2^-7 apart.
   const double tie = std::ldexp(1.0, -8), ulp = std::ldexp(1.0, -7);
   const double rows[2][5] = {{1, 1 + ulp, 1, -1, NAN}, {tie, tie, 1.5 * tie, -tie, 1}};

@@ -113,6 +113,11 @@ class ParallelObserver final : public ut::test_observer {
       std::cerr << "test " << unit.full_name() << " checked nothing on any rank\n";
   }
 
+  void test_unit_skipped(const ut::test_unit& unit, ut::const_string reason) override {
+    if (unit.p_type != ut::TUT_CASE || control().rank() != 0) return;
+    std::cerr << fmt::format("skipped {}: {}\n", unit.full_name(),
+                             std::string_view(reason.begin(), reason.size()));
+  }
   void test_unit_aborted(const ut::test_unit&) override { case_failed_ = true; }
   void exception_caught(const boost::execution_exception&) override { case_failed_ = true; }
   void assertion_result(ut::assertion_result result) override {

@@ -4,6 +4,7 @@
 
 #include "mpi/labels.hpp"
 #include "support/mpi_fixture.hpp"
+#include "support/preconditions.hpp"
 #include "support/test_device.hpp"
 #include "train/test_run.hpp"
 
@@ -157,7 +158,8 @@ BOOST_AUTO_TEST_CASE(in_bf16_every_schedule_is_near_the_run_of_one_process) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(receives_ahead_give_the_same_run) {
+BOOST_AUTO_TEST_CASE(receives_ahead_give_the_same_run,
+                     *needs("several ranks", [] { return control().size() > 1; })) {
   const int pp = control().size();
   const auto losses_of = [&](ScheduleKind schedule, ReceiveStart receives) {
     RunShape shape = shape_of({1, pp, 1, schedule}, false);
@@ -234,10 +236,9 @@ BOOST_AUTO_TEST_CASE(micro_batch_size_and_layer_counts_are_free) {
   check_equal({1, 1, ranks, ScheduleKind::one_f_one_b, 1, 1}, false);
 }
 
-BOOST_AUTO_TEST_CASE(blocks_of_rows_do_not_matter) {
+BOOST_AUTO_TEST_CASE(blocks_of_rows_do_not_matter,
+                     *needs("an even number of ranks", [] { return control().size() % 2 == 0; })) {
   const int ranks = control().size(), pp = ranks % 4 == 0 ? 2 : 1;
-  BOOST_TEST(ranks > 0);
-  if (ranks % 2 != 0) return;
   // 4 sequences of 7 rows, of which a rank of TP 2 has 14.
   for (const TensorParallelOverlap overlap : {TensorParallelOverlap{false, 1}, {true, 2}, {true, 7}})
     for (const ScheduleKind schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble})
@@ -256,16 +257,23 @@ BOOST_AUTO_TEST_CASE(the_comparison_sees_one_changed_weight) {
 // Layers much narrower than the vocabulary, as in the small models of Llama 3: what a product of bf16 needs
 // is then decided by the logits.
 BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
-  Case c{1, 1, control().size()};
-  if (global_batch % c.dp != 0) return;
+  const Case c{1, 1, control().size()};
   RunShape shape = shape_of(c, false);
   shape.model.vocabulary = 20000;
   shape.compute = DType::bf16;
   shape.global_batch = c.dp;
   shape.sequence = 48;
-  TestRun run(shape, options());
-  run.initialize(1);
-  const StepResult result = run.step(random_batch(shape.global_batch, shape.sequence, 20000, 1), 1, 1e-3);
-  // Random weights know next to nothing of the tokens.
-  BOOST_CHECK_CLOSE(result.loss, std::log(20000.0), 10);
+  const GlobalBatch batch = random_batch(shape.global_batch, shape.sequence, 20000, 1);
+  const auto first_step = [&](TestRun run) {
+    run.initialize(1);
+    return run.step(batch, 1, 1e-3);
+  };
+  const StepResult result = first_step(TestRun(shape, options()));
+  shape.grid = {1, 1, 1};
+  shape.compute = DType::fp32;
+  const StepResult expected = first_step(TestRun::alone(shape, options()));
+  // Random weights know next to nothing of the tokens: the gradients tell models apart, not the loss. Each of
+  // their factors rounds by 2^-9.
+  BOOST_CHECK_LE(std::abs(result.loss / expected.loss - 1), 0x1p-9);
+  BOOST_CHECK_LE(std::abs(result.gradient_norm / expected.gradient_norm - 1), 0x1p-7);
 }
