@@ -222,6 +222,13 @@ void CommandLine::refuse_extras() const {
       fmt::format("{}: no such option; {}", flag, suggestion(flag.substr(flag.find_first_not_of('-')))));
 }
 
+void CommandLine::refuse_idle(const std::vector<std::string>& names, const std::string& why) const {
+  for (const std::string& name : names)
+    if (on_command_line(name))
+      throw ConfigurationError(
+          fmt::format("--{} {}: has no effect, {}", name, printable(value_of(entry(name))), why));
+}
+
 void CommandLine::check_flag(const std::string& name, const std::string& text) const {
   for (const char* word : {"true", "false", "yes", "no", "on", "off", "1", "0"})
     if (text == word) return;

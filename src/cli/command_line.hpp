@@ -76,6 +76,17 @@ class CommandLine {
   std::string resolved_json() const;
   /// Whether the option has its value from anywhere but its default.
   bool given(const std::string& name) const { return entry(name).option->count() > 0; }
+  bool on_command_line(const std::string& name) const { return on_command_line_.contains(name); }
+  /// Gives an option that was not given another default, one that follows from other options.
+  template <class Value>
+  void derive(const std::string& name, Value& value, Value derived) {
+    if (given(name)) return;
+    value = derived;
+    entry(name).option->default_str(fmt::format("{}", derived));
+  }
+  /// Refuses options that were given on the command line and change nothing. What files and variables give
+  /// may be for several commands and runs.
+  void refuse_idle(const std::vector<std::string>& names, const std::string& why) const;
   /// Refuses texts of these options that are no UTF-8. Names of files may be of any bytes.
   void expect_utf8(const std::vector<std::string>& names) const;
   /// " (from FILE)" for a value that is not from the command line.

@@ -66,6 +66,12 @@ int tokenize_command(int argc, char** argv) {
       return 0;
     }
     line.expect_utf8({"text-field", "split-documents-on"});
+    if (line.given("split-documents-on") && options.split_documents_on.empty())
+      throw ConfigurationError(
+          fmt::format("--split-documents-on{}: is empty; give the line that ends a document, or leave it out",
+                      line.origin_note("split-documents-on")));
+    if (!line.given("tokenizer"))
+      print_log("llama3d: --tokenizer not given: every byte becomes a token (vocabulary 259)\n");
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());

@@ -45,7 +45,8 @@ struct TrainCommand {
   std::string configuration() const { return line.resolved({"print-config", "dry-run", "dry-run-ranks"}); }
 };
 
-void check_options(const TrainCommand& command) {
+void check_options(TrainCommand& command) {
+  complete_training_options(command.line, command.settings);
   check_settings(command.settings);
   if (command.dry_run_ranks < 0)
     throw ConfigurationError(fmt::format("--dry-run-ranks {}: must be 0 or more", command.dry_run_ranks));

@@ -122,7 +122,8 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
       "checkpoint or Hugging Face folder whose weights a new run starts from; random weights if not given");
   line.add("steps", s.steps, "optimizer steps in all");
   line.add("learning-rate", s.learning_rate, "largest learning rate");
-  line.add("min-learning-rate", s.min_learning_rate, "learning rate at the last step");
+  line.add("min-learning-rate", s.min_learning_rate,
+           "learning rate at the last step; a tenth of a smaller --learning-rate than the default");
   line.add("warmup-steps", s.warmup_steps, "steps in which the rate rises from 0");
   line.add_word("lr-schedule", s.lr_schedule, parse_learning_rate_kind, name_of,
                 "cosine, linear, constant or wsd");
@@ -147,6 +148,26 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
       "FIRST:LAST: steps that a profiler started with \"capture on request\" sees, and whose timeline goes "
       "into metrics.h5");
   line.add("log-interval", s.log_interval, "steps between plain progress lines and per-rank metrics");
+}
+
+void complete_training_options(CommandLine& line, TrainSettings& s) {
+  const TrainSettings defaults;
+  if (s.learning_rate < defaults.learning_rate)
+    line.derive("min-learning-rate", s.min_learning_rate, s.learning_rate / 10);
+  if (!s.valid_data.empty()) line.refuse_idle({"valid-fraction"}, "beside --valid-data; give one of them");
+  if (s.valid_data.empty() && s.valid_fraction == 0)
+    line.refuse_idle({"valid-interval", "valid-samples"},
+                     "nothing is validated on; give --valid-data or --valid-fraction too");
+  if (s.lr_schedule == LearningRateKind::constant && s.min_learning_rate != s.learning_rate)
+    line.refuse_idle({"min-learning-rate"},
+                     "--lr-schedule is constant; leave it out, or choose another schedule");
+  if (s.lr_schedule != LearningRateKind::wsd)
+    line.refuse_idle({"wsd-decay-fraction"}, "--lr-schedule is not wsd; leave it out, or choose wsd");
+  if (line.on_command_line("warmup-steps") && s.warmup_steps > s.steps)
+    throw ConfigurationError(
+        fmt::format("--warmup-steps {}: must be at most --steps {}", s.warmup_steps, s.steps));
+  if (const StepRange range = StepRange::parse(s.profile_steps); range.first > s.steps)
+    line.refuse_idle({"profile-steps"}, fmt::format("the run ends at --steps {}", s.steps));
 }
 
 }  // namespace llama3d

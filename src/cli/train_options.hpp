@@ -18,5 +18,7 @@ void add_shape_options(CommandLine& line, TrainSettings& settings);
 void add_sample_options(CommandLine& line, TrainSettings& settings);
 /// All that only training needs.
 void add_training_options(CommandLine& line, TrainSettings& settings);
+/// After parse(): defaults that follow from other options, and options that have no effect beside others.
+void complete_training_options(CommandLine& line, TrainSettings& settings);
 
 }  // namespace llama3d

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/numbers.hpp"
 #include "base/philox.hpp"
 #include "mpi/labels.hpp"
 
@@ -171,8 +172,8 @@ void DistributedOptimizer::download_result(std::int64_t step) {
 
 StepResult DistributedOptimizer::result(std::int64_t step) const {
   const HostResult* host = static_cast<const HostResult*>(host_.get()) + step % 2;
-  return {.loss = host->report[0],
-          .gradient_norm = host->report[1],
+  return {.loss = unsigned_nan(host->report[0]),
+          .gradient_norm = unsigned_nan(host->report[1]),
           .targets = host->totals[2],
           .skipped = host->scale == 0};
 }

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/numbers.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/labels.hpp"
 
@@ -192,7 +193,7 @@ Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {
   // Nobody asks for the times of an evaluation; kept, they would grow with its length.
   communicators_->log.end_interval();
   const auto* sums = static_cast<const double*>(host_totals_.get());
-  return {sums[0] / sums[1], sums[1]};
+  return {unsigned_nan(sums[0] / sums[1]), sums[1]};
 }
 
 }  // namespace llama3d

@@ -264,7 +264,7 @@ def main():
     parser.add_argument("--work", type=Path, default=TOP / "build/mutations")
     parser.add_argument("--out", type=Path, default=TOP / "build/mutations/packed.tar.xz")
     parser.add_argument("--configure", action="append", default=[], help="a further option for cmake")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     packed = options.names.pop(0) if options.what == "run-packed" and options.names else None
     mutations = read_list()
     known = {m.id for m in mutations} | {m.area for m in mutations}
