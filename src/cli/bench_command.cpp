@@ -11,6 +11,7 @@
 #include "bench/bench.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"

@@ -8,6 +8,7 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress_line.hpp"
+#include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "data/chat_template.hpp"

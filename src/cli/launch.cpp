@@ -8,19 +8,6 @@
 
 namespace llama3d {
 
-ParsedLine::ParsedLine(CommandLine& line, int argc, char** argv) {
-  try {
-    outcome_ = line.parse(argc, argv);
-  } catch (const Error&) {
-    error_ = std::current_exception();
-  }
-}
-
-CommandLine::Outcome ParsedLine::outcome() const {
-  if (error_) std::rethrow_exception(error_);
-  return outcome_;
-}
-
 int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(MpiSession&)>& body) {
   try {
     MpiSession session(argc, argv, comm_timeout);

@@ -2,29 +2,14 @@
 // For programs: a whole training run from settings made in code. What `llama3d train` does once it has read
 // its options.
 
-#include <exception>
 #include <functional>
 #include <string>
 
-#include "cli/command_line.hpp"
 #include "cli/machine_options.hpp"
 #include "mpi/mpi_session.hpp"
 #include "train/settings.hpp"
 
 namespace llama3d {
-
-/// The options of a job, read before MPI starts, as its start needs their --comm-timeout. What is wrong with
-/// them is for all ranks to tell together, once they can.
-class ParsedLine {
- public:
-  ParsedLine(CommandLine& line, int argc, char** argv);
-  /// Throws what parse() threw.
-  CommandLine::Outcome outcome() const;
-
- private:
-  CommandLine::Outcome outcome_ = CommandLine::Outcome::run;
-  std::exception_ptr error_;
-};
 
 /// Starts MPI, runs `body` on every rank and turns errors into one line and an exit status (base/error.hpp).
 /// `comm_timeout`: seconds that MPI's start may take, 0: no limit. Results that standard output does not take

@@ -6,6 +6,7 @@
 #include "base/printable.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"

@@ -8,6 +8,7 @@
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
 #include "cli/launch.hpp"
+#include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "mpi/failure.hpp"
