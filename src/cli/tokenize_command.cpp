@@ -70,8 +70,6 @@ int tokenize_command(int argc, char** argv) {
       throw ConfigurationError(
           fmt::format("--split-documents-on{}: is empty; give the line that ends a document, or leave it out",
                       line.origin_note("split-documents-on")));
-    if (!line.given("tokenizer"))
-      print_log("llama3d: --tokenizer not given: every byte becomes a token (vocabulary 259)\n");
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());
@@ -80,6 +78,8 @@ int tokenize_command(int argc, char** argv) {
       if (progress.due()) progress.show(text_of(p));
     });
     progress.clear();
+    if (!line.given("tokenizer"))
+      print_log("llama3d: --tokenizer not given: every byte became a token (vocabulary 259)\n");
     if (!s.tokenizer_doubt.empty())
       print_log("llama3d: warning: tokenizer {}: {}\n", printable(options.tokenizer),
                 printable(s.tokenizer_doubt));

@@ -54,7 +54,7 @@ class IdleOptions(JobTest):
         self.refused(*words, "--tokenizer", "bytes", "--split-documents-on=", says=["--split-documents-on: is empty"])
         told = self.command(*words)
         self.assertEqual(told.status, 0, told)
-        self.assertIn("--tokenizer not given: every byte becomes a token", told.err)
+        self.assertIn("--tokenizer not given: every byte became a token", told.err)
         self.assertNotIn("not given", self.command(*words, "--tokenizer", "bytes").err)
 
 
