@@ -154,7 +154,8 @@ void complete_training_options(CommandLine& line, TrainSettings& s) {
   const TrainSettings defaults;
   if (s.learning_rate < defaults.learning_rate)
     line.derive("min-learning-rate", s.min_learning_rate, s.learning_rate / 10);
-  if (!s.valid_data.empty()) line.refuse_idle({"valid-fraction"}, "beside --valid-data; give one of them");
+  if (!s.valid_data.empty() && s.valid_fraction > 0)
+    line.refuse_idle({"valid-fraction"}, "beside --valid-data; give one of them");
   if (s.valid_data.empty() && s.valid_fraction == 0)
     line.refuse_idle({"valid-interval", "valid-samples"},
                      "nothing is validated on; give --valid-data or --valid-fraction too");
