@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants the mistakes of list/*.toml one at a time and shows that the test named beside each one fails.
 
-  mutate.py check                      every text to be replaced occurs exactly once
+  mutate.py check                      every text to be replaced occurs exactly once; tests/README.md has this table
   mutate.py run [ID...]                build and run here (area cuda left out)
   mutate.py build --out FILE [ID...]   programs of area cuda, packed for a machine with a GPU
   mutate.py run-packed FILE [ID...]    run them there
@@ -44,7 +44,8 @@ class Mutation:
 
     @property
     def test(self):
-        return f"{self.program}{f' on {self.ranks} ranks' if self.ranks else ''}{f': {self.case}' if self.case else ''}"
+        ranks = f" on {self.ranks} rank{'s' if self.ranks > 1 else ''}" if self.ranks else ""
+        return f"{self.program}{ranks}{f': {self.case}' if self.case else ''}"
 
     def planted_in(self, text):
         found = text.count(self.old)
@@ -72,6 +73,8 @@ def check(mutations):
             m.planted_in((TOP / m.file).read_text())
         except (ValueError, OSError) as error:
             wrong.append(str(error))
+    if table_of(read_list()) not in (TOP / "tests/README.md").read_text():
+        wrong.append("tests/README.md: its table is another than `mutate.py table` prints; put that in its place")
     print("\n".join(wrong) or f"{len(mutations)} mutations can be planted")
     return 1 if wrong else 0
 
@@ -250,11 +253,9 @@ def report(mutations, missed):
     return 1 if missed else 0
 
 
-def table(mutations):
-    print("| area | mistake | test that fails |\n| --- | --- | --- |")
-    for m in mutations:
-        print(f"| {m.area} | {m.mistake} | `{m.test}` |")
-    return 0
+def table_of(mutations):
+    rows = [f"| {m.area} | {m.mistake} | `{m.test}` |" for m in mutations]
+    return "\n".join(["| area | mistake | test that fails |", "| --- | --- | --- |", *rows])
 
 
 def main():
@@ -277,7 +278,8 @@ def main():
     if options.what == "check":
         return check(mutations)
     if options.what == "table":
-        return table(mutations)
+        print(table_of(mutations))
+        return 0
     if options.what == "run":
         return run_here(elsewhere, options.work.resolve(), options.configure)
     if options.what == "build":
