@@ -25,10 +25,9 @@ BOOST_DATA_TEST_CASE(wrong_shapes_types_and_aliases, data::make(machines()), mac
   BOOST_CHECK_THROW(k.fill_normal(x, 0, 0, 3, 8, 1, s), ContractViolation);
 }
 
-BOOST_DATA_TEST_CASE(documents_that_do_not_fit_together, data::make(machines()), machine) {
-  // A back end that cannot look into its memory without waiting need not check this; the host does.
-  if (machine.get().device->kind() != "cpu") return;
-  Machine& m = machine.get();
+// A back end that cannot look into its memory without waiting need not check this; the host does.
+BOOST_AUTO_TEST_CASE(documents_that_do_not_fit_together) {
+  Machine& m = oracle().get();
   const AttentionShape shape{1, 1, 16};
   const Buffer qkv(m, DType::fp32, {2, 48}), out(m, DType::fp32, {2, 16}), lse(m, DType::fp32, {1, 2});
   const Buffer position(m, {2}, std::vector<std::int32_t>{0, 9});

@@ -1,8 +1,8 @@
 #!/bin/bash
-# How jobs end: usage failure_test.sh MPIEXEC FAILING_JOB MISBEHAVING_TESTS. Runs small jobs that fail in every way and
-# checks the status that mpirun returns, what is printed and that nothing lingers.
+# How jobs end: usage failure_test.sh MPIEXEC FAILING_JOB MISBEHAVING_TESTS MISBEHAVING_SERIAL_TESTS. Runs small jobs
+# that fail in every way and checks the status that mpirun returns, what is printed and that nothing lingers.
 set -u
-mpiexec=$1 failing_job=$2 misbehaving_tests=$3
+mpiexec=$1 failing_job=$2 misbehaving_tests=$3 misbehaving_serial_tests=$4
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 unset LLAMA3D_TEST_RANKS OMPI_COMM_WORLD_SIZE "${!SLURM_@}" "${!PMI_@}" "${!PMIX_@}"
 output=$(mktemp)
@@ -131,6 +131,7 @@ export LLAMA3D_TEST_RANKS=3 LLAMA3D_TEST_TIMEOUT=2
 job 3 "$misbehaving_tests" --run_test=passes
 returns 0
 says 0 'rank 1'
+says 0 'skipped'
 job 3 "$misbehaving_tests" --run_test=fails_on_the_last_rank
 fails
 says_somewhere '^\[rank 2\] .*error.*fails_on_the_last_rank'
@@ -141,6 +142,12 @@ says_somewhere '^\[rank 1\] .*alone'
 job 3 "$misbehaving_tests" --run_test=checks_nothing
 fails
 says_somewhere 'checked nothing'
+job 3 "$misbehaving_tests" --run_test=is_skipped
+returns 77
+says 1 'skipped is_skipped: .*it needs a thing'
+job 3 "$misbehaving_tests" --run_test=passes,is_skipped
+returns 0
+says 1 'skipped is_skipped'
 job 3 "$misbehaving_tests" --run_test=hangs_on_rank_1
 fails
 says_somewhere '^\[rank 1 on .*hangs_on_rank_1 has not ended after 2 s'
@@ -157,6 +164,26 @@ unset LLAMA3D_TEST_RANKS
 job 2 "$misbehaving_tests" --run_test=passes
 fails
 says 1 'LLAMA3D_TEST_RANKS is not set'
+
+# Nor does that of one process.
+serial() {
+  what="one process, $1"
+  "$misbehaving_serial_tests" --run_test="$1" >"$output" 2>&1
+  status=$?
+}
+serial passes
+returns 0
+serial checks_nothing
+returns 1
+says 1 '^test checks_nothing checked nothing$'
+serial is_skipped
+returns 77
+says 1 '^skipped is_skipped: .*it needs a thing$'
+serial passes,is_skipped
+returns 0
+says 1 '^skipped is_skipped'
+serial no_such_test
+fails
 
 [ "$problems" -eq 0 ] && echo "all jobs ended as they should"
 exit "$((problems > 0))"

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "support/mpi_fixture.hpp"
+#include "support/preconditions.hpp"
 
 using namespace llama3d::test;
 
@@ -22,6 +23,10 @@ BOOST_AUTO_TEST_CASE(throws_on_rank_1) {
 }
 
 BOOST_AUTO_TEST_CASE(checks_nothing) {}
+
+BOOST_AUTO_TEST_CASE(is_skipped, *needs("a thing", [] { return false; })) {
+  BOOST_TEST(false);
+}
 
 BOOST_AUTO_TEST_CASE(hangs_on_rank_1) {
   BOOST_TEST(true);

@@ -4,6 +4,7 @@
 //  - a failure on one rank fails all, and is printed with its rank;
 //  - ranks wait for each other around each case; one that does not come within LLAMA3D_TEST_TIMEOUT seconds
 //    (120 unless set) ends the job, naming test and rank.
+// Skipped cases are named, and where every case was skipped the status says so.
 #define BOOST_TEST_NO_MAIN
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "base/error.hpp"
 #include "mpi/failure.hpp"
 #include "support/mpi_fixture.hpp"
+#include "support/preconditions.hpp"
 
 namespace llama3d::test {
 namespace {
@@ -82,7 +84,7 @@ void set_alarm(unsigned seconds, const std::string& situation) {
 /// Keeps the ranks together around each test case and their verdicts the same.
 class ParallelObserver final : public ut::test_observer {
  public:
-  std::int64_t cases = 0;
+  std::int64_t cases = 0, skipped = 0;
   bool failed = false;
 
   void test_unit_start(const ut::test_unit& unit) override {
@@ -114,7 +116,9 @@ class ParallelObserver final : public ut::test_observer {
   }
 
   void test_unit_skipped(const ut::test_unit& unit, ut::const_string reason) override {
-    if (unit.p_type != ut::TUT_CASE || control().rank() != 0) return;
+    if (unit.p_type != ut::TUT_CASE || !unit.is_enabled()) return;
+    ++skipped;
+    if (control().rank() != 0) return;
     std::cerr << fmt::format("skipped {}: {}\n", unit.full_name(),
                              std::string_view(reason.begin(), reason.size()));
   }
@@ -167,16 +171,21 @@ int run_tests(int argc, char** argv) {
   if (observer().failed) status = std::max(status, 1);
   const std::int64_t most = control().all_max(observer().cases),
                      least = -control().all_max(-observer().cases);
-  if (least != most || most == 0) {
+  const bool all_skipped =
+      status == 0 && most == 0 && control().all_max(observer().skipped == 0 ? 1 : 0) == 0;
+  if (least != most || (most == 0 && !all_skipped)) {
     if (control().rank() == 0)
       std::cerr << fmt::format(
           "ranks ran between {} and {} test cases (all must run the same, at least one)\n", least, most);
     status = std::max(status, 1);
   }
+  if (all_skipped) status = skipped_status;
   status = static_cast<int>(control().all_max(status));
   if (control().rank() == 0)
     std::cerr << fmt::format("{} test cases on {} ranks: {}\n", most, control().size(),
-                             status ? "FAILED" : "no errors");
+                             all_skipped ? "all skipped"
+                             : status    ? "FAILED"
+                                         : "no errors");
   return status;
 }
 

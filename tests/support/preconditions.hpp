@@ -7,6 +7,9 @@
 
 namespace llama3d::test {
 
+/// Exit status of a program of which every case was skipped, which CTest reports as skipped.
+inline constexpr int skipped_status = 77;
+
 /// `holds` is called right before the case. In a program of several ranks it must be the same on all.
 template <class Condition>
 auto needs(const std::string& what, Condition holds) {

@@ -131,7 +131,8 @@ BOOST_AUTO_TEST_CASE(every_grid_and_schedule_gives_the_run_of_one_process) {
   for (const Case& c : cases_of(control().size())) check_equal(c, false);
 }
 
-BOOST_AUTO_TEST_CASE(in_bf16_every_schedule_is_near_the_run_of_one_process) {
+BOOST_AUTO_TEST_CASE(in_bf16_every_schedule_is_near_the_run_of_one_process,
+                     *needs("several ranks", [] { return control().size() > 1; })) {
   const int ranks = control().size(), pp = ranks % 2 == 0 ? 2 : 1, tp = ranks % 4 == 0 ? 2 : 1;
   const auto losses_of = [](TestRun&& run) {
     const History history = history_of(run);
