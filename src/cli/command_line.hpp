@@ -142,7 +142,10 @@ class CommandLine {
     auto* option = app_.add_option("--" + name, value, help);
     option->check([this, name](const std::string& text) {
       // A variable's list may come here in one piece.
-      for (const auto& part : CLI::detail::split(text, ',')) check_number<Element>(name, part);
+      if constexpr (ElementOf<Value>::list)
+        for (const auto& part : CLI::detail::split(text, ',')) check_number<Element>(name, part);
+      else
+        check_number<Element>(name, text);
       return std::string();
     });
     return configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});

@@ -119,6 +119,8 @@ BOOST_AUTO_TEST_CASE(wrong_words_are_refused_with_what_would_be_right) {
       {{"--steps", "1.5"}, {"--steps 1.5: must be an integer"}},
       {{"--steps", "99999999999999999999"}, {"--steps", "is too large"}},
       {{"--rate", "nan"}, {"--rate nan: must be a finite number"}},
+      {{"--rate", "0,5"}, {"--rate 0,5: must be a finite number"}},
+      {{"--steps", "1,000"}, {"--steps 1,000: must be an integer"}},
       {{"--numbers", "1,x"}, {"--numbers x: must be an integer"}},
       {{"--flag=maybe"}, {"--flag maybe: must be true or false"}},
       {{"--some-text"}, {"--some-text: no value given"}},
