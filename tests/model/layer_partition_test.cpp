@@ -73,6 +73,15 @@ BOOST_AUTO_TEST_CASE(embedding_and_head_count_at_the_ends) {
   BOOST_TEST(parts == (std::vector<std::int64_t>{8, 9, 9, 6}), boost::test_tools::per_element());
 }
 
+BOOST_AUTO_TEST_CASE(of_equally_cheap_partitions_the_fullest_at_the_front_is_taken) {
+  ModelConfig config = load_model_config("llama3-8b");
+  config.vocabulary = 8;
+  config.layers = 9;
+  // Three layers are the least of the costliest; with the embedding they would be more.
+  const auto parts = counts(partition_layers(config, 4));
+  BOOST_TEST(parts == (std::vector<std::int64_t>{2, 3, 3, 1}), boost::test_tools::per_element());
+}
+
 BOOST_AUTO_TEST_CASE(as_many_parts_as_layers_have_one_each_and_more_are_refused) {
   const ModelConfig config = load_model_config("llama3-8b");
   BOOST_TEST(counts(partition_layers(config, 32)) == std::vector<std::int64_t>(32, 1),

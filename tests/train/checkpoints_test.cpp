@@ -6,8 +6,11 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "compute/host/host_device.hpp"
 #include "io/checkpoint_file.hpp"
+#include "mpi/failure.hpp"
 #include "support/error_message.hpp"
+#include "support/immediate_stream.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace llama3d;
@@ -33,6 +36,16 @@ struct Folder : test::TemporaryFolder {
 };
 
 using Names = std::set<std::string>;
+
+/// The state of a rank that owns nothing: its checkpoints hold no tensor.
+struct NoState {
+  ModelConfig config = load_model_config("llama3-tiny");
+  ParameterTable table{config, {1, 1, 1}, {}, partition_layers(config, 1)};
+  ModelStateMemory memory;
+  std::unique_ptr<Device> device = make_host_device(1);
+  test::ImmediateStream stream;
+  ModelState state{table, {}, ProcessGrid({1, 1, 1}, 0), memory, *device, stream};
+};
 
 }  // namespace
 
@@ -106,6 +119,52 @@ BOOST_AUTO_TEST_CASE(a_folder_of_damaged_ones_alone_is_refused_and_an_empty_one_
   add({"step_00000002"});
   BOOST_CHECK_EXCEPTION(checkpoints.check_newest(), CheckpointError,
                         says({"--resume auto: none of the checkpoints", "step_00000002"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_save_keeps_the_newest) {
+  NoState none;
+  for (const std::int64_t step : {5, 10, 15, 20, 25})
+    BOOST_TEST(checkpoints.save({.step = step}, none.state) == *this / checkpoint_folder_name(step));
+  BOOST_CHECK(names() == (Names{"step_00000015", "step_00000020", "step_00000025"}));
+  BOOST_TEST(notes.empty());
+}
+
+BOOST_AUTO_TEST_CASE(all_stay_where_the_number_is_zero) {
+  NoState none;
+  Checkpoints all(path(), 0, "{}", *control, {});
+  for (const std::int64_t step : {1, 2, 3, 4}) all.save({.step = step}, none.state);
+  BOOST_TEST(names().size() == 4u);
+}
+
+// Later steps are there only where they could not be loaded; what was put aside is another run's.
+BOOST_AUTO_TEST_CASE(a_save_counts_neither_later_steps_nor_what_is_no_folder) {
+  add({"step_00000001", "step_00000002", "step_00000003", "step_00000030", "step_00000001.previous-1"});
+  write("step_00000004", "a file");
+  NoState none;
+  checkpoints.save({.step = 5}, none.state);
+  BOOST_CHECK(names() == (Names{"step_00000002", "step_00000003", "step_00000004", "step_00000005",
+                                "step_00000030", "step_00000001.previous-1"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_save_replaces_the_checkpoint_of_its_step) {
+  add({"step_00000002"});
+  NoState none;
+  const auto folder = checkpoints.save({.step = 2, .consumed_samples = 56, .tokens = 1234}, none.state);
+  BOOST_CHECK(names() == (Names{"step_00000002"}));
+  const std::string attributes = CheckpointReader(folder).attributes();
+  for (const char* text : {R"("step":2)", R"("consumed_samples":56)", R"("tokens":1234)"})
+    BOOST_TEST(attributes.find(text) != std::string::npos, attributes);
+}
+
+BOOST_AUTO_TEST_CASE(each_that_cannot_be_loaded_is_named) {
+  NoState none;
+  BOOST_TEST(!checkpoints.load_newest(none.state).has_value());
+  add({"step_00000001", "step_00000002"});
+  BOOST_CHECK_EXCEPTION(checkpoints.load_newest(none.state), CollectiveError,
+                        says({"--resume auto: none of the checkpoints", "step_00000001"}));
+  BOOST_TEST_REQUIRE(notes.size() == 2u);
+  BOOST_TEST(notes[0].find("step_00000002") != std::string::npos);
+  BOOST_TEST(notes[1].find("step_00000001") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
