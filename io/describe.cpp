@@ -10,6 +10,7 @@
 #include "base/bytes.hpp"
 #include "base/error.hpp"
 #include "base/json.hpp"
+#include "base/numbers.hpp"
 #include "base/printable.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/hdf5.hpp"
@@ -147,7 +148,7 @@ std::string row_as_text(const TableDescriptor& table, const std::byte* row) {
     } else {
       double value;
       std::memcpy(&value, at, sizeof value);
-      text += fmt::format("{:.6g}", value);
+      text += fmt::format("{:.6g}", unsigned_nan(value));
     }
   }
   return text + "\n";

@@ -24,8 +24,8 @@ if [[ -e $WEIGHTS/tokenizer.json || -e $WEIGHTS/tokenizer.model ]]; then : "${TO
 : "${GLOBAL_BATCH_SIZE:=128}"                   # sequences of a step, over all ranks: those of the reference table
 : "${MICRO_BATCH_SIZE:=1}"
 : "${LEARNING_RATE:=5e-5}"                      # the highest; falls to zero along a cosine
-: "${WARMUP_STEPS:=20}"
 : "${STEPS:=480}"
+: "${WARMUP_STEPS:=$((STEPS < 20 ? STEPS : 20))}"
 : "${CHECKPOINT_INTERVAL:=100}"
 : "${OUTPUT_DIR:=runs/$(basename "${MODEL:-$WEIGHTS}" .json)-$(basename "$DATA" .json)}"
 : "${DEVICE:=auto}"                             # cpu, cuda, auto

@@ -52,6 +52,7 @@ void check(const BenchCommand& command) {
                                              {"steps", command.steps, 1}})
     if (value < least)
       throw ConfigurationError(fmt::format("--{} {}: must be at least {}", option, value, least));
+  if (command.what != "step") command.line.refuse_idle({"steps"}, "it is for bench step");
 }
 
 std::string rate_text(const BenchRow& row) {
@@ -139,6 +140,7 @@ int run(MpiSession& session, BenchCommand& command, const ParsedLine& parsed) {
     outcome = parsed.outcome();
     if (outcome == CommandLine::Outcome::help) return;
     check(command);
+    refuse_idle_shape_options(command.line, command.settings);
     check_settings(command.settings);
     shape = run_shape(command.settings, control.size());
     shape.micro_batches();

@@ -41,6 +41,7 @@ int run(MpiSession& session, EvalCommand& command, const ParsedLine& parsed) {
     if (command.settings.valid_samples < 0)
       throw ConfigurationError(
           fmt::format("--samples {}: must be 0 (all) or more", command.settings.valid_samples));
+    refuse_idle_shape_options(command.line, command.settings);
     check_settings(command.settings);
   });
   const bool leader = control.rank() == 0;

@@ -110,6 +110,7 @@ int plan_command(int argc, char** argv) {
       return 0;
     }
     if (ranks < 1) throw ConfigurationError(fmt::format("--ranks {}: must be at least 1", ranks));
+    refuse_idle_shape_options(line, settings);
     check_settings(settings);
     const auto sizes = [&](const char* option, int value) {
       return line.given(option) ? std::vector<int>{value} : divisors_of(ranks);

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/bytes.hpp"
 #include "base/output.hpp"
 #include "base/printable.hpp"
@@ -30,6 +32,22 @@ void show_records(const TokenizeSummary& s) {
     print_result("{} conversations, {} bad records, {} truncated, {:.1f}% of the tokens are targets\n",
                  s.conversations, s.bad_records, s.truncated_documents,
                  100 * static_cast<double>(s.learned_tokens) / static_cast<double>(s.tokens));
+}
+
+/// Options that are for inputs of a kind that is not among these.
+void refuse_idle_options(const CommandLine& line, const TokenizeOptions& options) {
+  const std::vector<InputFormat> formats = input_formats(options);
+  const auto none_is = [&](auto&& kind) { return std::none_of(formats.begin(), formats.end(), kind); };
+  const auto is_text = [](InputFormat format) { return format == InputFormat::text; };
+  if (none_is(is_text))
+    line.refuse_idle({"split-documents-on"}, "no input is a text file; leave it out, or see --format");
+  if (none_is([](InputFormat format) { return format == InputFormat::jsonl; }))
+    line.refuse_idle({"text-field"}, "no input has JSON records with a text; leave it out, or see --format");
+  if (none_is(holds_conversations)) {
+    const char* why = "no input holds conversations; leave it out, or see --format";
+    if (options.cutoff > 0) line.refuse_idle({"cutoff"}, why);
+    if (options.loss_on == LossOn::assistant) line.refuse_idle({"loss-on"}, why);
+  }
 }
 
 }  // namespace
@@ -73,6 +91,7 @@ int tokenize_command(int argc, char** argv) {
     options.inputs.assign(inputs.begin(), inputs.end());
     options.output = output;
     options.created_by = fmt::format("llama3d {} ({})", version(), git_revision());
+    refuse_idle_options(line, options);
     ProgressLine progress;
     const TokenizeSummary s = tokenize_files(options, [&](const TokenizeProgress& p) {
       if (progress.due()) progress.show(text_of(p));

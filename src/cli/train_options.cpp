@@ -123,7 +123,8 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("steps", s.steps, "optimizer steps in all");
   line.add("learning-rate", s.learning_rate, "largest learning rate");
   line.add("min-learning-rate", s.min_learning_rate,
-           "learning rate at the last step; a tenth of a smaller --learning-rate than the default");
+           "learning rate at the last step; a tenth of a smaller --learning-rate than the default")
+      ->default_str(fmt::format("{}", lowest_learning_rate(s)));
   line.add("warmup-steps", s.warmup_steps, "steps in which the rate rises from 0");
   line.add_word("lr-schedule", s.lr_schedule, parse_learning_rate_kind, name_of,
                 "cosine, linear, constant or wsd");
@@ -150,10 +151,15 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
   line.add("log-interval", s.log_interval, "steps between plain progress lines and per-rank metrics");
 }
 
+void refuse_idle_shape_options(const CommandLine& line, const TrainSettings& s) {
+  if (!s.tp_overlap) line.refuse_idle({"tp-overlap-blocks"}, "beside --no-tp-overlap; leave one of them out");
+  if (!s.master_weights && s.precision == DType::fp32)
+    line.refuse_idle({"master-weights"}, "--precision is fp32; leave it out, or choose bf16");
+}
+
 void complete_training_options(CommandLine& line, TrainSettings& s) {
-  const TrainSettings defaults;
-  if (s.learning_rate < defaults.learning_rate)
-    line.derive("min-learning-rate", s.min_learning_rate, s.learning_rate / 10);
+  refuse_idle_shape_options(line, s);
+  line.derive("min-learning-rate", s.min_learning_rate, lowest_learning_rate(s));
   if (!s.valid_data.empty() && s.valid_fraction > 0)
     line.refuse_idle({"valid-fraction"}, "beside --valid-data; give one of them");
   if (s.valid_data.empty() && s.valid_fraction == 0)

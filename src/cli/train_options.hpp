@@ -18,6 +18,9 @@ void add_shape_options(CommandLine& line, TrainSettings& settings);
 void add_sample_options(CommandLine& line, TrainSettings& settings);
 /// All that only training needs.
 void add_training_options(CommandLine& line, TrainSettings& settings);
+/// After parse(): refuses layout and shape options of the command line that have no effect beside others. Not
+/// those that only a grid of one rank makes idle: scripts give them to one grid after another.
+void refuse_idle_shape_options(const CommandLine& line, const TrainSettings& settings);
 /// After parse(): defaults that follow from other options, and options that have no effect beside others.
 void complete_training_options(CommandLine& line, TrainSettings& settings);
 

@@ -226,6 +226,13 @@ std::vector<InputFile> look_at_inputs(const TokenizeOptions& options) {
 
 }  // namespace
 
+std::vector<InputFormat> input_formats(const TokenizeOptions& options) {
+  check_options(options);
+  std::vector<InputFormat> formats;
+  for (const InputFile& file : look_at_inputs(options)) formats.push_back(file.format);
+  return formats;
+}
+
 TokenizeSummary tokenize_files(const TokenizeOptions& options,
                                const std::function<void(const TokenizeProgress&)>& progress) {
   check_options(options);

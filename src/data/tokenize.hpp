@@ -61,6 +61,9 @@ struct TokenizeSummary {
   double unigram_entropy = 0;
 };
 
+/// What tokenize_files() takes the inputs for, without their records. Throws as it does.
+std::vector<InputFormat> input_formats(const TokenizeOptions& options);
+
 /// Writes every document of the inputs, in their order: texts as begin of text + tokens + end of text,
 /// conversations as render_chat_for_training gives them, with a loss mask as soon as one input holds some.
 /// Memory does not grow with the inputs: a batch of pieces of documents a thread.

@@ -80,7 +80,7 @@ OptimizerOptions optimizer_options(const TrainSettings& s) {
 LearningRateSchedule learning_rate_schedule(const TrainSettings& s) {
   return {.kind = s.lr_schedule,
           .peak = s.learning_rate,
-          .minimum = s.min_learning_rate,
+          .minimum = lowest_learning_rate(s),
           .warmup_steps = s.warmup_steps,
           .steps = s.steps,
           .decay_fraction = s.wsd_decay_fraction};

@@ -1,6 +1,7 @@
 #include "train/settings.hpp"
 
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <string_view>
 
@@ -32,6 +33,11 @@ StepRange StepRange::parse(const std::string& text) {
   return range;
 }
 
+double lowest_learning_rate(const TrainSettings& s) {
+  if (!std::isnan(s.min_learning_rate)) return s.min_learning_rate;
+  return s.learning_rate < TrainSettings().learning_rate ? s.learning_rate / 10 : 3e-5;
+}
+
 void check_comm_timeout(double seconds) {
   require(seconds >= 0, "comm-timeout", seconds, "0 (no limit) or more seconds");
 }
@@ -49,8 +55,9 @@ void check_settings(const TrainSettings& s) {
           "at least 1, or 0 for automatic");
   require(s.steps >= 1, "steps", s.steps, "at least 1");
   require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
-  require(s.min_learning_rate >= 0 && s.min_learning_rate <= s.learning_rate, "min-learning-rate",
-          s.min_learning_rate, "from 0 to --learning-rate (give both)");
+  const double lowest = lowest_learning_rate(s);
+  require(lowest >= 0 && lowest <= s.learning_rate, "min-learning-rate", lowest,
+          "from 0 to --learning-rate (give both)");
   require(s.warmup_steps >= 0, "warmup-steps", s.warmup_steps, "0 or more");
   require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
           "from 0 to 1");

@@ -2,6 +2,7 @@
 // Everything a user decides about a training run. The command line fills it; a program may fill it itself.
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,7 @@ struct TrainSettings {
   // optimization
   std::int64_t steps = 1000;
   double learning_rate = 3e-4;
-  double min_learning_rate = 3e-5;
+  double min_learning_rate = std::numeric_limits<double>::quiet_NaN();  ///< NaN: see lowest_learning_rate()
   std::int64_t warmup_steps = 0;
   LearningRateKind lr_schedule = LearningRateKind::cosine;
   double wsd_decay_fraction = 0.2;
@@ -84,6 +85,10 @@ struct StepRange {
   /// Of "A:B" or "A"; throws ConfigurationError.
   static StepRange parse(const std::string& text);
 };
+
+/// The rate at the last step: settings.min_learning_rate; where that is NaN 3e-5, or a tenth of a learning
+/// rate below the default of 3e-4.
+double lowest_learning_rate(const TrainSettings& settings);
 
 /// Bounds that no single option's type can express. Throws ConfigurationError naming the option.
 void check_settings(const TrainSettings& settings);
