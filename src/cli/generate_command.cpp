@@ -15,8 +15,7 @@
 #include "io/output_check.hpp"
 #include "mpi/failure.hpp"
 #include "train/predictions.hpp"
-#include "train/tokenizer_files.hpp"
-#include "train/weight_source.hpp"
+#include "train/weight_tokenizer.hpp"
 
 namespace llama3d {
 namespace {
@@ -124,15 +123,13 @@ std::string read_prompt_file(const std::string& path) {
 /// As make_tokenizer() takes it.
 std::string tokenizer_of(const GenerateCommand& command, const WeightSource& weights) {
   if (!command.tokenizer.empty()) return command.tokenizer;
-  for (const std::filesystem::path& folder :
-       {weights.folder(), std::filesystem::path(weights.origin().folder)})
-    if (!folder.empty() && has_tokenizer(folder)) return folder.string();
-  if (weights.tokenizer() == "bytes") return "bytes";
+  const std::string found = find_tokenizer(weights).tokenizer;
+  if (!found.empty()) return found;
   throw ConfigurationError(
       fmt::format("--tokenizer: not given, and there is none in {}; give {}", command.settings.load,
-                  weights.tokenizer().empty() || weights.tokenizer() == "unknown"
-                      ? "bytes, a tokenizer.model, a tokenizer.json or a folder with one"
-                      : "the " + weights.tokenizer() + " that its training tokens were made with"));
+                  weights.tokenizer().known()
+                      ? "the " + weights.tokenizer().to_string() + " that its training tokens were made with"
+                      : "bytes, a tokenizer.model, a tokenizer.json or a folder with one"));
 }
 
 std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokenizer& tokenizer) {
@@ -150,11 +147,11 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
   return tokens;
 }
 
-/// Another file may hold the same tokenizer, so that this is no error.
-void warn_of_another(const Tokenizer& tokenizer, const WeightSource& weights) {
-  if (is_another(weights, tokenizer.name(), tokenizer.file_hash()))
-    print_log("warning: --tokenizer {} is not the {} that the training tokens were made with\n",
-              printable(tokenizer.name()), printable(weights.tokenizer()));
+void print_doubts(const Tokenizer& tokenizer, const WeightSource& weights, const ModelConfig& model) {
+  std::vector<std::string> lines = model_doubts(weights, model);
+  lines.push_back(tokenizer_doubt(weights, "the tokenizer is", {{tokenizer.name(), tokenizer.file_hash()}}));
+  for (const std::string& line : lines)
+    if (!line.empty()) print_log("warning: {}\n", printable(line, 4000));
 }
 
 void expect_fitting(const Tokenizer& tokenizer, const ModelConfig& model) {
@@ -204,10 +201,11 @@ Texts read_texts(GenerateCommand& c, bool leader) {
   if (!c.output.empty()) expect_no_input(c.output, {c.data, tokenizer_file(tokenizer)});
   Texts texts{make_tokenizer(tokenizer), {}, {}, {}};
   expect_fitting(*texts.tokenizer, model);
-  if (leader) warn_of_another(*texts.tokenizer, *weights);
+  if (leader) print_doubts(*texts.tokenizer, *weights, model);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
-  for (const std::int64_t token : weights->origin().end_tokens())
+  const auto ends = left_for_bytes(*weights) ? std::set<std::int64_t>() : weights->origin().end_tokens();
+  for (const std::int64_t token : ends)
     if (token >= 0 && token < model.vocabulary) texts.rules.tokens.insert(static_cast<std::uint32_t>(token));
   if (c.data.empty()) {
     texts.prompt = prompt_tokens(c, *texts.tokenizer);

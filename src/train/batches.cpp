@@ -6,6 +6,7 @@
 
 #include "data/identity.hpp"
 #include "mpi/failure.hpp"
+#include "train/tokenizer_name.hpp"
 
 namespace llama3d {
 namespace {
@@ -32,6 +33,11 @@ Dataset open_train(const TrainSettings& settings, const RankPlan& plan) {
     throw ConfigurationError("--data: no token file given; make one with `llama3d tokenize`");
   const bool split = settings.valid_data.empty() && settings.valid_fraction > 0;
   return open(settings.data, settings, plan, split ? Split::train : Split::all, true);
+}
+
+TokenizerName tokenizer_of(const Dataset& dataset) {
+  const TokenFileInfo& info = dataset.file().info();
+  return {info.tokenizer, info.tokenizer_hash};
 }
 
 }  // namespace
@@ -79,6 +85,9 @@ TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& 
 std::string TrainingBatches::describe() const {
   std::string text = "data: " + train_.list().describe();
   if (valid_) text += "\nvalidation: " + valid_->list().describe();
+  if (valid_ && differ(tokenizer_of(train_), tokenizer_of(*valid_)))
+    text += fmt::format("\nwarning: --data was made with {}, --valid-data with {}",
+                        tokenizer_of(train_).to_string(), tokenizer_of(*valid_).to_string());
   return text;
 }
 

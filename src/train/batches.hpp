@@ -40,7 +40,7 @@ class TrainingBatches {
   std::vector<BatchRows> read(std::int64_t first_sample) const { return replica_.step(train_, first_sample); }
   /// Input tokens of all ranks' samples in the same step, padding left out; every rank computes the same.
   std::int64_t tokens(std::int64_t first_sample) const { return train_.tokens(first_sample, global_batch_); }
-  /// A line each for training and validation.
+  /// A line each for training and validation, and one where they were made with different tokenizers.
   std::string describe() const;
   /// How samples are made of the token file, "stream" or "documents".
   std::string_view packing() const { return word_of(resolved(packing_, train_.file())); }

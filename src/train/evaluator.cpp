@@ -4,11 +4,13 @@
 
 #include <cmath>
 
+#include "base/output.hpp"
+#include "base/printable.hpp"
 #include "compute/kernels.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
 #include "train/run_shape.hpp"
-#include "train/weight_source.hpp"
+#include "train/weight_tokenizer.hpp"
 
 namespace llama3d {
 namespace {
@@ -54,6 +56,9 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   expect_same_data(*batches, settings, runtime.control);
   Engine engine(std::move(*plan), {}, runtime, std::move(communicators));
   load_weights(*source, engine.plan().shape.model, engine.state(), runtime.control);
+  if (runtime.control.rank() == 0)
+    for (const std::string& doubt : doubts(*source, engine.plan().shape.model, batches->tokens()))
+      print_log("warning: {}\n", printable(doubt, 4000));
   const Evaluation evaluation = evaluate_validation(engine, *batches, runtime.control);
   fail_together(runtime.control, [&] {
     if (evaluation.targets == 0)

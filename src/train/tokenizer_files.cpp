@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/model_folder.hpp"
+#include "base/sha256.hpp"
 #include "io/posix_file.hpp"
 
 namespace llama3d {
@@ -37,6 +38,20 @@ const char* name_of_file(const fs::path& file) {
 }
 
 }  // namespace
+
+std::vector<TokenizerName> tokenizers_of(const fs::path& folder) {
+  std::vector<TokenizerName> tokenizers;
+  std::error_code ignored;
+  for (const char* name : vocabularies) {
+    if (!fs::exists(folder / name, ignored)) continue;
+    try {
+      tokenizers.push_back({name, sha256(read_model_file(folder, name))});
+    } catch (const DataError&) {
+      // The weights do without it; who asks for the tokenizer is told what is wrong with it.
+    }
+  }
+  return tokenizers;
+}
 
 bool has_tokenizer(const fs::path& folder) {
   std::error_code ignored;

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "train/tokenizer_name.hpp"
+
 namespace llama3d {
 
 /// Copies them from a folder into another, or a single tokenizer.model or tokenizer.json, which gets that
@@ -13,6 +15,8 @@ namespace llama3d {
 std::vector<std::string> copy_tokenizer_files(const std::filesystem::path& from,
                                               const std::filesystem::path& to);
 
+/// The folder's tokenizer.json and tokenizer.model, those that are there and can be read.
+std::vector<TokenizerName> tokenizers_of(const std::filesystem::path& folder);
 /// Whether the folder holds a tokenizer.
 bool has_tokenizer(const std::filesystem::path& folder);
 /// Whether copy_tokenizer_files() makes files of this name.

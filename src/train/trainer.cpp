@@ -10,6 +10,7 @@
 #include "base/output.hpp"
 #include "base/printable.hpp"
 #include "compute/kernels.hpp"
+#include "io/safetensors.hpp"
 #include "mpi/failure.hpp"
 #include "train/batches.hpp"
 #include "train/checkpoints.hpp"
@@ -22,7 +23,7 @@
 #include "train/run_record.hpp"
 #include "train/signals.hpp"
 #include "train/summary.hpp"
-#include "train/weight_source.hpp"
+#include "train/weight_tokenizer.hpp"
 
 namespace llama3d {
 namespace {
@@ -187,6 +188,11 @@ void Trainer::start() {
     load_weights();
   } else {
     engine_->state().initialize(settings_.seed, shape_.model.initializer_range);
+    if (leader_ && is_safetensors_folder(settings_.model))
+      note(
+          fmt::format("warning: --model {} gives the sizes alone, the weights begin at random; to start from "
+                      "its weights give --load {}",
+                      settings_.model, settings_.model));
   }
   engine_->optimizer().gather_parameters();
 }
@@ -198,14 +204,8 @@ void Trainer::load_weights() {
   checkpoints_->set_origin(source->origin());
   if (!leader_) return;
   note(fmt::format("weights of {}", settings_.load));
-  const TokenFileInfo& tokens = batches_->tokens();
-  if (is_another(*source, tokens.tokenizer, tokens.tokenizer_hash))
-    note(fmt::format(
-        "warning: --data was made with the tokenizer {}, what the weights were trained on with {}",
-        tokens.tokenizer, source->tokenizer()));
-  for (const ConfigDifference& difference : differences(source->model(), shape_.model))
-    note(fmt::format("warning: {} is {} where the weights come from and {} in --model, which counts",
-                     difference.key, difference.left, difference.right));
+  for (const std::string& doubt : doubts(*source, shape_.model, batches_->tokens()))
+    note("warning: " + doubt);
 }
 
 TrainResult Trainer::run() {

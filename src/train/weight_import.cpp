@@ -86,7 +86,10 @@ TransferSummary import_weights(const ImportOptions& options, ControlPlane& contr
   temporary = control.broadcast(temporary, 0);
   const auto tensors = tensors_to_write(*source, options.dtype);
   std::string manifest;
-  fail_together(control, [&] { manifest = write_rank_file(*source, tensors, temporary, control, show); });
+  fail_together(control, [&] {
+    source->verify(control.rank(), control.size());
+    manifest = write_rank_file(*source, tensors, temporary, control, show);
+  });
   const auto manifests = control.all_gather(manifest);
   fail_together(control, [&] {
     if (control.rank() != 0) return;

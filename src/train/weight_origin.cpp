@@ -5,6 +5,7 @@
 #include "base/error.hpp"
 #include "base/json.hpp"
 #include "base/model_folder.hpp"
+#include "train/tokenizer_files.hpp"
 
 namespace llama3d {
 namespace {
@@ -50,6 +51,7 @@ std::set<std::int64_t> WeightOrigin::end_tokens() const {
 std::string WeightOrigin::to_json() const {
   json object = {{"folder", folder}, {"token_ids", parse_json(token_ids.empty() ? "{}" : token_ids)}};
   if (!generation_config.empty()) object["generation_config"] = parse_json(generation_config);
+  for (const TokenizerName& file : tokenizers) object["tokenizers"][file.name] = file.hash;
   return object.dump(-1, ' ', false, json::error_handler_t::replace);  // a folder's name may be no UTF-8
 }
 
@@ -63,15 +65,22 @@ WeightOrigin WeightOrigin::parse(const std::string& text, const std::string& pla
     return member->dump();
   };
   try {
-    return {json_text_in(object, "folder"), text_of_object("token_ids", "{}"),
-            text_of_object("generation_config", "")};
+    WeightOrigin origin{json_text_in(object, "folder"),
+                        text_of_object("token_ids", "{}"),
+                        text_of_object("generation_config", ""),
+                        {}};
+    if (const json* tokenizers = find_json_member(object, "tokenizers");
+        tokenizers && tokenizers->is_object())
+      for (const auto& [name, hash] : tokenizers->items())
+        origin.tokenizers.push_back({name, json_text_in(*tokenizers, name.c_str())});
+    return origin;
   } catch (const JsonError& error) {
     throw DataError(fmt::format("{}: where its weights come from is damaged ({})", place, error.what()));
   }
 }
 
 WeightOrigin WeightOrigin::of_folder(const fs::path& folder) {
-  WeightOrigin origin{fs::weakly_canonical(folder).string(), {}, {}};
+  WeightOrigin origin{fs::weakly_canonical(folder).string(), {}, {}, tokenizers_of(folder)};
   const json config = parse_file(folder, "config.json", read_model_file(folder, "config.json"));
   json ids = json::object();
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})

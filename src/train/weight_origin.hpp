@@ -6,13 +6,17 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <vector>
+
+#include "train/tokenizer_name.hpp"
 
 namespace llama3d {
 
 struct WeightOrigin {
   std::string folder;     ///< absolute path; empty: weights that began at random
   std::string token_ids;  ///< JSON object: bos_token_id, eos_token_id, pad_token_id, those that are given
-  std::string generation_config;  ///< text of generation_config.json, or empty
+  std::string generation_config;          ///< text of generation_config.json, or empty
+  std::vector<TokenizerName> tokenizers;  ///< of the folder, the same one in all files as far as is known
 
   bool known() const { return !folder.empty(); }
   /// The ids that either file names as ends of a text.

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -22,6 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* model_prefix = "/model/";
+constexpr const char* embedding = "model.embed_tokens.weight";
+constexpr const char* head = "lm_head.weight";
 
 class CheckpointWeights : public WeightSource {
  public:
@@ -33,8 +36,8 @@ class CheckpointWeights : public WeightSource {
       model_.name = folder.string();
       sequence_ = json_integer_in(attributes, "sequence", 0);
       step_ = json_integer_in(attributes, "step", 0);
-      tokenizer_ = json_text_in(attributes, "tokenizer", "");
-      tokenizer_hash_ = json_text_in(attributes, "tokenizer_sha256", "");
+      tokenizer_ = {json_text_in(attributes, "tokenizer", ""),
+                    json_text_in(attributes, "tokenizer_sha256", "")};
       if (const auto* origin = find_json_member(attributes, "huggingface"))
         origin_ = WeightOrigin::parse(origin->dump(), "huggingface");
     } catch (const JsonError& error) {
@@ -83,7 +86,22 @@ class HuggingFaceWeights : public WeightSource {
   void read(const std::string& name, const Rectangle& rectangle, void* out, DType out_dtype) const override {
     reader_->read(name, rectangle, out, out_dtype);
   }
-  void verify(int, int) const override {}  // safetensors have no checksums
+  void verify(int part, int parts) const override {
+    if (!model_.tied_embeddings || !find(head)) return;
+    const std::int64_t rows = model_.vocabulary, columns = model_.hidden;
+    const std::int64_t end = rows * (part + 1) / parts,
+                       at_once = std::max<std::int64_t>(1, (4 << 20) / columns);
+    std::vector<float> left(static_cast<std::size_t>(at_once * columns)), right(left.size());
+    for (std::int64_t row = rows * part / parts; row < end; row += at_once) {
+      const Rectangle some{row, std::min(end, row + at_once), 0, columns};
+      reader_->read(embedding, some, left.data(), DType::fp32);
+      reader_->read(head, some, right.data(), DType::fp32);
+      const auto [other, _] =
+          std::mismatch(left.begin(), left.begin() + some.elements(), right.begin(),
+                        [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); });
+      if (const auto same = other - left.begin(); same < some.elements()) refuse_head(row + same / columns);
+    }
+  }
 
  protected:
   void refuse(const std::string& reason) const override {
@@ -94,13 +112,21 @@ class HuggingFaceWeights : public WeightSource {
   }
 
  private:
+  [[noreturn]] void refuse_head(std::int64_t row) const {
+    throw DataError(fmt::format(
+        "Hugging Face folder {} cannot be used (its config.json ties the embeddings, but {} is not {}: row "
+        "{} "
+        "differs); set tie_word_embeddings to false there to use both, as transformers does, or take {} out",
+        folder_.string(), head, embedding, row, head));
+  }
+
   std::unique_ptr<SafetensorsReader> reader_;
 };
 
 /// What folders hold that a model does without.
 bool needless(const WeightTensor& tensor, const ModelConfig& model) {
   if (tensor.name.ends_with(".rotary_emb.inv_freq")) return true;
-  return model.tied_embeddings && tensor.name == "lm_head.weight" &&
+  return model.tied_embeddings && tensor.name == head &&
          tensor.shape == std::vector{model.vocabulary, model.hidden};
 }
 
@@ -173,11 +199,13 @@ void WeightSource::check(const ModelConfig& model) const {
     if (names.contains(name)) refuse(fmt::format("tensor {} is neither F32, BF16 nor F16", name));
 }
 
-bool is_another(const WeightSource& source, const std::string& tokenizer, const std::string& hash) {
-  const auto known = [](const std::string& name) { return !name.empty() && name != "unknown"; };
-  if (!known(source.tokenizer()) || !known(tokenizer)) return false;
-  if (source.tokenizer_hash().empty() && hash.empty()) return source.tokenizer() != tokenizer;
-  return source.tokenizer_hash() != hash;
+std::vector<std::string> model_doubts(const WeightSource& source, const ModelConfig& model) {
+  std::vector<std::string> lines;
+  for (const ConfigDifference& difference : differences(source.model(), model))
+    if (!difference.decides_tensors)
+      lines.push_back(fmt::format("{} is {} where the weights come from and {} in --model, which counts",
+                                  difference.key, difference.left, difference.right));
+  return lines;
 }
 
 std::unique_ptr<WeightSource> open_weights(const fs::path& folder) {

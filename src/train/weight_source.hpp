@@ -10,6 +10,7 @@
 #include "io/checkpoint_piece.hpp"
 #include "model/config.hpp"
 #include "mpi/control_plane.hpp"
+#include "train/tokenizer_name.hpp"
 #include "train/weight_origin.hpp"
 
 namespace llama3d {
@@ -39,15 +40,13 @@ class WeightSource {
   /// Of the training here that made the weights; 0: they are as the origin had them.
   std::int64_t step() const { return step_; }
   const WeightOrigin& origin() const { return origin_; }
-  /// What the tokens that it was last trained on were made with: "bytes" or a file's name, and the SHA-256 of
-  /// that file. Empty: unknown.
-  const std::string& tokenizer() const { return tokenizer_; }
-  const std::string& tokenizer_hash() const { return tokenizer_hash_; }
+  /// Of the tokens that the weights were last trained on here.
+  const TokenizerName& tokenizer() const { return tokenizer_; }
   virtual bool is_checkpoint() const = 0;
 
   /// Throws ConfigurationError when `model` differs in what decides the tensors; otherwise the source's error
   /// when a tensor of it is missing, has another shape or type, or is none of the model's. Ignored are the
-  /// rotary frequencies that old folders hold, and an output head beside tied embeddings.
+  /// rotary frequencies that old folders hold, and an output head beside tied embeddings, for verify().
   void check(const ModelConfig& model) const;
 
   /// Null when there is none of this name.
@@ -55,7 +54,8 @@ class WeightSource {
   /// A rectangle, row-major in `out`, floating-point types converted into each other (to nearest even).
   virtual void read(const std::string& name, const Rectangle& rectangle, void* out,
                     DType out_dtype) const = 0;
-  /// Share `part` of `parts` of the data against its checksums, where it has any.
+  /// Share `part` of `parts` of the data against its checksums, where it has any; of a Hugging Face folder an
+  /// output head beside tied embeddings, which it has to equal.
   virtual void verify(int part, int parts) const = 0;
 
  protected:
@@ -67,13 +67,13 @@ class WeightSource {
   std::int64_t sequence_ = 0;
   std::int64_t step_ = 0;
   WeightOrigin origin_;
-  std::string tokenizer_, tokenizer_hash_;
+  TokenizerName tokenizer_;
   std::vector<WeightTensor> tensors_;  ///< in name order
   std::vector<std::string> unusable_;  ///< names of tensors whose type can't be read
 };
 
-/// Whether the weights are known to have been trained on tokens of another tokenizer than this.
-bool is_another(const WeightSource& source, const std::string& tokenizer, const std::string& hash);
+/// A line for each difference between the weights' model and this one that check() lets pass.
+std::vector<std::string> model_doubts(const WeightSource& source, const ModelConfig& model);
 
 /// Throws CheckpointError for a folder of neither kind.
 std::unique_ptr<WeightSource> open_weights(const std::filesystem::path& folder);

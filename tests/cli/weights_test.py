@@ -1,6 +1,7 @@
 """Weights of Hugging Face folders through the command line: evaluated, trained from, imported and exported."""
 
 import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -43,9 +44,17 @@ class Weights(JobTest):
                 (cls.folder / "golden.txt").write_text(file.attrs["text"])
         cls.done("tokenize", "--tokenizer", "bytes", "--input", "golden.txt", "--output", "golden.h5")
         (cls.folder / "folder_untied" / "tokenizer.json").write_text('{"version": "1.0"}')
+        cls.made_with("golden.h5", cls.folder / "folder_untied" / "tokenizer.json")
         (cls.folder / "folder_untied" / "tokenizer_config.json").write_text("{}")
         for name in FOLDERS:
             cls.done("import", "--input", name, "--output", f"{name}.checkpoint")
+
+    @classmethod
+    def made_with(cls, tokens, tokenizer):
+        """Has a token file say that its tokens are of this file."""
+        with h5py.File(cls.folder / tokens, "r+") as file:
+            file.attrs["tokenizer"] = numpy.bytes_(tokenizer.name)
+            file.attrs["tokenizer_sha256"] = numpy.bytes_(hashlib.sha256(tokenizer.read_bytes()).hexdigest())
 
     @classmethod
     def done(cls, *words):
@@ -150,7 +159,10 @@ class Weights(JobTest):
     def test_answers_of_a_model_trained_on_conversations_end(self):
         self.write_model("llama3.json", vocab_size=128256, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                          num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
-        self.train(1, "random", model="llama3.json", steps=1)
+        (self.folder / "tokenizer.model").write_text("Llama 3's")
+        shutil.copy(self.folder / "tokens.h5", self.folder / "llama3.h5")
+        self.made_with("llama3.h5", self.folder / "tokenizer.model")
+        self.train(1, "random", model="llama3.json", data="llama3.h5", steps=1)
 
         def exported(checkpoint, name):
             result = self.done("export", "--input", checkpoint, "--output", name)
@@ -179,7 +191,7 @@ class Weights(JobTest):
                 result, after, generation = exported(f"{name}.checkpoint", f"{name}_again")
                 self.assertEqual((after, generation), (config | ids, said))
                 self.assertNotIn("generation_config", result.err)
-                self.train(1, f"{name}_run", "--load", name, model=name, steps=1)
+                self.train(1, f"{name}_run", "--load", name, model=name, data="llama3.h5", steps=1)
                 result, after, generation = exported(self.checkpoint(f"{name}_run", 1), f"{name}_tuned")
                 self.assertEqual((after, generation), (config | ids, {"bos_token_id": 128000} | expected))
                 self.assertIn("<|eot_id|>", result.err)
