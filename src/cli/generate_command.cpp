@@ -15,6 +15,7 @@
 #include "io/output_check.hpp"
 #include "mpi/failure.hpp"
 #include "train/predictions.hpp"
+#include "train/tokenizer_files.hpp"
 #include "train/weight_tokenizer.hpp"
 
 namespace llama3d {
@@ -147,9 +148,15 @@ std::vector<std::uint32_t> prompt_tokens(const GenerateCommand& c, const Tokeniz
   return tokens;
 }
 
-void print_doubts(const Tokenizer& tokenizer, const WeightSource& weights, const ModelConfig& model) {
+void print_doubts(const GenerateCommand& c, const Tokenizer& tokenizer, const WeightSource& weights,
+                  const ModelConfig& model) {
   std::vector<std::string> lines = model_doubts(weights, model);
   lines.push_back(tokenizer_doubt(weights, "the tokenizer is", {{tokenizer.name(), tokenizer.file_hash()}}));
+  // Training here, which makes checkpoints, renders conversations the same way.
+  if ((c.chat || !c.data.empty()) && !weights.is_checkpoint() && has_other_chat_template(weights.folder()))
+    lines.push_back(
+        fmt::format("messages are written as Llama 3's chat template has them, that of {} is another",
+                    weights.folder().string()));
   for (const std::string& line : lines)
     if (!line.empty()) print_log("warning: {}\n", printable(line, 4000));
 }
@@ -201,7 +208,7 @@ Texts read_texts(GenerateCommand& c, bool leader) {
   if (!c.output.empty()) expect_no_input(c.output, {c.data, tokenizer_file(tokenizer)});
   Texts texts{make_tokenizer(tokenizer), {}, {}, {}};
   expect_fitting(*texts.tokenizer, model);
-  if (leader) print_doubts(*texts.tokenizer, *weights, model);
+  if (leader) print_doubts(c, *texts.tokenizer, *weights, model);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
   texts.rules = StopRules::of(*texts.tokenizer, c.stops);
   const auto ends = left_for_bytes(*weights) ? std::set<std::int64_t>() : weights->origin().end_tokens();

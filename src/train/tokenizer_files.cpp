@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/model_folder.hpp"
 #include "base/sha256.hpp"
 #include "io/posix_file.hpp"
@@ -51,6 +53,29 @@ std::vector<TokenizerName> tokenizers_of(const fs::path& folder) {
     }
   }
   return tokenizers;
+}
+
+bool has_other_chat_template(const fs::path& folder) {
+  std::vector<std::string> templates;
+  std::error_code ignored;
+  try {
+    if (fs::exists(folder / "chat_template.jinja", ignored))
+      templates.push_back(read_model_file(folder, "chat_template.jinja"));
+    for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+      if (!fs::exists(folder / name, ignored)) continue;
+      const auto config = parse_json_object(read_model_file(folder, name));
+      const auto* one = find_json_member(config, "chat_template");
+      if (one) templates.push_back(one->dump());  // a text, or several by name
+    }
+  } catch (const Error&) {
+    return false;  // nobody can tell
+  } catch (const JsonError&) {
+    return false;
+  }
+  const auto is_other = [](const std::string& text) {
+    return text.find("<|start_header_id|>") == std::string::npos;
+  };
+  return !templates.empty() && std::all_of(templates.begin(), templates.end(), is_other);
 }
 
 bool has_tokenizer(const fs::path& folder) {

@@ -193,6 +193,11 @@ std::vector<std::string> write_companions(const ExportOptions& options, const We
                                           const std::vector<Shard>& shards, const fs::path& folder) {
   std::vector<std::string> notes;
   const fs::path tokenizer = choose_tokenizer(options, source, notes);
+  if (source.step() > 0 && !tokenizer.empty() && has_other_chat_template(tokenizer))
+    notes.push_back(
+        fmt::format("warning: the chat template copied from {} is not Llama 3's, with which "
+                    "conversations are trained here",
+                    tokenizer.string()));
   if (!tokenizer.empty())
     notes.push_back(fmt::format("tokenizer: {} from {}",
                                 fmt::join(copy_tokenizer_files(tokenizer, folder), ", "),

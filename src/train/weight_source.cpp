@@ -71,6 +71,11 @@ class HuggingFaceWeights : public WeightSource {
  public:
   explicit HuggingFaceWeights(const fs::path& folder) {
     folder_ = folder;
+    if (std::error_code ignored; fs::exists(folder / "adapter_config.json", ignored))
+      throw DataError(fmt::format(
+          "Hugging Face folder {} cannot be used (it has an adapter, see its adapter_config.json, "
+          "that would not be applied); merge the adapter into the weights, or take it out",
+          folder.string()));
     origin_ = WeightOrigin::of_folder(folder);
     model_ = load_model_config((folder / "config.json").string());
     model_.name = folder.string();

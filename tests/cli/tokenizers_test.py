@@ -173,6 +173,24 @@ class Tokenizers(JobTest):
             self.assertEqual(len(self.warnings(result)), 1, result)
             self.assertIn("but the weights were trained on tokens of tokenizer.model", result.err)
 
+    def test_another_chat_template(self):
+        folder = self.folder / "chat"
+        shutil.copytree(self.folder / "llama", folder)
+        config = folder / "tokenizer_config.json"
+        said = "warning: messages are written as Llama 3's chat template has them, that of chat is another"
+        for template, other in (("<|im_start|>", True), ("'<|start_header_id|>'", False), ([{"template": "[INST]"}], True), (None, False)):
+            text = json.dumps({"added_tokens": "<|start_header_id|>"} | ({"chat_template": template} if template else {}))
+            with self.subTest(template):
+                config.write_text(text)
+                self.assertEqual(said in self.generated("chat", "--chat").err, other)
+        self.assertNotIn("template", self.generated("chat").err)
+        config.unlink()
+        (folder / "chat_template.jinja").write_text("<|im_start|>")
+        self.assertIn(said, self.generated("chat", "--chat").err)
+        self.run_training("talked", "--load", "chat", data="own.h5")
+        self.assertIn("warning: the chat template copied from", self.exported("talked")[0].err)
+        self.assertNotIn("template", self.generated(self.weights("talked"), "--chat").err)
+
     def test_unknown_tokenizers_are_no_matter(self):
         shutil.copy(self.folder / "tokens.h5", self.folder / "unknown.h5")
         with h5py.File(self.folder / "unknown.h5", "r+") as file:
@@ -191,6 +209,14 @@ class Models(JobTest):
         self.assertIn(said, self.train(1, "by_model", model="folder", steps=1).err)
         self.assertNotIn("warning", self.train(1, "by_load", "--load", "folder", model="folder", steps=1).err)
         self.assertNotIn("warning", self.train(1, "by_config", model="folder/config.json", steps=1).err)
+
+    def test_adapters_are_not_left_out_silently(self):
+        self.train(1, "base", steps=1)
+        self.assertEqual(self.command("export", "--input", self.checkpoint("base", 1), "--output", "adapted").status, 0)
+        (self.folder / "adapted/adapter_config.json").write_text("{}")
+        result = self.command("import", "--input", "adapted", "--output", "adapted.checkpoint")
+        self.assertEqual(result.status, DATA, result)
+        self.assertIn("adapter_config.json", result.error_lines()[0])
 
     def test_another_model_config_counts_and_is_told(self):
         self.train(1, "run", steps=1)
