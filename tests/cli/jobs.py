@@ -139,6 +139,14 @@ class JobTest(unittest.TestCase):
         return Started([PROGRAM, *words], cls.folder, extra).wait()
 
     @classmethod
+    def done(cls, *words):
+        """The same, which has to succeed."""
+        result = cls.command(*words)
+        if result.status != 0:
+            raise AssertionError(result)
+        return result
+
+    @classmethod
     def job(cls, ranks, *words, quiet=True, **extra):
         return cls.start(ranks, *words, quiet=quiet, **extra).wait()
 

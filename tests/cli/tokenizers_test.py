@@ -102,13 +102,6 @@ class Tokenizers(JobTest):
     def weights(cls, output):
         return f"{output}/checkpoints/step_00000001"
 
-    @classmethod
-    def done(cls, *words):
-        result = cls.command(*words)
-        if result.status != 0:
-            raise AssertionError(result)
-        return result
-
     def warnings(self, result):
         return [line for line in result.err.splitlines() if "warning" in line]
 

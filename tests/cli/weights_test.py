@@ -56,13 +56,6 @@ class Weights(JobTest):
             file.attrs["tokenizer"] = numpy.bytes_(tokenizer.name)
             file.attrs["tokenizer_sha256"] = numpy.bytes_(hashlib.sha256(tokenizer.read_bytes()).hexdigest())
 
-    @classmethod
-    def done(cls, *words):
-        result = cls.command(*words)
-        if result.status != 0:
-            raise AssertionError(result)
-        return result
-
     def evaluated(self, ranks, *words):
         result = self.job(ranks, "eval", "--data", "golden.h5", "--seq-length", 32, "--device", "cpu", *words)
         self.assertEqual(result.status, 0, result)
