@@ -11,7 +11,6 @@
 #include "mpi/mpi_calls.hpp"
 #include "mpi/mpi_communicator.hpp"
 #include "mpi/mpi_control_plane.hpp"
-#include "mpi/start_limit.hpp"
 
 namespace llama3d {
 namespace {
@@ -54,10 +53,8 @@ std::unique_ptr<Communicator> make_group(CommHandle comm, CommunicationLog& log)
 
 }  // namespace
 
-MpiSession::MpiSession(int& argc, char**& argv, double start_seconds)
-    : exceptions_at_start_(std::uncaught_exceptions()) {
+MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::uncaught_exceptions()) {
   expect_process_management();
-  const StartLimit limit(start_seconds);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   try {

@@ -14,9 +14,8 @@ namespace llama3d {
 /// OMPI_COMM_WORLD_SIZE above 1 with a world of one), naming `srun --mpi=pmix`.
 class MpiSession {
  public:
-  /// Ends the process with ExitStatus::rank_lost when ranks do not come together within `start_seconds`
-  /// (0: no limit), see StartLimit.
-  MpiSession(int& argc, char**& argv, double start_seconds = 0);
+  /// Waits for all ranks, and so does the end: see TimeLimit.
+  MpiSession(int& argc, char**& argv);
   /// Finalizes unless an exception is in flight: then finalizing could wait for ever.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;

@@ -126,15 +126,16 @@ std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPl
   return device;
 }
 
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, Watchdog* watchdog) {
+Runtime make_runtime(const Job& job, Device& device, const MachineOptions& options) {
   const bool on_gpus = device.kind() == "cuda",
-             shared = on_gpus && find_shared(gpus_of_all(session.control())).has_value();
+             shared = on_gpus && find_shared(gpus_of_all(job.control)).has_value();
   const bool registers = on_gpus && options.register_buffers && !shared;
-  const auto connect = [&session, &device, on_gpus, shared, registers](const ProcessGrid& grid) {
+  const auto connect = [&session = job.session, &device, on_gpus, shared,
+                        registers](const ProcessGrid& grid) {
     if (on_gpus) return connect_gpus(grid, session.control(), device, shared, registers);
     return grid.shape().world() == 1 ? make_local_communicators() : session.make_communicators(grid);
   };
-  return {device, session.control(), connect, registers, watchdog};
+  return {device, job.control, connect, registers, job.watchdog};
 }
 
 }  // namespace llama3d

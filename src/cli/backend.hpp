@@ -3,9 +3,9 @@
 
 #include <memory>
 
+#include "cli/job.hpp"
 #include "cli/machine_options.hpp"
 #include "compute/device.hpp"
-#include "mpi/mpi_session.hpp"
 #include "train/runtime.hpp"
 
 namespace llama3d {
@@ -20,7 +20,7 @@ std::unique_ptr<Device> make_device(const MachineOptions& options, const Control
 /// asked for and two ranks have the same GPU, unless the options allow that.
 std::unique_ptr<Device> make_job_device(const MachineOptions& options, ControlPlane& control);
 
-/// The job on this device, collective. `watchdog`: see Runtime.
-Runtime make_runtime(MpiSession& session, Device& device, const MachineOptions& options, Watchdog* watchdog);
+/// The job on this device. Collective.
+Runtime make_runtime(const Job& job, Device& device, const MachineOptions& options);
 
 }  // namespace llama3d

@@ -132,8 +132,8 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   if (run.grid.world() > 1) print_communication(result);
 }
 
-int run(MpiSession& session, BenchCommand& command, const ParsedLine& parsed) {
-  ControlPlane& control = session.control();
+int run(const Job& job, BenchCommand& command, const ParsedLine& parsed) {
+  ControlPlane& control = job.control;
   auto outcome = CommandLine::Outcome::run;
   RunShape shape;
   fail_together(control, [&] {
@@ -154,7 +154,6 @@ int run(MpiSession& session, BenchCommand& command, const ParsedLine& parsed) {
   fail_together(control, [&] {
     if (leader) check_bench_file(command.output);
   });
-  const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
   if (leader) print_result("llama3d {}: {} on {}\n", version(), printable(shape.model.name), device->name());
   std::vector<BenchRow> rows;
@@ -163,7 +162,7 @@ int run(MpiSession& session, BenchCommand& command, const ParsedLine& parsed) {
     if (leader) print_row(row);
   };
   if (command.what == "step") {
-    Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
+    Runtime runtime = make_runtime(job, *device, command.machine);
     bench_whole_steps(command, shape, runtime, sink);
   } else {
     Laboratory lab(*device, command.options);
@@ -192,7 +191,7 @@ int bench_command(int argc, char** argv) {
   if (named) command.what = argv[1];
   const ParsedLine parsed(command.line, named ? argc - 1 : argc, named ? argv + 1 : argv);
   return run_job(argc, argv, command.settings.comm_timeout,
-                 [&](MpiSession& session) { return run(session, command, parsed); });
+                 [&](const Job& job) { return run(job, command, parsed); });
 }
 
 }  // namespace llama3d

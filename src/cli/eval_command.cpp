@@ -32,8 +32,8 @@ struct EvalCommand {
   }
 };
 
-int run(MpiSession& session, EvalCommand& command, const ParsedLine& parsed) {
-  ControlPlane& control = session.control();
+int run(const Job& job, EvalCommand& command, const ParsedLine& parsed) {
+  ControlPlane& control = job.control;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = parsed.outcome();
@@ -50,9 +50,8 @@ int run(MpiSession& session, EvalCommand& command, const ParsedLine& parsed) {
     return 0;
   }
   expect_same_options(command.line, control);
-  const auto watchdog = watch_job(control, command.settings.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
+  Runtime runtime = make_runtime(job, *device, command.machine);
   const Evaluation e = evaluate_weights(command.settings, runtime);
   if (leader)
     print_result("loss {:.6f}  perplexity {:.4f}  targets {:.0f}\n", e.loss, std::exp(e.loss), e.targets);
@@ -65,7 +64,7 @@ int eval_command(int argc, char** argv) {
   EvalCommand command;
   const ParsedLine parsed(command.line, argc, argv);
   return run_job(argc, argv, command.settings.comm_timeout,
-                 [&](MpiSession& session) { return run(session, command, parsed); });
+                 [&](const Job& job) { return run(job, command, parsed); });
 }
 
 }  // namespace llama3d

@@ -263,8 +263,8 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
                printable(command.output), all.records.size());
 }
 
-int run(MpiSession& session, GenerateCommand& command, const ParsedLine& parsed) {
-  ControlPlane& control = session.control();
+int run(const Job& job, GenerateCommand& command, const ParsedLine& parsed) {
+  ControlPlane& control = job.control;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = parsed.outcome();
@@ -277,9 +277,8 @@ int run(MpiSession& session, GenerateCommand& command, const ParsedLine& parsed)
   expect_same_options(command.line, control);
   Texts texts;
   fail_together(control, [&] { texts = read_texts(command, control.rank() == 0); });
-  const auto watchdog = watch_job(control, command.comm_timeout);
   const auto device = make_job_device(command.machine, control);
-  Runtime runtime = make_runtime(session, *device, command.machine, watchdog.get());
+  Runtime runtime = make_runtime(job, *device, command.machine);
   if (command.data.empty())
     stream(command, texts, runtime);
   else
@@ -292,8 +291,7 @@ int run(MpiSession& session, GenerateCommand& command, const ParsedLine& parsed)
 int generate_command(int argc, char** argv) {
   GenerateCommand command;
   const ParsedLine parsed(command.line, argc, argv);
-  return run_job(argc, argv, command.comm_timeout,
-                 [&](MpiSession& session) { return run(session, command, parsed); });
+  return run_job(argc, argv, command.comm_timeout, [&](const Job& job) { return run(job, command, parsed); });
 }
 
 }  // namespace llama3d

@@ -1,32 +1,41 @@
 #include "cli/launch.hpp"
 
+#include <optional>
+
 #include "base/output.hpp"
 #include "cli/backend.hpp"
 #include "mpi/failure.hpp"
+#include "mpi/time_limit.hpp"
 #include "train/signals.hpp"
 #include "train/trainer.hpp"
 
 namespace llama3d {
 
-int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(MpiSession&)>& body) {
+int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(const Job&)>& body) {
   try {
-    MpiSession session(argc, argv, comm_timeout);
-    return run_and_report(session.control(), [&] {
-      const int status = body(session);
+    // All that ranks wait for in between is the watchdog's.
+    std::optional<TimeLimit> limit(std::in_place, comm_timeout, "MPI's start");
+    MpiSession session(argc, argv);
+    auto watchdog = watch_job(session.control(), comm_timeout);
+    limit.reset();
+    const Job job{session, session.control(), watchdog.get()};
+    const int status = run_and_report(job.control, [&] {
+      const int done = body(job);
       flush_results();
-      return status;
+      return done;
     });
+    watchdog.reset();
+    limit.emplace(comm_timeout, "MPI's end");
+    return status;
   } catch (...) {
     return report_startup_failure();
   }
 }
 
-int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine) {
-  ControlPlane& control = session.control();
-  fail_together(control, [&] { check_settings(settings); });
-  const auto watchdog = watch_job(control, settings.comm_timeout);
-  const auto device = make_job_device(machine, control);
-  Runtime runtime = make_runtime(session, *device, machine, watchdog.get());
+int train_in(const Job& job, const TrainSettings& settings, const MachineOptions& machine) {
+  fail_together(job.control, [&] { check_settings(settings); });
+  const auto device = make_job_device(machine, job.control);
+  Runtime runtime = make_runtime(job, *device, machine);
   return static_cast<int>(train(settings, runtime).status);
 }
 
@@ -34,7 +43,7 @@ int launch_training(int& argc, char**& argv, const TrainSettings& settings, cons
   prepare_output();
   const SignalGuard signals;
   return run_job(argc, argv, settings.comm_timeout,
-                 [&](MpiSession& session) { return train_in(session, settings, machine); });
+                 [&](const Job& job) { return train_in(job, settings, machine); });
 }
 
 }  // namespace llama3d

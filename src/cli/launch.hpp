@@ -5,19 +5,19 @@
 #include <functional>
 #include <string>
 
+#include "cli/job.hpp"
 #include "cli/machine_options.hpp"
-#include "mpi/mpi_session.hpp"
 #include "train/settings.hpp"
 
 namespace llama3d {
 
 /// Starts MPI, runs `body` on every rank and turns errors into one line and an exit status (base/error.hpp).
-/// `comm_timeout`: seconds that MPI's start may take, 0: no limit. Results that standard output does not take
-/// are an error.
-int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(MpiSession&)>& body);
+/// `comm_timeout`: seconds that a rank may wait for others, MPI's start and end included, 0: no limit.
+/// Results that standard output does not take are an error.
+int run_job(int& argc, char**& argv, double comm_timeout, const std::function<int(const Job&)>& body);
 
 /// Trains within a job. Throws as train() does.
-int train_in(MpiSession& session, const TrainSettings& settings, const MachineOptions& machine);
+int train_in(const Job& job, const TrainSettings& settings, const MachineOptions& machine);
 
 /// Both: for main. Returns the exit status; start the program with mpirun or srun, one process a GPU.
 int launch_training(int& argc, char**& argv, const TrainSettings& settings,

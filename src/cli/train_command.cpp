@@ -78,9 +78,9 @@ void let_signals_end(std::optional<SignalGuard>& guard) {
   if (const int signal = SignalGuard::received()) std::raise(signal);
 }
 
-int run(MpiSession& session, std::optional<SignalGuard>& guard, TrainCommand& command,
-        const ParsedLine& parsed, int argc, char** argv) {
-  ControlPlane& control = session.control();
+int run(const Job& job, std::optional<SignalGuard>& guard, TrainCommand& command, const ParsedLine& parsed,
+        int argc, char** argv) {
+  ControlPlane& control = job.control;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = parsed.outcome();
@@ -97,12 +97,11 @@ int run(MpiSession& session, std::optional<SignalGuard>& guard, TrainCommand& co
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {
     let_signals_end(guard);
-    const auto watchdog = watch_job(control, command.settings.comm_timeout);
     const auto device = make_job_device(command.machine, control);
     fail_together(control, [&] { dry_run(command, control, *device); });
     return 0;
   }
-  return train_in(session, command.settings, command.machine);
+  return train_in(job, command.settings, command.machine);
 }
 
 }  // namespace
@@ -113,7 +112,7 @@ int train_command(int argc, char** argv) {
   TrainCommand command;
   const ParsedLine parsed(command.line, argc, argv);
   return run_job(argc, argv, command.settings.comm_timeout,
-                 [&](MpiSession& session) { return run(session, guard, command, parsed, argc, argv); });
+                 [&](const Job& job) { return run(job, guard, command, parsed, argc, argv); });
 }
 
 }  // namespace llama3d

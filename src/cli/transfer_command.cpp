@@ -29,9 +29,9 @@ using Transfer = std::function<TransferSummary(ControlPlane&, const ShowProgress
 
 /// Takes the options, those of a job among them, has `transfer` done by all ranks and says what came of it.
 /// `read` takes what no option holds as it is.
-int run(MpiSession& session, CommandLine& line, const ParsedLine& parsed, double comm_timeout,
+int run(const Job& job, CommandLine& line, const ParsedLine& parsed, double comm_timeout,
         const std::string& output, const std::function<void()>& read, const Transfer& transfer) {
-  ControlPlane& control = session.control();
+  ControlPlane& control = job.control;
   auto outcome = CommandLine::Outcome::run;
   fail_together(control, [&] {
     outcome = parsed.outcome();
@@ -45,7 +45,6 @@ int run(MpiSession& session, CommandLine& line, const ParsedLine& parsed, double
     return 0;
   }
   expect_same_options(line, control);
-  const auto watchdog = watch_job(control, comm_timeout);
   const bool shown = leader && stderr_is_terminal();
   const auto clear = [shown] {
     if (shown) print_log("\r\033[K");
@@ -75,8 +74,8 @@ int start(CommandLine& line, int argc, char** argv, const std::string& output,
   double comm_timeout = 0;  // ranks that have nothing to write wait for those that have
   add_job_options(line, comm_timeout);
   const ParsedLine parsed(line, argc, argv);
-  return run_job(argc, argv, comm_timeout, [&](MpiSession& session) {
-    return run(session, line, parsed, comm_timeout, output, read, transfer);
+  return run_job(argc, argv, comm_timeout, [&](const Job& job) {
+    return run(job, line, parsed, comm_timeout, output, read, transfer);
   });
 }
 

@@ -1,4 +1,4 @@
-"""Ranks that do not come together: a rank that is stopped in MPI's start, or in a save."""
+"""Ranks that are stopped where no step runs: in MPI's start or end, before the first step, in a save."""
 
 import os
 import signal
@@ -16,14 +16,19 @@ class Start(JobTest):
         script = f'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then {how}; fi; exec "$0" "$@"'
         return Started([*mpirun(ranks), "bash", "-c", script, PROGRAM, *words], self.folder, {}).wait()
 
-    def reported(self, result, waiting):
+    def stopped_in(self, call, ranks, *words):
+        """The same of a rank 1 that is stopped in this call."""
+        faulty = os.environ["FAULTY_CALLS"]
+        return self.held_up(ranks, f"export LD_PRELOAD={faulty} FAULTY_STOP={call}", *words)
+
+    def reported(self, result, waiting, where="MPI's start"):
         self.assertEqual(result.status, RANK_LOST, result)
         self.assertGreater(result.seconds, LIMIT_S)
         self.assertLess(result.seconds, LIMIT_S + END_S)
         for rank in waiting:
             self.assertRegex(
                 result.err,
-                rf"llama3d: error: no progress for {LIMIT_S} s \(--comm-timeout\): rank {rank} \(host \S+\) waits in MPI's start",
+                rf"llama3d: error: no progress for {LIMIT_S} s \(--comm-timeout\): rank {rank} \(host \S+\) waits in {where}",
             )
         self.assertNotIn("rank 1 (host", result.err)
 
@@ -35,6 +40,19 @@ class Start(JobTest):
         (self.folder / "limit.toml").write_text(f"comm-timeout = {LIMIT_S}\n")
         words = self.training("missing", "--config", "limit.toml")
         self.reported(self.held_up(2, "sleep 1000", *words), [0])
+
+    def test_rank_stopped_before_the_options_are_looked_at(self):
+        for words in (self.training("early"), ["generate", "--load", "nothing", "--prompt", "a", *MACHINE]):
+            result = self.stopped_in("MPI_Iallreduce", 2, *words, "--comm-timeout", LIMIT_S)
+            self.assertEqual(result.status, RANK_LOST, result)
+            self.assertRegex(result.err, r"rank 0 \(host \S+\) waits in control.all_max, before the first step")
+            self.assertRegex(result.err, r"rank 1 \(host \S+\): no answer")
+
+    def test_rank_stopped_in_the_end(self):
+        words = self.training("end", "--comm-timeout", LIMIT_S, steps=2)
+        result = self.stopped_in("MPI_Finalize", 2, *words)
+        self.reported(result, [0], "MPI's end")
+        self.assertTrue((self.folder / "end" / "checkpoints" / "step_00000002").is_dir(), result)
 
     def test_other_commands(self):
         words = ["bench", "gemm", "--model", "model.json", "--seq-length", 32, *MACHINE, "--comm-timeout", LIMIT_S]

@@ -1,8 +1,10 @@
-// Preloaded into a program under test: system calls that fail when the test says so.
+// Preloaded into a program under test: calls that fail, or stop the process, when the test says so.
 //   FAULTY_WRITE=FILE    while FILE is there, the next write to a metrics.h5 fails with EIO and removes FILE
 //   FAULTY_FLOCK=ERRNO   flock fails with this number
+//   FAULTY_STOP=CALL     the process stops in the first MPI_Iallreduce or MPI_Finalize
 #include <dlfcn.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -30,9 +32,27 @@ Function* next(const char* name) {
   return reinterpret_cast<Function*>(::dlsym(RTLD_NEXT, name));
 }
 
+void stop_in(const char* call) {
+  const char* where = ::getenv("FAULTY_STOP");
+  if (where && ::strcmp(where, call) == 0) ::raise(SIGSTOP);
+}
+
 }  // namespace
 
 extern "C" {
+
+// As Open MPI declares them.
+int MPI_Finalize() {
+  stop_in("MPI_Finalize");
+  return next<int()>("MPI_Finalize")();
+}
+
+int MPI_Iallreduce(const void* send, void* receive, int count, void* type, void* operation, void* comm,
+                   void* request) {
+  stop_in("MPI_Iallreduce");
+  return next<int(const void*, void*, int, void*, void*, void*, void*)>("MPI_Iallreduce")(
+      send, receive, count, type, operation, comm, request);
+}
 
 ssize_t write(int descriptor, const void* data, size_t size) {
   if (fails(descriptor)) return -1;

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "mpi/mpi_session.hpp"
+#include "mpi/watchdog.hpp"
+
+namespace llama3d {
+
+/// All ranks of a program that mpirun or srun started.
+struct Job {
+  MpiSession& session;
+  ControlPlane& control;  ///< of the session
+  Watchdog* watchdog;     ///< none for one rank
+};
+
+}  // namespace llama3d
