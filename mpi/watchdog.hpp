@@ -37,7 +37,7 @@ struct WatchdogMessage {
   static WatchdogMessage decode(const std::string& text);
 };
 
-/// A thread beside the one that works, from the options of a job to its end. A rank whose operation has
+/// A thread beside the one that works, between MPI's start and end. A rank whose operation has
 /// waited for longer than the limit, or one of whose communicators or operations failed, asks all ranks for
 /// their states, prints them and ends the job with ExitStatus::rank_lost. Of several such ranks the lowest
 /// does: a rank that is asked leaves it to the asker, and an asker to a lower one. From asking and being
