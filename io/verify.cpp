@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "base/bytes.hpp"
-#include "io/metrics_format.hpp"
-#include "io/token_format.hpp"
+#include "io/metrics/metrics_format.hpp"
+#include "io/tokens/token_format.hpp"
 
 namespace llama3d::io {
 namespace {

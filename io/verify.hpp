@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <string>
 
-#include "io/checkpoint_file.hpp"
-#include "io/hdf5.hpp"
-#include "io/safetensors.hpp"
-#include "io/token_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/hdf5/hdf5.hpp"
+#include "io/safetensors/safetensors.hpp"
+#include "io/tokens/token_file.hpp"
 
 namespace llama3d::io {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "mpi/finished_work.hpp"
+#include "comm/finished_work.hpp"
 
 namespace llama3d {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "mpi/communicator.hpp"
+#include "comm/communicator.hpp"
 #include "mpi/mpi_calls.hpp"
 
 namespace llama3d {

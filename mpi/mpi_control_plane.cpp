@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/error.hpp"
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 
 namespace llama3d {
 namespace {

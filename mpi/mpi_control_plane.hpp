@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mpi/control_plane.hpp"
+#include "comm/control_plane.hpp"
 #include "mpi/mpi_calls.hpp"
 
 namespace llama3d {

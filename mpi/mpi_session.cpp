@@ -6,8 +6,8 @@
 #include <exception>
 
 #include "base/error.hpp"
-#include "mpi/labels.hpp"
-#include "mpi/local_communicator.hpp"
+#include "comm/labels.hpp"
+#include "comm/local_communicator.hpp"
 #include "mpi/mpi_calls.hpp"
 #include "mpi/mpi_communicator.hpp"
 #include "mpi/mpi_control_plane.hpp"

@@ -3,9 +3,9 @@
 
 #include <memory>
 
-#include "mpi/communicator.hpp"
-#include "mpi/control_plane.hpp"
-#include "mpi/process_grid.hpp"
+#include "comm/communicator.hpp"
+#include "comm/control_plane.hpp"
+#include "comm/process_grid.hpp"
 
 namespace llama3d {
 
@@ -32,11 +32,5 @@ class MpiSession {
   std::unique_ptr<ControlPlane> control_;
   int exceptions_at_start_ = 0;
 };
-
-/// Communicators of a grid of one rank: no MPI needed.
-std::unique_ptr<GridCommunicators> make_local_communicators();
-/// Communicators that move nothing and only count, for `grid`'s rank: plans and tests of grids larger than
-/// the machine. Outputs are left undefined.
-std::unique_ptr<GridCommunicators> make_recording_communicators(const ProcessGrid& grid);
 
 }  // namespace llama3d

@@ -20,28 +20,31 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 # Folder of each room, and the rooms right below it.
 FOLDERS = {
-    "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "mpi": "mpi", "io": "io", "cuda": "cuda",
-    "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline", "optim": "src/optim", "plan": "src/plan",
-    "tokenizer": "src/data/tokenizer", "data": "src/data", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
+    "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "comm": "src/comm", "health": "src/comm/health",
+    "mpi": "mpi", "io": "io", "cuda": "cuda", "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline",
+    "optim": "src/optim", "plan": "src/plan", "tokenizer": "src/data/tokenizer", "data": "src/data", "checkpoint": "src/checkpoint",
+    "convert": "src/convert", "generate": "src/generate", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
 }
 BELOW = {
-    "base": [], "compute": ["base"], "host": ["compute"], "mpi": ["compute"], "io": ["base"], "cuda": ["mpi", "compute"],
-    "parallel": ["mpi"], "model": ["parallel"], "pipeline": ["model"], "optim": ["model"], "plan": ["pipeline", "optim"],
-    "tokenizer": ["base"], "data": ["tokenizer", "io"], "train": ["optim", "plan", "data"], "bench": ["train"], "cli": ["bench", "train", "host", "cuda"],
+    "base": [], "compute": ["base"], "host": ["compute"], "comm": ["compute"], "health": ["comm"], "mpi": ["comm"], "io": ["base"],
+    "cuda": ["comm"], "parallel": ["health"], "model": ["parallel"], "pipeline": ["model"], "optim": ["model"],
+    "plan": ["pipeline", "optim"], "tokenizer": ["base"], "data": ["tokenizer", "io"], "checkpoint": ["optim", "io"],
+    "convert": ["checkpoint", "tokenizer"], "generate": ["plan", "checkpoint", "data"], "train": ["plan", "checkpoint", "data"],
+    "bench": ["train"], "cli": ["bench", "train", "convert", "generate", "mpi", "host", "cuda"],
 }
 # cli reaches these two from the one file that makes a device.
 MACHINES, FACTORY = ("host", "cuda"), re.compile(r"(device|machine|backend)\w*\.(cpp|hpp)$")
 
 # Headers of libraries, and the rooms that may include them.
 LIBRARIES = [
-    (re.compile(r"^mpi\.h$"), {"mpi", "cuda"}),
+    (re.compile(r"^mpi\.h$"), {"mpi"}),
     (re.compile(r"^hdf5\w*\.h$|^H5\w+\.h$"), {"io"}),
     (re.compile(r"^(cuda|cublas|cudnn|nccl|nvml|nvtx|cooperative_groups)\w*(\.h|/.*)$"), {"cuda"}),
     (re.compile(r"^(cblas|openblas\w*)\.h$"), {"host"}),
     (re.compile(r"^CLI/"), {"cli"}),
 ]
 # From parallel up, what a machine can do is asked at run time.
-NO_CONDITIONALS = {"parallel", "model", "pipeline", "optim", "plan", "train"}
+NO_CONDITIONALS = {"comm", "parallel", "model", "pipeline", "optim", "plan", "checkpoint", "convert", "generate", "train"}
 
 SOURCES = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 HEADERS = {".hpp", ".h", ".cuh"}

@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "bench/laboratory.hpp"
-#include "io/bench_file.hpp"
+#include "io/metrics/bench_file.hpp"
 #include "model/stage_shape.hpp"
+#include "parallel/runtime.hpp"
 #include "plan/run_plan.hpp"
 #include "train/overlap_choice.hpp"
-#include "train/runtime.hpp"
 
 namespace llama3d {
 

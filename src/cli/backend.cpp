@@ -1,4 +1,5 @@
 #include "cli/backend.hpp"
+#include "comm/local_communicator.hpp"
 
 #include <fmt/ranges.h>
 #include <sched.h>
@@ -11,12 +12,12 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "comm/failure.hpp"
+#include "comm/health/watchdog.hpp"
 #include "compute/host/host_device.hpp"
-#include "mpi/failure.hpp"
-#include "mpi/watchdog.hpp"
 #if LLAMA3D_CUDA
-#include "cuda/cuda_device.hpp"
-#include "cuda/nccl_communicators.hpp"
+#include "cuda/device/cuda_device.hpp"
+#include "cuda/nccl/nccl_communicators.hpp"
 #endif
 
 namespace llama3d {

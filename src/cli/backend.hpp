@@ -6,7 +6,7 @@
 #include "cli/job.hpp"
 #include "cli/machine_options.hpp"
 #include "compute/device.hpp"
-#include "train/runtime.hpp"
+#include "parallel/runtime.hpp"
 
 namespace llama3d {
 

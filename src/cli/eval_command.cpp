@@ -8,7 +8,7 @@
 #include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
-#include "mpi/failure.hpp"
+#include "comm/failure.hpp"
 #include "train/evaluator.hpp"
 
 namespace llama3d {

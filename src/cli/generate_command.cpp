@@ -5,18 +5,18 @@
 
 #include "base/output.hpp"
 #include "base/printable.hpp"
+#include "checkpoint/tokenizer_files.hpp"
+#include "checkpoint/weight_tokenizer.hpp"
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/parsed_line.hpp"
 #include "cli/progress_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
+#include "comm/failure.hpp"
 #include "data/chat_template.hpp"
-#include "io/output_check.hpp"
-#include "mpi/failure.hpp"
-#include "train/predictions.hpp"
-#include "train/tokenizer_files.hpp"
-#include "train/weight_tokenizer.hpp"
+#include "generate/predictions.hpp"
+#include "io/posix/output_check.hpp"
 
 namespace llama3d {
 namespace {

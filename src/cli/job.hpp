@@ -1,7 +1,7 @@
 #pragma once
 
+#include "comm/health/watchdog.hpp"
 #include "mpi/mpi_session.hpp"
-#include "mpi/watchdog.hpp"
 
 namespace llama3d {
 

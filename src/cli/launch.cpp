@@ -4,8 +4,8 @@
 
 #include "base/output.hpp"
 #include "cli/backend.hpp"
-#include "mpi/failure.hpp"
-#include "mpi/time_limit.hpp"
+#include "comm/failure.hpp"
+#include "comm/health/time_limit.hpp"
 #include "train/signals.hpp"
 #include "train/trainer.hpp"
 

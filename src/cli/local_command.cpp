@@ -1,7 +1,7 @@
 #include "cli/local_command.hpp"
 
 #include "base/output.hpp"
-#include "mpi/failure.hpp"
+#include "comm/failure.hpp"
 
 namespace llama3d {
 

@@ -7,7 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/json.hpp"
-#include "mpi/failure.hpp"
+#include "comm/failure.hpp"
 
 namespace llama3d {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "cli/command_line.hpp"
-#include "mpi/control_plane.hpp"
+#include "comm/control_plane.hpp"
 
 namespace llama3d {
 

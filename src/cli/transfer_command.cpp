@@ -11,9 +11,9 @@
 #include "cli/parsed_line.hpp"
 #include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
-#include "mpi/failure.hpp"
-#include "train/runtime.hpp"
-#include "train/weight_transfer.hpp"
+#include "comm/failure.hpp"
+#include "convert/weight_transfer.hpp"
+#include "parallel/runtime.hpp"
 
 namespace llama3d {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/samples.hpp"
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 
 namespace llama3d {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 
 namespace llama3d {
 

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 
 namespace llama3d {
 

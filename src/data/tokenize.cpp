@@ -14,8 +14,8 @@
 #include "data/json_input.hpp"
 #include "data/text_input.hpp"
 #include "data/tokenize_batch.hpp"
-#include "io/output_check.hpp"
-#include "io/token_file.hpp"
+#include "io/posix/output_check.hpp"
+#include "io/tokens/token_file.hpp"
 
 namespace llama3d {
 namespace {

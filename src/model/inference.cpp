@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "comm/labels.hpp"
 #include "model/rope.hpp"
-#include "mpi/labels.hpp"
 
 namespace llama3d {
 namespace {

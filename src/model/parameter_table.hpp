@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "comm/process_grid.hpp"
 #include "compute/tensor.hpp"
 #include "model/config.hpp"
 #include "model/layer_partition.hpp"
-#include "mpi/process_grid.hpp"
 
 namespace llama3d {
 

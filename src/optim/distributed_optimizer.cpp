@@ -6,7 +6,7 @@
 
 #include "base/numbers.hpp"
 #include "base/philox.hpp"
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 
 namespace llama3d {
 namespace {

@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "comm/communicator.hpp"
 #include "compute/kernels.hpp"
-#include "mpi/communicator.hpp"
 #include "optim/offloaded_update.hpp"
 #include "optim/optimizer_state.hpp"
 

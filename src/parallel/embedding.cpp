@@ -1,6 +1,6 @@
 #include "parallel/embedding.hpp"
 
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 
 namespace llama3d {
 

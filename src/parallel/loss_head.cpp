@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 
 namespace llama3d {
 

@@ -11,8 +11,8 @@
 
 #include <vector>
 
+#include "comm/communicator.hpp"
 #include "compute/kernels.hpp"
-#include "mpi/communicator.hpp"
 
 namespace llama3d {
 

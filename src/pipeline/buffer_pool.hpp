@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "mpi/communicator.hpp"
+#include "comm/communicator.hpp"
 
 namespace llama3d {
 

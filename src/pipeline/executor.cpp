@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 
 namespace llama3d {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "checkpoint/tokenizer_name.hpp"
+#include "comm/failure.hpp"
 #include "data/identity.hpp"
-#include "mpi/failure.hpp"
-#include "train/tokenizer_name.hpp"
 
 namespace llama3d {
 namespace {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/control_plane.hpp"
 #include "data/dataset.hpp"
-#include "mpi/control_plane.hpp"
 #include "plan/run_plan.hpp"
 #include "train/settings.hpp"
 

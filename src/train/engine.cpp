@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/numbers.hpp"
+#include "comm/labels.hpp"
 #include "compute/kernels.hpp"
-#include "mpi/labels.hpp"
 
 namespace llama3d {
 namespace {

@@ -6,11 +6,11 @@
 #include <memory>
 #include <span>
 
+#include "checkpoint/model_state.hpp"
 #include "data/dataset.hpp"
+#include "parallel/runtime.hpp"
 #include "plan/run_plan.hpp"
-#include "train/model_state.hpp"
 #include "train/overlap_choice.hpp"
-#include "train/runtime.hpp"
 
 namespace llama3d {
 

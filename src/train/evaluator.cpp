@@ -6,11 +6,11 @@
 
 #include "base/output.hpp"
 #include "base/printable.hpp"
+#include "checkpoint/weight_tokenizer.hpp"
+#include "comm/failure.hpp"
 #include "compute/kernels.hpp"
-#include "mpi/failure.hpp"
 #include "train/batches.hpp"
 #include "train/run_shape.hpp"
-#include "train/weight_tokenizer.hpp"
 
 namespace llama3d {
 namespace {

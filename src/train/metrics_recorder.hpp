@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "io/metrics_file.hpp"
-#include "mpi/control_plane.hpp"
+#include "comm/control_plane.hpp"
+#include "io/metrics/metrics_file.hpp"
 #include "train/engine.hpp"
 
 namespace llama3d {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "mpi/control_plane.hpp"
+#include "comm/control_plane.hpp"
 #include "plan/run_plan.hpp"
 
 namespace llama3d {

@@ -5,9 +5,9 @@
 #include <cstdint>
 
 #include "base/printable.hpp"
+#include "checkpoint/weight_source.hpp"
 #include "compute/kernels.hpp"
 #include "train/run_record.hpp"
-#include "train/weight_source.hpp"
 
 namespace llama3d {
 namespace {

@@ -5,8 +5,8 @@
 #include <functional>
 #include <string>
 
+#include "checkpoint/checkpoints.hpp"
 #include "train/batches.hpp"
-#include "train/checkpoints.hpp"
 #include "train/run_shape.hpp"
 
 namespace llama3d {

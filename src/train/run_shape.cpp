@@ -1,9 +1,9 @@
 #include "train/run_shape.hpp"
 
-#include "io/checkpoint_file.hpp"
-#include "mpi/failure.hpp"
-#include "train/checkpoints.hpp"
-#include "train/weight_source.hpp"
+#include "checkpoint/checkpoints.hpp"
+#include "checkpoint/weight_source.hpp"
+#include "comm/failure.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 
 namespace llama3d {
 

@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <optional>
 
+#include "comm/control_plane.hpp"
 #include "model/config.hpp"
-#include "mpi/control_plane.hpp"
 #include "optim/distributed_optimizer.hpp"
 #include "optim/learning_rate.hpp"
 #include "plan/run_plan.hpp"

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "base/error.hpp"
-#include "train/runtime.hpp"
+#include "parallel/runtime.hpp"
 #include "train/settings.hpp"
 
 namespace llama3d {

@@ -2,7 +2,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "base/error.hpp"
-#include "cuda/gpu_traits.hpp"
+#include "cuda/device/gpu_traits.hpp"
 #include "support/error_message.hpp"
 
 namespace llama3d::test {

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <iterator>
 
-#include "cuda/cuda_device.hpp"
-#include "cuda/matmul_choices.hpp"
+#include "cuda/device/cuda_device.hpp"
+#include "cuda/gemm/matmul_choices.hpp"
 #include "machines.hpp"
 #include "support/preconditions.hpp"
 #include "support/relative_error.hpp"

@@ -8,7 +8,7 @@
 
 #include "data/tokenize.hpp"
 #include "data/tokenizer/tokenizer.hpp"
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace llama3d::test {

@@ -1,9 +1,9 @@
 #include <boost/test/unit_test.hpp>
 
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
 #include "io/damage.hpp"
-#include "io/hdf5.hpp"
+#include "io/hdf5/hdf5.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "io/checkpoint_file.hpp"
-#include "io/convert.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/checkpoint/convert.hpp"
 
 namespace llama3d::test {
 

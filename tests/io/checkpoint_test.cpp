@@ -1,6 +1,6 @@
 #include <boost/test/unit_test.hpp>
 
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint_samples.hpp"
 #include "io/damage.hpp"
 #include "support/error_message.hpp"

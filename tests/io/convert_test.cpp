@@ -1,11 +1,11 @@
-#include "io/convert.hpp"
+#include "io/checkpoint/convert.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-#include "io/posix_file.hpp"
+#include "io/posix/posix_file.hpp"
 
 using namespace llama3d;
 

@@ -1,4 +1,4 @@
-#include "io/crc32c.hpp"
+#include "io/checkpoint/crc32c.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <random>

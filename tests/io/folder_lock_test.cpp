@@ -1,4 +1,4 @@
-#include "io/folder_lock.hpp"
+#include "io/posix/folder_lock.hpp"
 
 #include <sys/stat.h>
 #include <sys/wait.h>

@@ -7,7 +7,7 @@
 #include "base/error.hpp"
 #include "io/damage.hpp"
 #include "io/describe.hpp"
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

@@ -2,7 +2,7 @@
 // write.
 #include <boost/test/unit_test.hpp>
 
-#include "io/manifest.hpp"
+#include "io/checkpoint/manifest.hpp"
 #include "support/error_message.hpp"
 #include "support/mutator.hpp"
 

@@ -1,4 +1,4 @@
-#include "io/metrics_file.hpp"
+#include "io/metrics/metrics_file.hpp"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -10,8 +10,8 @@
 
 #include "base/error.hpp"
 #include "io/damage.hpp"
-#include "io/hdf5.hpp"
-#include "io/metrics_format.hpp"
+#include "io/hdf5/hdf5.hpp"
+#include "io/metrics/metrics_format.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

@@ -2,12 +2,12 @@
 #include <boost/test/unit_test.hpp>
 
 #include "base/error.hpp"
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "io/damage.hpp"
 #include "io/describe.hpp"
-#include "io/hdf5.hpp"
-#include "io/metrics_file.hpp"
-#include "io/token_file.hpp"
+#include "io/hdf5/hdf5.hpp"
+#include "io/metrics/metrics_file.hpp"
+#include "io/tokens/token_file.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

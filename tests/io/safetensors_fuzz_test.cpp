@@ -6,8 +6,8 @@
 
 #include "base/error.hpp"
 #include "io/damage.hpp"
-#include "io/posix_file.hpp"
-#include "io/safetensors_header.hpp"
+#include "io/posix/posix_file.hpp"
+#include "io/safetensors/safetensors_header.hpp"
 #include "support/mutator.hpp"
 #include "support/temporary_folder.hpp"
 

@@ -1,4 +1,4 @@
-#include "io/safetensors.hpp"
+#include "io/safetensors/safetensors.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <cstring>

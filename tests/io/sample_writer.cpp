@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "io/checkpoint_samples.hpp"
-#include "io/metrics_file.hpp"
-#include "io/token_file.hpp"
+#include "io/metrics/metrics_file.hpp"
+#include "io/tokens/token_file.hpp"
 
 using namespace llama3d;
 

@@ -1,4 +1,4 @@
-#include "io/token_file.hpp"
+#include "io/tokens/token_file.hpp"
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
@@ -6,7 +6,7 @@
 
 #include "base/error.hpp"
 #include "io/damage.hpp"
-#include "io/hdf5.hpp"
+#include "io/hdf5/hdf5.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

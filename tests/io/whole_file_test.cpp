@@ -1,5 +1,5 @@
 // A file with its final name is complete.
-#include "io/whole_file.hpp"
+#include "io/posix/whole_file.hpp"
 
 #include <signal.h>
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 #include <iterator>
 
 #include "base/error.hpp"
-#include "io/partial_file.hpp"
+#include "io/posix/partial_file.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 

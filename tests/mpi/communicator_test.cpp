@@ -6,8 +6,8 @@
 #include <string>
 
 #include "base/philox.hpp"
+#include "comm/labels.hpp"
 #include "mpi/group_data.hpp"
-#include "mpi/labels.hpp"
 #include "mpi/mpi_communicator.hpp"
 #include "support/mpi_fixture.hpp"
 #include "support/preconditions.hpp"

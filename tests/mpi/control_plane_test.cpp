@@ -3,9 +3,9 @@
 #include <string>
 #include <thread>
 
-#include "mpi/failure.hpp"
+#include "comm/failure.hpp"
+#include "comm/labels.hpp"
 #include "mpi/group_data.hpp"
-#include "mpi/labels.hpp"
 #include "support/immediate_stream.hpp"
 #include "support/mpi_fixture.hpp"
 

@@ -9,11 +9,11 @@
 #include <thread>
 #include <vector>
 
-#include "mpi/failure.hpp"
-#include "mpi/labels.hpp"
+#include "comm/failure.hpp"
+#include "comm/health/watchdog.hpp"
+#include "comm/health/watched.hpp"
+#include "comm/labels.hpp"
 #include "mpi/mpi_session.hpp"
-#include "mpi/watchdog.hpp"
-#include "mpi/watched.hpp"
 #include "support/immediate_stream.hpp"
 
 using namespace llama3d;

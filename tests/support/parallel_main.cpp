@@ -21,7 +21,7 @@
 #include <streambuf>
 
 #include "base/error.hpp"
-#include "mpi/failure.hpp"
+#include "comm/failure.hpp"
 #include "support/mpi_fixture.hpp"
 #include "support/preconditions.hpp"
 

@@ -6,8 +6,8 @@
 
 #include "compute/host/host_device.hpp"
 #if LLAMA3D_CUDA
-#include "cuda/cuda_device.hpp"
-#include "cuda/nccl_communicators.hpp"
+#include "cuda/device/cuda_device.hpp"
+#include "cuda/nccl/nccl_communicators.hpp"
 #endif
 
 namespace llama3d::test {

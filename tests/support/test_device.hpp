@@ -3,10 +3,10 @@
 
 #include <memory>
 
+#include "comm/communicator.hpp"
+#include "comm/control_plane.hpp"
+#include "comm/process_grid.hpp"
 #include "compute/device.hpp"
-#include "mpi/communicator.hpp"
-#include "mpi/control_plane.hpp"
-#include "mpi/process_grid.hpp"
 
 namespace llama3d::test {
 

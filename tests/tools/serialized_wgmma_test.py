@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-LAUNCHER = Path(__file__).parents[2] / "cmake/fail_on_serialized_wgmma.sh"
+LAUNCHER = Path(__file__).parents[2] / "tools/cmake/fail_on_serialized_wgmma.sh"
 NVCC = os.environ.get("NVCC")
 
 # Two products on registers that are read between them, with no wait: ptxas has to wait after each.

@@ -2,7 +2,7 @@
 
 #include <hdf5.h>
 
-#include "io/hdf5.hpp"
+#include "io/hdf5/hdf5.hpp"
 
 namespace llama3d::test {
 namespace {

@@ -2,7 +2,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 #include "support/mpi_fixture.hpp"
 #include "support/preconditions.hpp"
 #include "support/test_device.hpp"

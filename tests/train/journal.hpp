@@ -7,9 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "comm/communicator.hpp"
+#include "comm/recording_communicator.hpp"
 #include "compute/host/host_device.hpp"
 #include "compute/host/host_kernels.hpp"
-#include "mpi/communicator.hpp"
 #include "mpi/mpi_session.hpp"
 
 namespace llama3d::test {

@@ -1,4 +1,5 @@
 #include "train/test_run.hpp"
+#include "comm/local_communicator.hpp"
 
 #include <cstring>
 #include <limits>

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/weight_source.hpp"
 #include "train/engine.hpp"
-#include "train/weight_source.hpp"
 
 namespace llama3d::test {
 

@@ -1,7 +1,7 @@
 // The bytes that each label of Communicator moves in a step, on every rank, against closed formulas.
 #include <boost/test/unit_test.hpp>
 
-#include "mpi/labels.hpp"
+#include "comm/labels.hpp"
 #include "support/mpi_fixture.hpp"
 #include "train/test_run.hpp"
 

@@ -1,0 +1,170 @@
+// Which checkpoints a run sets aside, clears up, and goes on from: folders alone, no model.
+#include "checkpoint/checkpoints.hpp"
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <set>
+
+#include "base/error.hpp"
+#include "comm/failure.hpp"
+#include "compute/host/host_device.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "support/error_message.hpp"
+#include "support/immediate_stream.hpp"
+#include "support/temporary_folder.hpp"
+
+using namespace llama3d;
+using test::says;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Folder : test::TemporaryFolder {
+  std::vector<std::string> notes;
+  std::unique_ptr<ControlPlane> control = make_local_control_plane();
+  Checkpoints checkpoints{path(), 3, "{}", *control,
+                          [this](const std::string& text) { notes.push_back(text); }};
+
+  void add(std::initializer_list<const char*> names) {
+    for (const char* name : names) write(std::string(name) + "/rank_00000.h5", name);
+  }
+  std::set<std::string> names() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path())) names.insert(entry.path().filename());
+    return names;
+  }
+};
+
+using Names = std::set<std::string>;
+
+/// The state of a rank that owns nothing: its checkpoints hold no tensor.
+struct NoState {
+  ModelConfig config = load_model_config("llama3-tiny");
+  ParameterTable table{config, {1, 1, 1}, {}, partition_layers(config, 1)};
+  ModelStateMemory memory;
+  std::unique_ptr<Device> device = make_host_device(1);
+  test::ImmediateStream stream;
+  ModelState state{table, {}, ProcessGrid({1, 1, 1}, 0), memory, *device, stream};
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(checkpoint_policy, Folder)
+
+BOOST_AUTO_TEST_CASE(a_run_that_goes_on_sets_nothing_aside) {
+  add({"step_00000002", "step_00000004"});
+  checkpoints.prepare(2, /*alone=*/false);
+  BOOST_CHECK(names() == (Names{"step_00000002", "step_00000004"}));
+  BOOST_TEST(notes.empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_run_of_its_own_sets_later_steps_aside) {
+  add({"step_00000002", "step_00000004", "step_00000010", "step_00000004.previous-1", "notes"});
+  checkpoints.prepare(2, /*alone=*/true);
+  BOOST_CHECK(names() == (Names{"step_00000002", "step_00000004.previous-1", "step_00000004.previous-2",
+                                "step_00000010.previous-1", "notes"}));
+  BOOST_TEST(notes.size() == 2u);
+  // What was put aside first keeps its name, and nothing of it changed.
+  std::ifstream first(*this / "step_00000004.previous-1/rank_00000.h5");
+  BOOST_TEST(std::string(std::istreambuf_iterator<char>(first), {}) == "step_00000004.previous-1");
+}
+
+BOOST_AUTO_TEST_CASE(what_killed_runs_left_half_written_goes) {
+  add({"step_00000002", "step_00000004.partial", "step_00000006.removed", "step_00000008.replaced"});
+  checkpoints.prepare(0, /*alone=*/false);
+  BOOST_CHECK(names() == (Names{"step_00000002", "step_00000008"}));
+}
+
+BOOST_AUTO_TEST_CASE(the_newest_that_can_be_used_is_taken) {
+  add({"step_00000002", "step_00000004", "step_00000010", "step_00000010.previous-1"});
+  std::vector<std::int64_t> tried;
+  std::vector<std::string> refused;
+  const auto use = [&](const fs::path& folder) {
+    tried.push_back(checkpoint_step(folder));
+    if (tried.back() > 2) throw CheckpointError("damaged " + std::to_string(tried.back()));
+  };
+  const UsableCheckpoint found = first_usable(list_checkpoints(path()), use,
+                                              [&](const std::string& reason) { refused.push_back(reason); });
+  BOOST_TEST(tried == (std::vector<std::int64_t>{10, 4, 2}), boost::test_tools::per_element());
+  BOOST_TEST(refused == (std::vector<std::string>{"damaged 10", "damaged 4"}),
+             boost::test_tools::per_element());
+  BOOST_TEST_REQUIRE(found.folder.has_value());
+  BOOST_TEST(*found.folder == *this / "step_00000002");
+}
+
+BOOST_AUTO_TEST_CASE(where_none_can_be_used_the_last_reason_is_kept) {
+  add({"step_00000002", "step_00000004"});
+  const auto found = first_usable(list_checkpoints(path()), [](const fs::path& folder) {
+    throw CheckpointError(folder.filename().string());
+  });
+  BOOST_TEST(!found.folder.has_value());
+  BOOST_TEST(found.refusal == "step_00000002");
+}
+
+// Another model's checkpoint is a mistake of the user: an older one of the same folder would be wrong too.
+BOOST_AUTO_TEST_CASE(other_errors_end_the_search) {
+  add({"step_00000002", "step_00000004"});
+  int tried = 0;
+  BOOST_CHECK_THROW(first_usable(list_checkpoints(path()),
+                                 [&](const fs::path&) {
+                                   ++tried;
+                                   throw ConfigurationError("another model");
+                                 }),
+                    ConfigurationError);
+  BOOST_TEST(tried == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_of_damaged_ones_alone_is_refused_and_an_empty_one_is_a_new_run) {
+  BOOST_CHECK_NO_THROW(checkpoints.check_newest());
+  add({"step_00000002"});
+  BOOST_CHECK_EXCEPTION(checkpoints.check_newest(), CheckpointError,
+                        says({"--resume auto: none of the checkpoints", "step_00000002"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_save_keeps_the_newest) {
+  NoState none;
+  for (const std::int64_t step : {5, 10, 15, 20, 25})
+    BOOST_TEST(checkpoints.save({.step = step}, none.state) == *this / checkpoint_folder_name(step));
+  BOOST_CHECK(names() == (Names{"step_00000015", "step_00000020", "step_00000025"}));
+  BOOST_TEST(notes.empty());
+}
+
+BOOST_AUTO_TEST_CASE(all_stay_where_the_number_is_zero) {
+  NoState none;
+  Checkpoints all(path(), 0, "{}", *control, {});
+  for (const std::int64_t step : {1, 2, 3, 4}) all.save({.step = step}, none.state);
+  BOOST_TEST(names().size() == 4u);
+}
+
+// Later steps are there only where they could not be loaded; what was put aside is another run's.
+BOOST_AUTO_TEST_CASE(a_save_counts_neither_later_steps_nor_what_is_no_folder) {
+  add({"step_00000001", "step_00000002", "step_00000003", "step_00000030", "step_00000001.previous-1"});
+  write("step_00000004", "a file");
+  NoState none;
+  checkpoints.save({.step = 5}, none.state);
+  BOOST_CHECK(names() == (Names{"step_00000002", "step_00000003", "step_00000004", "step_00000005",
+                                "step_00000030", "step_00000001.previous-1"}));
+}
+
+BOOST_AUTO_TEST_CASE(a_save_replaces_the_checkpoint_of_its_step) {
+  add({"step_00000002"});
+  NoState none;
+  const auto folder = checkpoints.save({.step = 2, .consumed_samples = 56, .tokens = 1234}, none.state);
+  BOOST_CHECK(names() == (Names{"step_00000002"}));
+  const std::string attributes = CheckpointReader(folder).attributes();
+  for (const char* text : {R"("step":2)", R"("consumed_samples":56)", R"("tokens":1234)"})
+    BOOST_TEST(attributes.find(text) != std::string::npos, attributes);
+}
+
+BOOST_AUTO_TEST_CASE(each_that_cannot_be_loaded_is_named) {
+  NoState none;
+  BOOST_TEST(!checkpoints.load_newest(none.state).has_value());
+  add({"step_00000001", "step_00000002"});
+  BOOST_CHECK_EXCEPTION(checkpoints.load_newest(none.state), CollectiveError,
+                        says({"--resume auto: none of the checkpoints", "step_00000001"}));
+  BOOST_TEST_REQUIRE(notes.size() == 2u);
+  BOOST_TEST(notes[0].find("step_00000002") != std::string::npos);
+  BOOST_TEST(notes[1].find("step_00000001") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
