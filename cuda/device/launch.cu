@@ -9,7 +9,7 @@ __global__ void representative() {}
 
 }  // namespace
 
-bool gpu_launches_early() {
+bool gpu_has_dependent_launch() {
   // A process uses one GPU.
   static const bool early = [] {
     cudaFuncAttributes attributes{};

@@ -23,20 +23,20 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t each) {
 
 /// Whether the GPU in use runs code that waits for the work before it by itself (compiled for sm_90 and up),
 /// so that blocks may take their places early. A newer GPU with code compiled for sm_80 must not.
-bool gpu_launches_early();
+bool gpu_has_dependent_launch();
 
 #ifdef __CUDACC__
 
-/// First of all in every kernel given to launch_early, on every path: waits until the work queued before it
+/// First of all in every kernel given to launch_dependent, on every path: waits until the work queued before it
 /// is done and seen.
-__device__ __forceinline__ void wait_for_inputs() {
+__device__ __forceinline__ void grid_dependency_wait() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
 }
 /// Lets what is queued behind this kernel take places as soon as every block of it has begun; without it,
 /// when every block has ended.
-__device__ __forceinline__ void let_next_begin() {
+__device__ __forceinline__ void grid_dependency_launch() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
@@ -52,10 +52,10 @@ void take_shared_memory(void (*kernel)(Parameters...), int bytes) {
         "preferring shared memory to cache");
 }
 
-/// Launches a kernel that begins with wait_for_inputs(): its blocks take their places while the last ones of
+/// Launches a kernel that begins with grid_dependency_wait(): its blocks take their places while the last ones of
 /// the work before it still run, which hides the microsecond or two that starting a grid takes.
 template <class... Parameters, class... Arguments>
-void launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned threads, cudaStream_t stream,
+void launch_dependent(void (*kernel)(Parameters...), dim3 grid, unsigned threads, cudaStream_t stream,
                   Arguments&&... arguments) {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -65,7 +65,7 @@ void launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned threads, cu
   config.blockDim = dim3(threads);
   config.stream = stream;
   config.attrs = &early;
-  config.numAttrs = gpu_launches_early() ? 1 : 0;
+  config.numAttrs = gpu_has_dependent_launch() ? 1 : 0;
   // The status is also the last error, which check_launch reads.
   cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }

@@ -18,8 +18,8 @@ __global__ __launch_bounds__(threads) void append_kernel(const T* qkv, const std
                                                          const std::int32_t* position, T* cache,
                                                          std::int64_t capacity, std::int64_t columns,
                                                          std::int64_t width) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = blockIdx.x;
   if (slot[row] < 0) return;
   const T* from = qkv + (row + 1) * columns - width;
@@ -35,7 +35,7 @@ void CudaKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const A
   if (qkv.rows() == 0) return;
   with_type(qkv.dtype(), [&]<class T>() {
     with_packet(shape.head_dim, {&qkv, &cache}, [&]<int N>() {
-      launch_early(append_kernel<N, T>, dim3(static_cast<unsigned>(qkv.rows())), threads, handle_of(stream),
+      launch_dependent(append_kernel<N, T>, dim3(static_cast<unsigned>(qkv.rows())), threads, handle_of(stream),
                    elements<T>(qkv), elements<std::int32_t>(rows.slot), elements<std::int32_t>(rows.position),
                    elements<T>(cache), cache.shape()[1], shape.fused_columns(), cache.shape()[2]);
     });

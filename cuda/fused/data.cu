@@ -37,15 +37,15 @@ unsigned packet_blocks(std::int64_t n) {
 
 template <int N, class In, class Out>
 __global__ __launch_bounds__(threads) void convert_kernel(const In* in, Out* out, std::int64_t n) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   for_each_packet<N>(n, [&](std::int64_t i) { Packet<N>::load(in + i).store(out + i); });
 }
 
 template <int N, class A, class T>
 __global__ __launch_bounds__(threads) void add_kernel(const A* a, const T* b, T* out, std::int64_t n) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   for_each_packet<N>(n, [&](std::int64_t i) {
     auto sum = Packet<N>::load(a + i);
     const auto other = Packet<N>::load(b + i);
@@ -91,7 +91,7 @@ void accumulate(const Tensor& in, const Tensor& sum, cudaStream_t stream) {
   with_type(in.dtype(), [&]<class A>() {
     with_type(sum.dtype(), [&]<class T>() {
       with_packet(n, {&in, &sum}, [&]<int N>() {
-        launch_early(add_kernel<N, A, T>, packet_blocks<N>(n), threads, stream, elements<A>(in),
+        launch_dependent(add_kernel<N, A, T>, packet_blocks<N>(n), threads, stream, elements<A>(in),
                      elements<T>(sum), elements<T>(sum), n);
       });
     });
@@ -117,7 +117,7 @@ void CudaKernels::copy(const Tensor& in, const Tensor& out, Stream& stream) {
   with_type(in.dtype(), [&]<class In>() {
     with_type(out.dtype(), [&]<class Out>() {
       with_packet(n, {&in, &out}, [&]<int N>() {
-        launch_early(convert_kernel<N, In, Out>, packet_blocks<N>(n), threads, handle_of(stream),
+        launch_dependent(convert_kernel<N, In, Out>, packet_blocks<N>(n), threads, handle_of(stream),
                      elements<In>(in), elements<Out>(out), n);
       });
     });
@@ -131,7 +131,7 @@ void CudaKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Strea
   if (n == 0) return;
   with_type(a.dtype(), [&]<class T>() {
     with_packet(n, {&a, &b, &out}, [&]<int N>() {
-      launch_early(add_kernel<N, T, T>, packet_blocks<N>(n), threads, handle_of(stream), elements<T>(a),
+      launch_dependent(add_kernel<N, T, T>, packet_blocks<N>(n), threads, handle_of(stream), elements<T>(a),
                    elements<T>(b), elements<T>(out), n);
     });
   });

@@ -23,8 +23,8 @@ template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const std::int32_t* ids, const T* table,
                                                           std::int64_t first_id, std::int64_t vocabulary,
                                                           T* out, int columns) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = ids[blockIdx.x] - first_id;
   const bool here = row >= 0 && row < vocabulary;
   T* to = out + static_cast<std::int64_t>(blockIdx.x) * columns;
@@ -99,7 +99,7 @@ void CudaKernels::embedding_forward(const Tensor& ids, const Tensor& table, std:
   if (out.elements() == 0) return;
   with_type(table.dtype(), [&]<class T>() {
     with_packet(out.columns(), {&table, &out}, [&]<int N>() {
-      launch_early(forward_kernel<N, T>, static_cast<unsigned>(out.rows()), threads, handle_of(stream),
+      launch_dependent(forward_kernel<N, T>, static_cast<unsigned>(out.rows()), threads, handle_of(stream),
                    elements<std::int32_t>(ids), elements<T>(table), first_id, table.rows(), elements<T>(out),
                    static_cast<int>(out.columns()));
     });

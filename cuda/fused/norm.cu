@@ -31,8 +31,8 @@ struct Forward {
 template <int P, int Threads, class T>
 __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   Packet<packet_size> x[P];
   const auto column = [](int p) { return (p * Threads + static_cast<int>(threadIdx.x)) * packet_size; };
@@ -73,8 +73,8 @@ __global__ __launch_bounds__(Threads) void forward_kernel(const Forward<T> f) {
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_forward_kernel(const Forward<T> f) {
   __shared__ float shared[32];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * f.columns;
   const T* x = f.residual + row;
   if (f.delta) {
@@ -125,7 +125,7 @@ __global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b
   __shared__ float shared[Groups][2][32];
   __shared__ __align__(
       16) float sums[Groups][Groups > 1 ? P * G * packet_size : 1];  // of the groups but the first
-  wait_for_inputs();
+  grid_dependency_wait();
   const int group = threadIdx.x / G, thread = threadIdx.x % G, lane = thread % 32, warp = thread / 32;
   const auto column = [=](int p) { return (p * G + thread) * packet_size; };
   RawPacket<T> w[P], dy[P], x[P], around[P];
@@ -216,8 +216,8 @@ __global__ __launch_bounds__(G* Groups) void backward_kernel(const Backward<T> b
 template <class T>
 __global__ __launch_bounds__(plain_threads) void plain_backward_kernel(const Backward<T> b) {
   __shared__ float shared[32];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   float* dw = b.partial + static_cast<std::int64_t>(blockIdx.x) * b.columns;
   for (int c = threadIdx.x; c < b.columns; c += plain_threads) dw[c] = 0;
   for (std::int64_t row = blockIdx.x; row < b.rows; row += gridDim.x) {
@@ -241,8 +241,8 @@ template <class G>
 __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial, int parts, G* dw,
                                                             int columns) {
   __shared__ float shared[32][33];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
   float sum = 0;
   if (column < columns)
@@ -261,7 +261,7 @@ __global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial
 template <class T>
 bool forward_in_registers(const Forward<T>& f, unsigned rows, cudaStream_t stream) {
   const auto run = [&]<int P, int Threads>() {
-    launch_early(forward_kernel<P, Threads, T>, rows, Threads, stream, f);
+    launch_dependent(forward_kernel<P, Threads, T>, rows, Threads, stream, f);
     return true;
   };
   if (f.columns <= 1024) return run.template operator()<1, 128>();
@@ -274,7 +274,7 @@ bool forward_in_registers(const Forward<T>& f, unsigned rows, cudaStream_t strea
 template <class T>
 bool backward_in_registers(const Backward<T>& b, unsigned blocks, cudaStream_t stream) {
   const auto run = [&]<int P, int G, int Groups>() {
-    launch_early(backward_kernel<P, G, Groups, T>, blocks, G * Groups, stream, b);
+    launch_dependent(backward_kernel<P, G, Groups, T>, blocks, G * Groups, stream, b);
     return true;
   };
   if (b.columns <= 1024) return run.template operator()<1, 128, 8>();
@@ -287,7 +287,7 @@ template <class T>
 void forward(const Forward<T>& f, const Tensor& x, bool packets, cudaStream_t stream) {
   const auto rows = static_cast<unsigned>(x.rows());
   if (!packets || !forward_in_registers(f, rows, stream))
-    launch_early(plain_forward_kernel<T>, rows, plain_threads, stream, f);
+    launch_dependent(plain_forward_kernel<T>, rows, plain_threads, stream, f);
 }
 
 /// The backward pass is persistent.
@@ -365,11 +365,11 @@ void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Ten
                         columns};
     with_packet(columns, {&dy, &x, &w, &dx, dresidual ? &dresidual : &dx}, [&]<int N>() {
       if (N == 1 || !backward_in_registers(b, blocks, handle_of(stream)))
-        launch_early(plain_backward_kernel<T>, blocks, plain_threads, handle_of(stream), b);
+        launch_dependent(plain_backward_kernel<T>, blocks, plain_threads, handle_of(stream), b);
     });
   });
   with_type(dw.dtype(), [&]<class G>() {
-    launch_early(add_partials_kernel<G>, blocks_for(columns, 32), 1024, handle_of(stream), partial, blocks,
+    launch_dependent(add_partials_kernel<G>, blocks_for(columns, 32), 1024, handle_of(stream), partial, blocks,
                  elements<G>(dw), columns);
   });
   check_launch("rms_norm_backward", x.shape());

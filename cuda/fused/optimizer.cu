@@ -27,8 +27,8 @@ constexpr int in_flight = 4;
 template <int N, class G>
 __global__ __launch_bounds__(norm_threads) void squares_kernel(const G* in, std::int64_t n, double* partial) {
   __shared__ double shared[32];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * norm_threads * N;
   // One sum for each packet under way: additions in double take long to follow one another.
   double sums[in_flight] = {};
@@ -57,8 +57,8 @@ __global__ __launch_bounds__(norm_threads) void squares_kernel(const G* in, std:
 
 __global__ __launch_bounds__(1024) void add_partials_kernel(const double* partial, int parts, double* sum) {
   __shared__ double shared[32];
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const int part = static_cast<int>(threadIdx.x);
   const double total = block_reduce(part < parts ? partial[part] : 0.0, 0.0, Sum(), shared);
   if (part == 0) *sum += total;
@@ -253,9 +253,9 @@ void CudaKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream& stre
     with_packet(n, {&in}, [&]<int N>() {
       const auto blocks = std::min<unsigned>(blocks_for(n, std::int64_t{norm_threads} * N * in_flight),
                                              std::min(most_norm_blocks, 4 * gpu_.multiprocessors));
-      launch_early(squares_kernel<N, G>, blocks, norm_threads, handle_of(stream), elements<G>(in), n,
+      launch_dependent(squares_kernel<N, G>, blocks, norm_threads, handle_of(stream), elements<G>(in), n,
                    partial);
-      launch_early(add_partials_kernel, 1, 1024, handle_of(stream), partial, static_cast<int>(blocks),
+      launch_dependent(add_partials_kernel, 1, 1024, handle_of(stream), partial, static_cast<int>(blocks),
                    elements<double>(sum));
     });
   });

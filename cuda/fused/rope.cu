@@ -20,8 +20,8 @@ template <int N, class T>
 __global__ __launch_bounds__(threads) void rotate_kernel(T* qkv, const std::int32_t* position,
                                                          const float* table, int rows, int heads, int size,
                                                          int columns, float direction) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const int half = size / 2, pieces = half / N, items = heads * pieces;  // items of a row
   T* at[in_flight];
   const float* angles[in_flight];
@@ -61,7 +61,7 @@ void rotate(const Tensor& qkv, const DocumentRows& documents, const Tensor& tabl
     with_packet(shape.head_dim / 2, {&qkv, &table}, [&]<int N>() {
       const dim3 grid(static_cast<unsigned>(qkv.rows()),
                       blocks_for(heads * shape.head_dim / 2 / N, in_flight * threads));
-      launch_early(rotate_kernel<N, T>, grid, threads, handle_of(stream), elements<T>(qkv),
+      launch_dependent(rotate_kernel<N, T>, grid, threads, handle_of(stream), elements<T>(qkv),
                    elements<std::int32_t>(documents.position), elements<float>(table),
                    static_cast<int>(qkv.rows()), heads, static_cast<int>(shape.head_dim),
                    static_cast<int>(shape.fused_columns()), direction);

@@ -42,8 +42,8 @@ __device__ __forceinline__ float activate(float gate, float up) {
 
 template <int N, class T>
 __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h, int columns) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const T* gate = gate_up + static_cast<std::int64_t>(blockIdx.x) * 2 * columns;
   T* out = h + static_cast<std::int64_t>(blockIdx.x) * columns;
   Packet<N> g[in_flight], u[in_flight];
@@ -67,8 +67,8 @@ __global__ __launch_bounds__(threads) void forward_kernel(const T* gate_up, T* h
 template <int N, class T>
 __global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, const T* dh, T* dgate_up, T* h,
                                                            int columns) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = blockIdx.x;
   const T* gate = gate_up + row * 2 * columns;
   const T* dout = dh + row * columns;
@@ -111,7 +111,7 @@ void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   if (h.elements() == 0) return;
   with_type(h.dtype(), [&]<class T>() {
     with_packet(h.columns(), {&gate_up, &h}, [&]<int N>() {
-      launch_early(forward_kernel<N, T>, row_grid<N>(h.rows(), h.columns()), threads, handle_of(stream),
+      launch_dependent(forward_kernel<N, T>, row_grid<N>(h.rows(), h.columns()), threads, handle_of(stream),
                    elements<T>(gate_up), elements<T>(h), static_cast<int>(h.columns()));
     });
   });
@@ -124,7 +124,7 @@ void CudaKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const
   if (dh.elements() == 0) return;
   with_type(dh.dtype(), [&]<class T>() {
     with_packet(dh.columns(), {&gate_up, &dh, &dgate_up, h ? &h : &dh}, [&]<int N>() {
-      launch_early(backward_kernel<N, T>, row_grid<N>(dh.rows(), dh.columns()), threads, handle_of(stream),
+      launch_dependent(backward_kernel<N, T>, row_grid<N>(dh.rows(), dh.columns()), threads, handle_of(stream),
                    elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), h ? elements<T>(h) : nullptr,
                    static_cast<int>(dh.columns()));
     });

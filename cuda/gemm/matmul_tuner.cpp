@@ -55,7 +55,7 @@ void set_transpose(cublasLtMatmulDesc_t descriptor, cublasLtMatmulDescAttributes
 }
 
 /// Whether arithmetic rather than memory limits the product, so that it draws all the power there is.
-bool heats_the_chip(const MatmulKey& key) {
+bool compute_bound(const MatmulKey& key) {
   constexpr double most_of_memory = 100;  // operations a byte; the balance of an A100 is 160, of an H100 300
   const auto m = static_cast<double>(key.m), n = static_cast<double>(key.n), k = static_cast<double>(key.k);
   const auto in = static_cast<double>(size_of(key.in)), out = static_cast<double>(size_of(key.out));
@@ -136,7 +136,7 @@ MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOpera
 }
 
 bool MatmulTuner::worth_measuring(const MatmulKey& key) const {
-  return !shared_gpu_ && (use_ == KernelUse::training || !heats_the_chip(key));
+  return !shared_gpu_ && (use_ == KernelUse::training || !compute_bound(key));
 }
 
 bool MatmulTuner::runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const {

@@ -108,8 +108,8 @@ __global__ __launch_bounds__(threads) void attend_kernel(const CachedCall call) 
   using Lanes = Team<LANES, PACKETS>;
   constexpr int teams = threads / LANES;
   constexpr int in_flight = HEADS > 4 ? 2 : 4;  // entries of a team under way at once
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = blockIdx.x;
   const int slot = call.slot[row];
   if (slot < 0 && call.partial) return;  // the splits' join writes the zeros
@@ -212,8 +212,8 @@ __global__ __launch_bounds__(threads) void attend_kernel(const CachedCall call) 
 /// A block joins the splits of one row's query head.
 template <class T>
 __global__ __launch_bounds__(threads) void join_kernel(const CachedCall call) {
-  let_next_begin();
-  wait_for_inputs();
+  grid_dependency_launch();
+  grid_dependency_wait();
   const std::int64_t row = blockIdx.x;
   const int head = blockIdx.y, size = call.head_dim;
   T* out = static_cast<T*>(call.out) + (row * call.query_heads + head) * size;
@@ -321,11 +321,11 @@ void CudaKernels::attention_cached(const Tensor& qkv, const CacheRows& rows, con
   with_type(qkv.dtype(), [&]<class T>() {
     with_team(qkv, cache, call.head_dim, [&]<int LANES, bool PACKETS>() {
       with_heads(block_heads, [&]<int HEADS>() {
-        launch_early(attend_kernel<T, LANES, PACKETS, HEADS>, grid, threads, handle_of(stream), call);
+        launch_dependent(attend_kernel<T, LANES, PACKETS, HEADS>, grid, threads, handle_of(stream), call);
       });
     });
     if (splits > 1)
-      launch_early(join_kernel<T>, dim3(row_count, static_cast<unsigned>(call.query_heads)), threads,
+      launch_dependent(join_kernel<T>, dim3(row_count, static_cast<unsigned>(call.query_heads)), threads,
                    handle_of(stream), call);
   });
   check_launch("attention_cached", qkv.shape());

@@ -75,18 +75,18 @@ struct Memory {
     return base + masked_begin + n % stages * 8;
   }
 
-  __device__ __forceinline__ PhaseBarrier barrier(int index) const {
+  __device__ __forceinline__ MBarrier barrier(int index) const {
     return {base + barriers_begin + index * 8};
   }
-  __device__ __forceinline__ PhaseBarrier keys_full() const { return barrier(0); }
-  __device__ __forceinline__ PhaseBarrier queries_full(int n) const { return barrier(1 + n % stages); }
-  __device__ __forceinline__ PhaseBarrier queries_empty(int n) const {
+  __device__ __forceinline__ MBarrier keys_full() const { return barrier(0); }
+  __device__ __forceinline__ MBarrier queries_full(int n) const { return barrier(1 + n % stages); }
+  __device__ __forceinline__ MBarrier queries_empty(int n) const {
     return barrier(1 + stages + n % stages);
   }
-  __device__ __forceinline__ PhaseBarrier dout_full(int n) const {
+  __device__ __forceinline__ MBarrier dout_full(int n) const {
     return barrier(1 + 2 * stages + n % stages);
   }
-  __device__ __forceinline__ PhaseBarrier dout_empty(int n) const {
+  __device__ __forceinline__ MBarrier dout_empty(int n) const {
     return barrier(1 + 3 * stages + n % stages);
   }
 
@@ -99,7 +99,7 @@ struct Memory {
       queries_empty(stage).initialize(consumer_threads / 32);
       dout_empty(stage).initialize(consumer_threads / 32);
     }
-    show_barriers();
+    fence_barrier_init();
   }
 };
 
@@ -133,12 +133,12 @@ __device__ void produce(const BackwardArguments& a, const CUtensorMap& qkv, cons
                         const Walk& walk, const Memory& memory) {
   const int lane = threadIdx.x % 32;
   const auto copy_tile = [](SlabTile tile, int first_row, const CUtensorMap& map, int column, int row,
-                            PhaseBarrier barrier) {
+                            MBarrier barrier) {
 #pragma unroll
     for (int d = 0; d < D; d += SlabTile::slab_columns)
-      copy_box(tile.slab(d) + first_row * SlabTile::row_bytes, &map, column + d, row, barrier);
+      tma_load_2d(tile.slab(d) + first_row * SlabTile::row_bytes, &map, column + d, row, barrier);
   };
-  const auto copy_numbers = [&](auto address, const float* numbers, int n, PhaseBarrier barrier) {
+  const auto copy_numbers = [&](auto address, const float* numbers, int n, MBarrier barrier) {
     const int first_query = walk.first_query(n);
     const float* const from = numbers + static_cast<std::int64_t>(walk.head(n)) * a.rows;
 #pragma unroll
@@ -272,56 +272,56 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
     const SlabTile queries = memory.queries(n), dout = memory.dout(n), ds = memory.ds(n);
     Scores weights, gradient;
     memory.queries_full(n).wait(n / stages);
-    begin_products();
+    warpgroup_arrive();
 #pragma unroll
     for (int d = 0; d < D; d += 16)
-      start_product<true>(weights, memory.keys().rows_of_operand(group * group_keys, d),
+      wgmma<true>(weights, memory.keys().rows_of_operand(group * group_keys, d),
                           queries.rows_of_operand(0, d), d > 0);
-    commit_products();
+    warpgroup_commit_batch();
     memory.dout_full(n).wait(n / stages);
-    begin_products();
+    warpgroup_arrive();
 #pragma unroll
     for (int d = 0; d < D; d += 16)
-      start_product<true>(gradient, memory.values().rows_of_operand(group * group_keys, d),
+      wgmma<true>(gradient, memory.values().rows_of_operand(group * group_keys, d),
                           dout.rows_of_operand(0, d), d > 0);
-    commit_products();
+    warpgroup_commit_batch();
 
-    wait_products<1>();
-    hold(weights);
+    warpgroup_wait<1>();
+    warpgroup_fence_operand(weights);
     exponentiate(weights, a, memory, n, walk.first_query(n), key);
     Packed p, s;
     pack_pairs(weights, p);
-    wait_products<0>();
-    hold(gradient);
+    warpgroup_wait<0>();
+    warpgroup_fence_operand(gradient);
     differentiate(weights, gradient, memory, n);
     pack_pairs(gradient, s);
     store_ds(s, ds, warp_key);
-    show_to_products();
+    fence_view_async_shared();
 
-    begin_products();
+    warpgroup_arrive();
 #pragma unroll
     for (int q = 0; q < query_rows; q += 16)
-      start_product(dv, p + q / 4, dout.columns_of_operand(q), n > 0 || q > 0);
-    commit_products();
-    meet(1, consumer_threads);
+      wgmma(dv, p + q / 4, dout.columns_of_operand(q), n > 0 || q > 0);
+    warpgroup_commit_batch();
+    named_barrier_sync(1, consumer_threads);
     float dq[group_columns / 2];
-    begin_products();
+    warpgroup_arrive();
 #pragma unroll
     for (int k = 0; k < key_rows; k += 16)
-      start_product<false>(dq, ds.columns_of_operand(k),
+      wgmma<false>(dq, ds.columns_of_operand(k),
                            memory.keys().columns_of_operand(k, group * group_columns), k > 0);
-    commit_products();
-    wait_products<1>();
-    hold(dv);
-    hold(p);
+    warpgroup_commit_batch();
+    warpgroup_wait<1>();
+    warpgroup_fence_operand(dv);
+    warpgroup_fence_operand(p);
     memory.dout_empty(n).arrive_as_warp();
-    begin_products();
+    warpgroup_arrive();
 #pragma unroll
     for (int q = 0; q < query_rows; q += 16)
-      start_product(dk, s + q / 4, queries.columns_of_operand(q), n > 0 || q > 0);
-    commit_products();
-    wait_products<1>();
-    hold(dq);
+      wgmma(dk, s + q / 4, queries.columns_of_operand(q), n > 0 || q > 0);
+    warpgroup_commit_batch();
+    warpgroup_wait<1>();
+    warpgroup_fence_operand(dq);
 #pragma unroll
     for (int i = 0; i < group_columns / 8; ++i) {
       const float fragment[4] = {dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]};
@@ -331,9 +331,9 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
               lane * 4,
           fragment);
     }
-    wait_products<0>();
-    hold(dk);
-    hold(s);
+    warpgroup_wait<0>();
+    warpgroup_fence_operand(dk);
+    warpgroup_fence_operand(s);
     memory.queries_empty(n).arrive_as_warp();
   }
   write_gradient(dk, a, work, walk, key, 0, a.scale);
@@ -350,10 +350,10 @@ __global__ __launch_bounds__(threads,
   __syncthreads();
   const Walk walk(a, work);
   if (threadIdx.x >= consumer_threads) {
-    give_registers<24>();
+    warpgroup_reg_dealloc<24>();
     if (threadIdx.x < consumer_threads + 32) produce(a, qkv, dout, walk, memory);
   } else {
-    take_registers<240>();
+    warpgroup_reg_alloc<240>();
     consume(a, work, walk, memory);
   }
 }

@@ -66,17 +66,17 @@ struct Memory {
   __device__ __forceinline__ SlabTile keys(int n) const { return tile(1 + n % stages); }
   __device__ __forceinline__ SlabTile values(int n) const { return tile(1 + stages + n % stages); }
 
-  __device__ __forceinline__ PhaseBarrier barrier(int index) const {
+  __device__ __forceinline__ MBarrier barrier(int index) const {
     return {base + barriers_begin + index * 8};
   }
-  __device__ __forceinline__ PhaseBarrier queries_full() const { return barrier(0); }
-  __device__ __forceinline__ PhaseBarrier queries_empty() const { return barrier(1); }
-  __device__ __forceinline__ PhaseBarrier keys_full(int n) const { return barrier(2 + n % stages); }
-  __device__ __forceinline__ PhaseBarrier keys_empty(int n) const { return barrier(2 + stages + n % stages); }
-  __device__ __forceinline__ PhaseBarrier values_full(int n) const {
+  __device__ __forceinline__ MBarrier queries_full() const { return barrier(0); }
+  __device__ __forceinline__ MBarrier queries_empty() const { return barrier(1); }
+  __device__ __forceinline__ MBarrier keys_full(int n) const { return barrier(2 + n % stages); }
+  __device__ __forceinline__ MBarrier keys_empty(int n) const { return barrier(2 + stages + n % stages); }
+  __device__ __forceinline__ MBarrier values_full(int n) const {
     return barrier(2 + 2 * stages + n % stages);
   }
-  __device__ __forceinline__ PhaseBarrier values_empty(int n) const {
+  __device__ __forceinline__ MBarrier values_empty(int n) const {
     return barrier(2 + 3 * stages + n % stages);
   }
 
@@ -100,16 +100,16 @@ struct Memory {
       keys_empty(stage).initialize(consumer_warps);
       values_empty(stage).initialize(consumer_warps);
     }
-    show_barriers();
+    fence_barrier_init();
   }
 };
 
 template <int D>
 __device__ __forceinline__ void load(SlabTile tile, const CUtensorMap& map, int column, int row,
-                                     PhaseBarrier full) {
+                                     MBarrier full) {
   full.arrive_and_expect(Memory<D>::tile_bytes);
 #pragma unroll
-  for (int d = 0; d < D; d += SlabTile::slab_columns) copy_box(tile.slab(d), &map, column + d, row, full);
+  for (int d = 0; d < D; d += SlabTile::slab_columns) tma_load_2d(tile.slab(d), &map, column + d, row, full);
 }
 
 /// By one thread: items until there are none, their tiles of keys one ahead of those of values.
@@ -165,21 +165,21 @@ using Weights = std::uint32_t[score_count / 2];
 
 template <int D>
 __device__ __forceinline__ void start_scores(Scores& scores, SlabTile queries, int first_row, SlabTile keys) {
-  begin_products();
+  warpgroup_arrive();
 #pragma unroll
   for (int d = 0; d < D; d += 16)
-    start_product(scores, queries.rows_of_operand(first_row, d), keys.rows_of_operand(0, d), d > 0);
-  commit_products();
+    wgmma(scores, queries.rows_of_operand(first_row, d), keys.rows_of_operand(0, d), d > 0);
+  warpgroup_commit_batch();
 }
 
 template <int D>
 __device__ __forceinline__ void start_output(RowState<D>& state, const Weights& weights, SlabTile values,
                                              bool add) {
-  begin_products();
+  warpgroup_arrive();
 #pragma unroll
   for (int key = 0; key < tile_rows; key += 16)
-    start_product(state.out, weights + key / 4, values.columns_of_operand(key), add || key > 0);
-  commit_products();
+    wgmma(state.out, weights + key / 4, values.columns_of_operand(key), add || key > 0);
+  warpgroup_commit_batch();
 }
 
 /// Minus infinity where the key lies behind the query or in an older document.
@@ -289,10 +289,10 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
   // so the tensor cores are free often enough.
   constexpr bool turns = D > 64;
   const auto wait_for_turn = [&] {
-    if (turns) meet(1 + group, consumer_threads);
+    if (turns) named_barrier_sync(1 + group, consumer_threads);
   };
   const auto give_turn = [&] {
-    if (turns) arrive(1 + (1 - group), consumer_threads);
+    if (turns) named_barrier_arrive(1 + (1 - group), consumer_threads);
   };
   if (group == 1) give_turn();
 
@@ -316,8 +316,8 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
 
     memory.keys_full(n).wait(n / stages);
     start_scores<D>(scores, memory.queries(), group_row, memory.keys(n));
-    wait_products<0>();
-    hold(scores);
+    warpgroup_wait<0>();
+    warpgroup_fence_operand(scores);
     memory.keys_empty(n).arrive_as_warp();
     if (last == first) memory.queries_empty().arrive_as_warp();
     mask_scores(scores, last * tile_rows, row, start);
@@ -332,16 +332,16 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
       memory.values_full(n).wait(n / stages);
       start_output<D>(state, weights, memory.values(n), tile < last - 1);
       give_turn();
-      wait_products<1>();
-      hold(scores);
+      warpgroup_wait<1>();
+      warpgroup_fence_operand(scores);
       memory.keys_empty(n + 1).arrive_as_warp();
       if (tile == first) memory.queries_empty().arrive_as_warp();
       if (tile * tile_rows < youngest_start) mask_scores(scores, tile * tile_rows, row, start);
       const bool raised = raise_references(scores, state, scale_log2, false, factor);
       exponentiate(scores, state, scale_log2);
-      wait_products<0>();
-      hold(state.out);
-      hold(weights);
+      warpgroup_wait<0>();
+      warpgroup_fence_operand(state.out);
+      warpgroup_fence_operand(weights);
       memory.values_empty(n).arrive_as_warp();
       if (raised) {
 #pragma unroll
@@ -351,8 +351,8 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
     }
     memory.values_full(n).wait(n / stages);
     start_output<D>(state, weights, memory.values(n), last > first);
-    wait_products<0>();
-    hold(state.out);
+    warpgroup_wait<0>();
+    warpgroup_fence_operand(state.out);
     memory.values_empty(n).arrive_as_warp();
     ++n;
     write_rows<D>(a, state, head, row);
@@ -368,10 +368,10 @@ __global__ __launch_bounds__(threads,
   if (threadIdx.x == 0) memory.initialize();
   __syncthreads();
   if (threadIdx.x >= consumer_threads) {
-    give_registers<40>();
+    warpgroup_reg_dealloc<40>();
     if (threadIdx.x == consumer_threads) produce<D>(a, qkv, items, memory);
   } else {
-    take_registers<232>();
+    warpgroup_reg_alloc<232>();
     consume<D>(a, items, memory);
   }
 }

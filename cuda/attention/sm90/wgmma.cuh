@@ -44,26 +44,26 @@ struct SlabTile {
 };
 
 /// Before the first product on registers that this warpgroup has written since. Shared memory takes
-/// show_to_products().
-__device__ __forceinline__ void begin_products() {
+/// fence_view_async_shared().
+__device__ __forceinline__ void warpgroup_arrive() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
-__device__ __forceinline__ void commit_products() {
+__device__ __forceinline__ void warpgroup_commit_batch() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 /// Waits until at most N of the committed groups of products are under way.
 template <int N>
-__device__ __forceinline__ void wait_products() {
+__device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 /// Registers that products under way read or write stay where they are until here.
 template <int N>
-__device__ __forceinline__ void hold(float (&registers)[N]) {
+__device__ __forceinline__ void warpgroup_fence_operand(float (&registers)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
 template <int N>
-__device__ __forceinline__ void hold(std::uint32_t (&registers)[N]) {
+__device__ __forceinline__ void warpgroup_fence_operand(std::uint32_t (&registers)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+r"(registers[i])::"memory");
 }
@@ -82,7 +82,7 @@ __device__ __forceinline__ void hold(std::uint32_t (&registers)[N]) {
 
 /// d (64 x 128) = a (64 x 16) b (16 x 128), plus d when `add`; a and b lie in shared memory, k along their
 /// rows.
-__device__ __forceinline__ void start_product(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LLAMA3D_FIRST_32 "," LLAMA3D_NEXT_32
@@ -91,7 +91,7 @@ __device__ __forceinline__ void start_product(float (&d)[64], std::uint64_t a, s
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 /// The same with a in registers and n along b's rows.
-__device__ __forceinline__ void start_product(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
+__device__ __forceinline__ void wgmma(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
                                               bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
@@ -101,7 +101,7 @@ __device__ __forceinline__ void start_product(float (&d)[64], const std::uint32_
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 /// The same for d (64 x 64).
-__device__ __forceinline__ void start_product(float (&d)[32], const std::uint32_t* a, std::uint64_t b,
+__device__ __forceinline__ void wgmma(float (&d)[32], const std::uint32_t* a, std::uint64_t b,
                                               bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
@@ -113,7 +113,7 @@ __device__ __forceinline__ void start_product(float (&d)[32], const std::uint32_
 
 /// d (64 x 64) = a b, both in shared memory: k along their rows, or else m along a's and n along b's.
 template <bool k_along_rows>
-__device__ __forceinline__ void start_product(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LLAMA3D_FIRST_32
@@ -129,16 +129,16 @@ __device__ __forceinline__ void start_product(float (&d)[32], std::uint64_t a, s
 
 /// Registers that each thread of this warpgroup may use from here on.
 template <int N>
-__device__ __forceinline__ void take_registers() {
+__device__ __forceinline__ void warpgroup_reg_alloc() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
 template <int N>
-__device__ __forceinline__ void give_registers() {
+__device__ __forceinline__ void warpgroup_reg_dealloc() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
 /// A barrier in shared memory whose phases end with `arrivals`, and with the bytes that were announced.
-struct PhaseBarrier {
+struct MBarrier {
   std::uint32_t address;
 
   __device__ __forceinline__ void initialize(int arrivals) const {
@@ -171,15 +171,15 @@ struct PhaseBarrier {
   }
 };
 /// After initializing barriers, by the thread that did.
-__device__ __forceinline__ void show_barriers() {
+__device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /// Starts the copy of a box of a matrix (tensor_map.hpp), from `column` and `row` on, which `barrier` counts.
 /// What lies outside the matrix becomes zero.
-__device__ __forceinline__ void copy_box(std::uint32_t to, const void* map, int column, int row,
-                                         PhaseBarrier barrier) {
+__device__ __forceinline__ void tma_load_2d(std::uint32_t to, const void* map, int column, int row,
+                                         MBarrier barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
       "[%4];" ::"r"(to),
@@ -188,15 +188,15 @@ __device__ __forceinline__ void copy_box(std::uint32_t to, const void* map, int 
 }
 
 /// Lets ordinary writes of this thread to shared memory be seen by later products, behind a barrier.
-__device__ __forceinline__ void show_to_products() {
+__device__ __forceinline__ void fence_view_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /// Barrier `id` of a block: waits for `threads` arrivals with this one, or only arrives.
-__device__ __forceinline__ void meet(int id, int threads) {
+__device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
-__device__ __forceinline__ void arrive(int id, int threads) {
+__device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
