@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/printable.hpp"
 #include "io/checkpoint/checkpoint_checksums.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint/crc32c.hpp"
@@ -50,6 +51,14 @@ CheckpointManifest read_manifest(const std::filesystem::path& path) {
   return parse_checkpoint_manifest(text);
 }
 
+/// What a stranger's link leads to is none of the checkpoint's data.
+void expect_inside(const std::filesystem::path& folder, const std::string& name) {
+  std::error_code error;
+  const auto file = std::filesystem::canonical(folder / name, error);
+  if (error || file.parent_path() == std::filesystem::canonical(folder, error)) return;
+  throw IoError("it is a link to " + printable(file.string()) + ", outside the folder");
+}
+
 }  // namespace
 
 struct CheckpointReader::State {
@@ -90,6 +99,7 @@ void CheckpointReader::State::open() {
 void CheckpointReader::State::check_files() const {
   for (const RankManifest& rank : manifest.ranks) {
     try {
+      expect_inside(folder, rank.file);
       const std::int64_t size = size_of_file(folder / rank.file);
       if (size != rank.bytes) throw IoError(fmt::format("it has {} bytes, not {}", size, rank.bytes));
     } catch (const IoError& problem) {

@@ -95,9 +95,13 @@ RankManifest rank_of(const json& object) {
   return manifest;
 }
 
+/// Those of a run take some thousands.
+constexpr std::size_t longest_attributes = std::size_t{1} << 20;
+
 template <class Parse>
 auto parsed(const std::string& text, Parse&& parse) {
-  // A checkpoint of very many ranks has millions of values in its manifest.
+  // A checkpoint of very many ranks has millions of values in its manifest. What they take in memory is
+  // bounded by the file: a value has two bytes and more of text.
   constexpr JsonLimits limits{.values = std::size_t{1} << 26};
   try {
     return parse(parse_json_object(text, limits));
@@ -173,6 +177,8 @@ CheckpointManifest parse_checkpoint_manifest(const std::string& text) {
     const json& attributes = json_member(root, "attributes");
     if (!attributes.is_object()) throw JsonError("the attributes are no object");
     manifest.attributes_json = attributes.dump();
+    if (manifest.attributes_json.size() > longest_attributes)
+      throw JsonError(fmt::format("the attributes take more than {} bytes", longest_attributes));
     for (const json& file : json_array(json_member(root, "files"), "files"))
       manifest.ranks.push_back(rank_of(file));
     return manifest;

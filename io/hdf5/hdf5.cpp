@@ -49,9 +49,9 @@ Hdf5Type bf16_type() {
 
 void initialize_hdf5() {
   static const bool done = [] {
-#if !LLAMA3D_HAVE_H5PSET_FILE_LOCKING
-    ::setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
-#endif
+    // Folders and files that are written have a lock of ours, which HDF5's would meet; the variable outweighs
+    // what properties of a file say.
+    ::setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1);
     H5dont_atexit();
     if (H5open() < 0) throw Hdf5Error("the HDF5 library does not start");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -71,9 +71,6 @@ Hdf5Properties make_properties(hid_t property_class) {
 Hdf5Properties file_access() {
   initialize_hdf5();
   auto access = make_properties(H5P_FILE_ACCESS);
-#if LLAMA3D_HAVE_H5PSET_FILE_LOCKING
-  check_hdf5(H5Pset_file_locking(access.get(), false, true), "switch file locking off");
-#endif
   check_hdf5(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
   return access;
 }

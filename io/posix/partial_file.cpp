@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <random>
@@ -16,9 +17,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The process's number alone is not enough: hosts, and containers, that share a disk have the same ones.
+/// What this host's partial files of a final name begin with. Another host's locks may not be seen here.
+std::string partial_prefix(const std::string& final_name) {
+  std::array<char, 256> host{};
+  if (::gethostname(host.data(), host.size() - 1) != 0) host = {"unknown"};
+  return fmt::format("{}.partial-{}-", final_name, host.data());
+}
+
+/// The process's number alone is not enough: containers that share a disk have the same ones.
 std::string partial_name(const fs::path& path) {
-  return fmt::format("{}.partial-{}-{:08x}", path.string(), ::getpid(), std::random_device()());
+  return fmt::format("{}{}-{:08x}", partial_prefix(path.string()), ::getpid(), std::random_device()());
 }
 
 /// Renaming would take the place of whatever has the name, a device as well.
@@ -47,13 +55,11 @@ fs::path final_file(const fs::path& path) {
   return without_links(path);
 }
 
-/// Whether `name` is one that partial_name() gives for a path whose last name is `final_name`.
-bool is_partial_name(std::string_view name, std::string_view final_name) {
-  constexpr std::string_view mark = ".partial-";
-  if (!name.starts_with(final_name)) return false;
-  name.remove_prefix(final_name.size());
-  if (!name.starts_with(mark)) return false;
-  name.remove_prefix(mark.size());
+/// Whether `name` is one that partial_name() gives on this host for a path whose last name is `final_name`.
+bool is_partial_name(std::string_view name, const std::string& final_name) {
+  const std::string prefix = partial_prefix(final_name);
+  if (!name.starts_with(prefix)) return false;
+  name.remove_prefix(prefix.size());
   const auto dash = name.find('-');
   const auto all = [](std::string_view text, const char* of) {
     return !text.empty() && text.find_first_not_of(of) == std::string_view::npos;
@@ -69,24 +75,30 @@ bool mark_as_written(const fs::path& partial, int descriptor) {
   return !removing && leads_to(partial, descriptor);
 }
 
-/// Whether a lock on it could be taken: its writer ended.
-bool is_abandoned(const fs::path& partial) {
+/// Removes it if a lock on it can be taken: its writer ended. The lock is held meanwhile, so that a writer
+/// that begins with the file sees it being removed.
+void remove_if_abandoned(const fs::path& partial) {
   const FileDescriptor descriptor(::open(partial.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  return descriptor && ::flock(descriptor.get(), LOCK_EX | LOCK_NB) == 0;
+  if (!descriptor || ::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) return;
+  std::error_code ignored;
+  fs::remove_all(partial, ignored);
 }
 
-/// What killed writers of `path` left. What can't be removed stays: the new file is what counts.
+/// What killed writers of `path` on this host left. What can't be removed stays: the new file is what counts.
 void remove_abandoned(const fs::path& path) {
   std::error_code error;
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   const std::string final_name = path.filename().string();
   for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
        entry.increment(error)) {
-    std::error_code ignored;
-    const std::string name = entry->path().filename().string();
-    if (is_partial_name(name, final_name) && is_abandoned(entry->path()))
-      fs::remove_all(entry->path(), ignored);
+    if (is_partial_name(entry->path().filename().string(), final_name)) remove_if_abandoned(entry->path());
   }
+}
+
+void make_parent(const fs::path& path) {
+  std::error_code error;
+  if (path.has_parent_path()) fs::create_directories(path.parent_path(), error);
+  if (error) throw IoError(fmt::format("its folder can't be made: {}", error.message()));
 }
 
 /// A new one is not locked for a moment, in which another writer may take it for abandoned.
@@ -95,6 +107,7 @@ constexpr int attempts = 10;
 }  // namespace
 
 PartialFile::PartialFile(const fs::path& path) : path_(final_file(path)) {
+  make_parent(path_);
   remove_abandoned(path_);
   for (int attempt = 0; attempt < attempts; ++attempt) {
     partial_ = partial_name(path_);
@@ -118,6 +131,7 @@ void PartialFile::commit() {
 }
 
 PartialFolder::PartialFolder(const fs::path& path) {
+  make_parent(path);
   remove_abandoned(path);
   for (int attempt = 0; attempt < attempts; ++attempt) {
     partial_ = partial_name(path);

@@ -1,7 +1,7 @@
 #pragma once
-// Files and folders on their way to their name: NAME.partial-PID-RANDOM beside it, which no other writer has.
-// Each is locked while its writer lives, so that what killed ones left goes when the next writer of the same
-// name begins. A file system without locks keeps it.
+// Files and folders on their way to their name: NAME.partial-HOST-PID-RANDOM beside it, which no other writer
+// has. Each is locked while its writer lives, so that what killed ones left goes when the next writer of the
+// same name begins. A file system without locks keeps it.
 
 #include <filesystem>
 

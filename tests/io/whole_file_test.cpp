@@ -54,7 +54,17 @@ BOOST_AUTO_TEST_CASE(nothing_is_left_of_one_given_up) {
 BOOST_AUTO_TEST_CASE(places_that_can_not_be_written_to) {
   const TemporaryFolder folder;
   BOOST_CHECK_THROW(WholeFileWriter(folder.path()), DataError);
-  BOOST_CHECK_THROW(WholeFileWriter(folder.path() / "none" / "text"), DataError);
+  folder.write("file", "");
+  BOOST_CHECK_THROW(WholeFileWriter(folder.path() / "file" / "text"), DataError);
+}
+
+BOOST_AUTO_TEST_CASE(folders_on_the_way_are_made) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "a" / "b" / "text";
+  WholeFileWriter file(path);
+  file.append("text");
+  file.finish();
+  BOOST_CHECK_EQUAL(read(path), "text");
 }
 
 BOOST_AUTO_TEST_CASE(what_a_link_leads_to_is_replaced_and_not_the_link) {
@@ -103,9 +113,11 @@ BOOST_AUTO_TEST_CASE(what_killed_writers_left_goes_with_the_next_one) {
   killed([&] { (new WholeFileWriter(file))->append("half"); });
   killed([&] { folder.write((new io::PartialFolder(model))->path().filename() / "config.json", "{}"); });
   BOOST_REQUIRE_EQUAL(count(), 2);
-  folder.write("text.partial-1-zzzzzzzz", "not ours");
-  folder.write("text.partial-12", "not ours");
-  folder.write("other.partial-1-00000000", "another one's");
+  std::array<char, 256> host{};
+  BOOST_REQUIRE(::gethostname(host.data(), host.size() - 1) == 0);
+  folder.write(fmt::format("text.partial-{}-1-zzzzzzzz", host.data()), "not ours");
+  folder.write("text.partial-anotherhost-1-00000000", "another host's");
+  folder.write(fmt::format("other.partial-{}-1-00000000", host.data()), "another one's");
   WholeFileWriter living(file);
   BOOST_CHECK_EQUAL(count(), 5);
   const io::PartialFolder living_folder(model);
