@@ -7,6 +7,7 @@
 
 #include "base/json.hpp"
 #include "base/printable.hpp"
+#include "checkpoint/tokenizer_name.hpp"
 #include "checkpoint/weight_source.hpp"
 #include "comm/failure.hpp"
 #include "io/safetensors/safetensors.hpp"
@@ -91,9 +92,17 @@ void refuse_other_weights(const std::filesystem::path& folder) {
       folder.string()));
 }
 
+TokenizerName tokenizer_of(const json& attributes) {
+  return {json_text_in(attributes, "tokenizer", ""), json_text_in(attributes, "tokenizer_sha256", "")};
+}
+
 /// What a resumed run may change, but hardly wants to.
 void warn_of_other_samples(const json& theirs, const json& ours,
                            const std::function<void(const std::string&)>& note) {
+  const TokenizerName before = tokenizer_of(theirs), now = tokenizer_of(ours);
+  if (differ(before, now))
+    note(fmt::format("warning: --data was made with {}, the checkpoint was trained on tokens of {}",
+                     printable(now.to_string()), printable(before.to_string())));
   if (theirs.contains("data") && theirs["data"] != ours["data"])
     note("warning: the token files are others than before: the samples that follow are too");
   for (const char* name : {"seed", "sequence", "packing", "separate_documents", "valid_fraction"})
@@ -101,6 +110,15 @@ void warn_of_other_samples(const json& theirs, const json& ours,
       note(fmt::format(
           "warning: {} was {} and is {} now: the samples that follow are others than they would be", name,
           json_excerpt(theirs[name]), json_excerpt(ours[name])));
+}
+
+bool can_be_opened(const std::filesystem::path& folder) {
+  try {
+    const CheckpointReader checkpoint(folder);
+    return true;
+  } catch (const CheckpointError&) {
+    return false;
+  }
 }
 
 json options_of(const json& attributes) {
@@ -117,6 +135,11 @@ json options_of(const json& attributes) {
 void tell_other_options(const json& theirs, const json& ours,
                         const std::function<void(const std::string&)>& note) {
   json before = options_of(theirs), now = options_of(ours);
+  if (const std::string was = before.value("load", ""), is = now.value("load", ""); !is.empty() && was != is)
+    note(fmt::format(
+        "warning: --load {} is not what this run began with ({}): give another --output-dir to start "
+        "from it",
+        printable(is), was.empty() ? "random weights" : printable(was)));
   // Resolved, where the option says "automatic".
   before["global-batch-size"] = theirs.value("global_batch_size", json());
   now["global-batch-size"] = ours.value("global_batch_size", json());
@@ -169,6 +192,18 @@ void Checkpoints::set_origin(const WeightOrigin& origin) {
   attributes_ = attributes.dump();
 }
 
+void Checkpoints::begin_with(const std::filesystem::path& folder, std::int64_t step) {
+  const auto link = directory_ / checkpoint_folder_name(step);
+  std::error_code error;
+  std::filesystem::create_directory_symlink(std::filesystem::canonical(folder), link, error);
+  if (error)
+    note_(fmt::format(
+        "warning: {} can't be a link to {} ({}): before the first checkpoint --resume auto would begin anew",
+        link.string(), folder.string(), error.message()));
+  else
+    link_ = link;
+}
+
 void Checkpoints::prepare(std::int64_t step, bool alone) {
   remove_leftovers(directory_);
   if (!alone) return;
@@ -216,7 +251,9 @@ void Checkpoints::write(const std::filesystem::path& final_folder, const TrainPo
     all["tokens"] = position.tokens;
     write_global_view(temporary, manifests, all.dump());
     commit_checkpoint(temporary, final_folder);
-    remove_old(position.step);
+    std::error_code ignored;
+    if (!link_.empty() && std::filesystem::is_symlink(link_, ignored))
+      std::filesystem::remove(link_, ignored);
   });
 }
 
@@ -224,11 +261,14 @@ void Checkpoints::remove_old(std::int64_t step) {
   if (keep_ <= 0) return;
   int kept = 0;
   try {
-    // What could not be loaded does not count: later steps are there only then, and what is no folder.
-    std::error_code ignored;
-    for (const auto& folder : list_checkpoints(directory_))
-      if (checkpoint_step(folder) <= step && std::filesystem::is_directory(folder, ignored) && ++kept > keep_)
+    // What can't be loaded does not count, as later steps do not: those are there only then.
+    for (const auto& folder : list_checkpoints(directory_)) {
+      if (checkpoint_step(folder) > step) continue;
+      if (kept < keep_)
+        kept += can_be_opened(folder) ? 1 : 0;
+      else if (std::filesystem::is_directory(folder))
         remove_checkpoint(folder);
+    }
   } catch (const Error& error) {
     note_(fmt::format("warning: an old checkpoint stays: {}", error.what()));
   }
@@ -286,6 +326,9 @@ std::optional<TrainPosition> Checkpoints::load_newest(ModelState& state) {
       [&](const std::string& reason) {
         note_(fmt::format("warning: skipping a checkpoint that can't be loaded: {}", reason));
       });
+  if (found.folder && std::filesystem::is_symlink(*found.folder))
+    note_(fmt::format("{} is a link to {}", found.folder->string(),
+                      std::filesystem::read_symlink(*found.folder).string()));
   if (position || folders.empty()) return position;
   fail_together(*control_, [&] { refuse_all(found.refusal); });
   return {};  // not reached

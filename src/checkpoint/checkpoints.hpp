@@ -45,13 +45,20 @@ class Checkpoints {
   /// other names (step_00000100.previous-1), lest a later run resume from them.
   void prepare(std::int64_t step, bool alone);
 
+  /// For rank 0: the run goes on here with a checkpoint of `step` from elsewhere. Until the first save that
+  /// step's name is a link to it, so that a run that ends before can be resumed.
+  void begin_with(const std::filesystem::path& folder, std::int64_t step);
+
   /// Saves go to another directory from here on. To be told to every rank.
   void move_to(std::filesystem::path directory) { directory_ = std::move(directory); }
 
-  /// Writes, verifies and commits `step_...`, then removes what is older than the newest `keep`.
-  /// Returns the folder. Throws CheckpointWriteError on all ranks when any failed; earlier checkpoints are
-  /// then untouched, and nothing is left of this one.
+  /// Writes, verifies and commits `step_...`. Returns the folder. Throws CheckpointWriteError on all ranks
+  /// when any failed; earlier checkpoints are then untouched, and nothing is left of this one.
   std::filesystem::path save(const TrainPosition& position, ModelState& state);
+
+  /// For rank 0, after a save of `step` that is known to be good: removes what is older than the newest
+  /// `keep`.
+  void remove_old(std::int64_t step);
 
   /// Loads the newest complete checkpoint; a damaged one is skipped with a warning that names what is wrong.
   /// Empty when there is none. The slices are filled: gather the parameters afterwards. Throws
@@ -68,11 +75,11 @@ class Checkpoints {
 
  private:
   void write(const std::filesystem::path& final_folder, const TrainPosition& position, ModelState& state);
-  void remove_old(std::int64_t step);
   /// With why the last of them could not be loaded.
   [[noreturn]] void refuse_all(const std::string& reason) const;
 
   std::filesystem::path directory_;
+  std::filesystem::path link_;  ///< of begin_with()
   int keep_;
   std::string attributes_;
   ControlPlane* control_;

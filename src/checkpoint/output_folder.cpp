@@ -43,21 +43,39 @@ void OutputFolder::make() {
                     path_.string(), error.what()));
   }
   if (!lock_) lock_or_refuse();
+  lock_linked_checkpoints();
+}
+
+void OutputFolder::lock_linked_checkpoints() {
+  const fs::path checkpoints = path_ / "checkpoints";
+  std::error_code ignored;
+  if (!fs::is_symlink(checkpoints, ignored)) return;
+  try {
+    linked_ = FolderLock(checkpoints, holder_);
+  } catch (const io::IoError& error) {
+    refuse_lock(error.what());
+  }
+  if (linked_->held_by())
+    throw ConfigurationError(fmt::format(
+        "--output-dir {}: another run writes to what its checkpoints link to ({}); wait for its end, "
+        "or give another folder",
+        path_.string(), printable(*linked_->held_by())));
+}
+
+void OutputFolder::refuse_lock(const char* reason) const {
+  throw ConfigurationError(fmt::format(
+      "--output-dir {}: {} (other runs could not be kept out); once no run writes there remove the "
+      "file, or give another folder",
+      path_.string(), reason));
 }
 
 void OutputFolder::lock_or_refuse() {
   try {
     lock();
   } catch (const io::IoError& error) {
-    throw ConfigurationError(fmt::format(
-        "--output-dir {}: {} (other runs could not be kept out); remove the file, or give another "
-        "folder",
-        path_.string(), error.what()));
+    refuse_lock(error.what());
   }
-  if (taken_)
-    throw ConfigurationError(fmt::format(
-        "--output-dir {}: another run writes there ({}); wait for its end, or give another folder",
-        path_.string(), problem_));
+  if (taken_) throw ConfigurationError(fmt::format("{}; wait for its end, or give another folder", problem_));
 }
 
 void OutputFolder::lock() {

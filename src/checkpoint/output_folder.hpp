@@ -39,13 +39,16 @@ class OutputFolder {
  private:
   void lock();
   void lock_or_refuse();
+  /// Another folder's run may have the same checkpoints.
+  void lock_linked_checkpoints();
+  [[noreturn]] void refuse_lock(const char* reason) const;
   /// Of the folder that was locked; empty where it was removed.
   std::filesystem::path name_now() const;
 
   std::filesystem::path path_;
   std::string holder_;
   std::function<void(const std::string&)> note_;
-  std::optional<FolderLock> lock_;
+  std::optional<FolderLock> lock_, linked_;
   io::FileDescriptor folder_;
   bool taken_ = false;
   std::string problem_;

@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include "base/printable.hpp"
-#include "checkpoint/weight_source.hpp"
+#include "checkpoint/output_folder.hpp"
+#include "checkpoint/weight_tokenizer.hpp"
 #include "compute/kernels.hpp"
+#include "io/safetensors/safetensors.hpp"
 #include "train/run_record.hpp"
 
 namespace llama3d {
@@ -41,7 +43,32 @@ void refuse_done(const TrainSettings& settings, const TrainPosition& position) {
                   settings.steps, printable(settings.resume), position.step));
 }
 
+/// What of the weights that a run would start from decides over it, checksums of a checkpoint left out, which
+/// take as long as loading it; a line for each doubt.
+std::string check_weights(const TrainSettings& settings, const ModelConfig& model,
+                          const TokenFileInfo& tokens) {
+  if (checkpoint_to_resume(settings) || (!settings.resume.empty() && settings.resume != "auto")) return {};
+  if (settings.load.empty()) {
+    const std::string warning = sizes_alone_warning(settings);
+    return warning.empty() ? warning : "\n" + warning;
+  }
+  const auto weights = open_weights(settings.load);
+  if (!weights->is_checkpoint()) weights->verify(0, 1);
+  std::string lines;
+  for (const std::string& doubt : doubts(*weights, model, tokens)) lines += "\nwarning: " + doubt;
+  return lines;
+}
+
 }  // namespace
+
+std::string sizes_alone_warning(const TrainSettings& settings) {
+  if (!is_safetensors_folder(settings.model)) return {};
+  return fmt::format(
+      "warning: --model {} gives the sizes alone, the weights begin at random; to start from its weights "
+      "give "
+      "--load {}",
+      settings.model, settings.model);
+}
 
 Checkpoints make_checkpoints(const TrainSettings& settings, const RunShape& shape,
                              const TrainingBatches& batches, ControlPlane& control,
@@ -67,9 +94,11 @@ RunCheck check_run(const TrainSettings& settings, int world_size, bool assumed, 
                                   : DeviceRoom::of(device, device.kind() == "cpu" ? world_size : 1);
   MemoryPlan most = check_fits(shape, kernels, room);
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
+  const OutputFolder output(settings.output_dir, "this host",
+                            [](const std::string&) {});  // refuses one in use
   check_files(settings, shape.model,
               make_checkpoints(settings, shape, batches, *make_local_control_plane(), {}));
-  return {std::move(most), batches.describe()};
+  return {std::move(most), batches.describe() + check_weights(settings, shape.model, batches.tokens())};
 }
 
 }  // namespace llama3d

@@ -16,11 +16,13 @@ namespace llama3d {
 /// is not compared.
 struct RunCheck {
   MemoryPlan memory;  ///< of the rank that needs most
-  std::string data;   ///< what the token files hold, for people
+  std::string data;   ///< what the token files hold, and doubts about them and the weights, for people
 };
 RunCheck check_run(const TrainSettings& settings, int world_size, bool assumed, const Device& device,
                    const Kernels& kernels);
 
+/// Tells whoever names a Hugging Face folder as --model alone that its weights are not read; else empty.
+std::string sizes_alone_warning(const TrainSettings& settings);
 /// Of these the files and folders alone.
 void check_files(const TrainSettings& settings, const ModelConfig& model, const Checkpoints& checkpoints);
 /// The checkpoints of a run, in its output folder.

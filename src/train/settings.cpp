@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -14,6 +15,9 @@ template <class Number>
 void require(bool valid, const std::string& option, Number value, const char* right) {
   if (!valid) throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
 }
+
+/// A factor of 1e8 on either side of fp32's own range, for what they are multiplied with.
+constexpr double least_fp32 = 1e-30, most_fp32 = 1e30;
 
 }  // namespace
 
@@ -54,6 +58,15 @@ void check_settings(const TrainSettings& s) {
   require(s.global_batch_size >= 0, "global-batch-size", s.global_batch_size,
           "at least 1, or 0 for automatic");
   require(s.steps >= 1, "steps", s.steps, "at least 1");
+  // Devices compute with them in fp32.
+  const std::pair<const char*, double> fp32_values[] = {{"learning-rate", s.learning_rate},
+                                                        {"min-learning-rate", lowest_learning_rate(s)},
+                                                        {"weight-decay", s.weight_decay},
+                                                        {"adam-epsilon", s.epsilon},
+                                                        {"grad-clip", s.grad_clip}};
+  for (const auto& [option, value] : fp32_values)
+    require(value == 0 || (std::abs(value) >= least_fp32 && std::abs(value) <= most_fp32), option, value,
+            "0, or from 1e-30 to 1e30");
   require(s.learning_rate >= 0, "learning-rate", s.learning_rate, "0 or more");
   const double lowest = lowest_learning_rate(s);
   require(lowest >= 0 && lowest <= s.learning_rate, "min-learning-rate", lowest,
@@ -62,8 +75,10 @@ void check_settings(const TrainSettings& s) {
   require(s.wsd_decay_fraction >= 0 && s.wsd_decay_fraction <= 1, "wsd-decay-fraction", s.wsd_decay_fraction,
           "from 0 to 1");
   require(s.weight_decay >= 0, "weight-decay", s.weight_decay, "0 or more");
-  require(s.beta1 >= 0 && s.beta1 < 1, "adam-beta1", s.beta1, "from 0 to below 1");
-  require(s.beta2 >= 0 && s.beta2 < 1, "adam-beta2", s.beta2, "from 0 to below 1");
+  require(s.beta1 >= 0 && static_cast<float>(s.beta1) < 1, "adam-beta1", s.beta1,
+          "from 0 to below 1 (in fp32)");
+  require(s.beta2 >= 0 && static_cast<float>(s.beta2) < 1, "adam-beta2", s.beta2,
+          "from 0 to below 1 (in fp32)");
   require(s.epsilon > 0, "adam-epsilon", s.epsilon, "above 0");
   require(s.grad_clip >= 0, "grad-clip", s.grad_clip, "0 or more");
   require(s.valid_fraction >= 0 && s.valid_fraction < 1, "valid-fraction", s.valid_fraction,

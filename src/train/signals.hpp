@@ -11,6 +11,8 @@ class SignalGuard {
   ~SignalGuard();
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
+  /// From here on the first signal is answered on standard error at once: a step may take long.
+  static void announce();
   /// Number of the signal that came to this rank since the outermost guard was made, or 0.
   static int received();
 };

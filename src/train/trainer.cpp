@@ -14,7 +14,6 @@
 #include "checkpoint/weight_tokenizer.hpp"
 #include "comm/failure.hpp"
 #include "compute/kernels.hpp"
-#include "io/safetensors/safetensors.hpp"
 #include "train/batches.hpp"
 #include "train/engine.hpp"
 #include "train/evaluator.hpp"
@@ -60,6 +59,10 @@ class Trainer {
   void count_skips(std::int64_t step, const StepResult& result);
   void validate();
   void save();
+  /// Once the step behind the last save was finite: it shows whether what was saved is any good.
+  void remove_old_checkpoints();
+  /// A run whose last steps were skipped has no result.
+  void expect_finite_end() const;
   /// What there is to save goes where the output folder is now. Throws.
   void leave_taken_output();
   void note(const std::string& text) {
@@ -95,6 +98,7 @@ class Trainer {
   TrainResult result_;
   std::vector<double> step_seconds_;
   std::int64_t step_tokens_ = 0;  ///< of the same steps
+  bool unproven_save_ = false;    ///< no step since the last save was finite
   std::int64_t last_validation_ = -1, last_save_ = -1, consecutive_skips_ = 0, consecutive_empty_steps_ = 0;
 };
 
@@ -149,6 +153,11 @@ void Trainer::check_and_plan(std::optional<RankPlan>& plan) {
   if (!leader_) return;
   check_files(settings_, shape_.model, *checkpoints_);
   note(describe_run(settings_, shape_, runtime_.device));
+  if (settings_.warmup_steps > settings_.steps)
+    note(
+        fmt::format("warning: --warmup-steps {} is more than --steps {}: the learning rate stays below "
+                    "--learning-rate",
+                    settings_.warmup_steps, settings_.steps));
   note(batches_->describe());
   note(fmt::format("memory of the largest rank:\n{}", most.to_string()));
 }
@@ -158,6 +167,7 @@ void Trainer::open_output() {
   if (leader_) {
     output_->make();
     checkpoints_->prepare(continues ? position_.step : 0, settings_.resume != "auto");
+    if (!continues && !settings_.resume.empty()) checkpoints_->begin_with(settings_.resume, position_.step);
   }
   metrics_ = std::make_unique<MetricsRecorder>(
       fs::path(settings_.output_dir) / "metrics.h5",
@@ -188,11 +198,8 @@ void Trainer::start() {
     load_weights();
   } else {
     engine_->state().initialize(settings_.seed, shape_.model.initializer_range);
-    if (leader_ && is_safetensors_folder(settings_.model))
-      note(
-          fmt::format("warning: --model {} gives the sizes alone, the weights begin at random; to start from "
-                      "its weights give --load {}",
-                      settings_.model, settings_.model));
+    if (const std::string warning = sizes_alone_warning(settings_); leader_ && !warning.empty())
+      note(warning);
   }
   engine_->optimizer().gather_parameters();
 }
@@ -212,6 +219,7 @@ TrainResult Trainer::run() {
   const std::int64_t first = position_.step;
   result_.steps = first;
   if (done()) return result_;
+  if (leader_) SignalGuard::announce();
   while (!done()) {
     if (!step()) {
       end_on_signal(first);
@@ -225,8 +233,10 @@ TrainResult Trainer::run() {
   finish_steps(0);
   stop_profiling();
   result_.steps = position_.step;
+  if (consecutive_skips_ == 0) remove_old_checkpoints();
   metrics_->finish();
   progress_.reset();
+  expect_finite_end();
   if (leader_ && result_.status == ExitStatus::done)
     note(summary_table(shape_, runtime_.device.memory_in_use(), step_seconds_, step_tokens_,
                        runtime_.device.peak_flops(shape_.compute)));
@@ -297,6 +307,7 @@ void Trainer::finish_steps(std::size_t left) {
     queued_.pop_front();
     record_step(step, report);
     count_skips(step.after.step, report.result);
+    if (!report.result.skipped) remove_old_checkpoints();
   }
 }
 
@@ -386,6 +397,11 @@ void Trainer::validate() {
 void Trainer::save() {
   if (last_save_ == position_.step) return;
   finish_steps(0);
+  const bool ends = done() || result_.status == ExitStatus::requeue;
+  if (consecutive_skips_ > 0 && !ends) {
+    if (leader_) note(fmt::format("step {}: not saved, as it was skipped", position_.step));
+    return;
+  }
   const Phase phase(runtime_.control.activity(), "saving a checkpoint");
   const auto begin = Clock::now();
   const auto output = agreed_state(output_.get(), runtime_.control);
@@ -397,16 +413,32 @@ void Trainer::save() {
     });
     const auto folder = checkpoints_->save(position_, engine_->state());
     last_save_ = position_.step;
+    unproven_save_ = true;
     metrics_->event(position_.step, "checkpoint",
                     fmt::format("{} in {:.2f} s", folder.string(), seconds_since(begin)));
     metrics_->sync();
     if (leader_) note(fmt::format("step {}: saved {}", position_.step, folder.string()));
   } catch (const CollectiveError& error) {
     // A full disk must not end a run that can go on; at its end there is nothing left to go on with.
-    if (position_.step == settings_.steps || result_.status == ExitStatus::requeue) throw;
+    if (ends) throw;
     if (leader_) note(fmt::format("warning: no checkpoint at step {}: {}", position_.step, error.what()));
     metrics_->event(position_.step, "checkpoint", fmt::format("failed: {}", error.what()));
   }
+}
+
+void Trainer::remove_old_checkpoints() {
+  if (last_save_ < 0 || !std::exchange(unproven_save_, false) || !leader_) return;
+  checkpoints_->remove_old(last_save_);
+}
+
+void Trainer::expect_finite_end() const {
+  if (!done() || consecutive_skips_ == 0) return;
+  fail_together(runtime_.control, [&] {
+    throw NumericsError(fmt::format(
+        "the last {} steps were skipped, their loss or gradient was not finite: step {} is none to go "
+        "on from; use an earlier checkpoint with a lower --learning-rate",
+        consecutive_skips_, position_.step));
+  });
 }
 
 void Trainer::leave_taken_output() {

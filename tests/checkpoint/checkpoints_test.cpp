@@ -47,6 +47,14 @@ struct NoState {
   ModelState state{table, {}, ProcessGrid({1, 1, 1}, 0), memory, *device, stream};
 };
 
+/// As a run saves whose next step is finite.
+fs::path saved(Checkpoints& checkpoints, std::int64_t step) {
+  NoState none;
+  const fs::path folder = checkpoints.save({.step = step}, none.state);
+  checkpoints.remove_old(step);
+  return folder;
+}
+
 }  // namespace
 
 BOOST_FIXTURE_TEST_SUITE(checkpoint_policy, Folder)
@@ -122,27 +130,29 @@ BOOST_AUTO_TEST_CASE(a_folder_of_damaged_ones_alone_is_refused_and_an_empty_one_
 }
 
 BOOST_AUTO_TEST_CASE(a_save_keeps_the_newest) {
-  NoState none;
   for (const std::int64_t step : {5, 10, 15, 20, 25})
-    BOOST_TEST(checkpoints.save({.step = step}, none.state) == *this / checkpoint_folder_name(step));
+    BOOST_TEST(saved(checkpoints, step) == *this / checkpoint_folder_name(step));
   BOOST_CHECK(names() == (Names{"step_00000015", "step_00000020", "step_00000025"}));
   BOOST_TEST(notes.empty());
 }
 
 BOOST_AUTO_TEST_CASE(all_stay_where_the_number_is_zero) {
-  NoState none;
   Checkpoints all(path(), 0, "{}", *control, {});
-  for (const std::int64_t step : {1, 2, 3, 4}) all.save({.step = step}, none.state);
+  for (const std::int64_t step : {1, 2, 3, 4}) saved(all, step);
   BOOST_TEST(names().size() == 4u);
 }
 
 // Later steps are there only where they could not be loaded; what was put aside is another run's.
-BOOST_AUTO_TEST_CASE(a_save_counts_neither_later_steps_nor_what_is_no_folder) {
-  add({"step_00000001", "step_00000002", "step_00000003", "step_00000030", "step_00000001.previous-1"});
-  write("step_00000004", "a file");
-  NoState none;
-  checkpoints.save({.step = 5}, none.state);
+BOOST_AUTO_TEST_CASE(what_can_not_be_loaded_counts_for_nothing) {
+  for (const std::int64_t step : {1, 2, 3}) saved(checkpoints, step);
+  add({"step_00000004", "step_00000030", "step_00000001.previous-1"});
+  write("step_00000005", "a file");
+  saved(checkpoints, 6);
   BOOST_CHECK(names() == (Names{"step_00000002", "step_00000003", "step_00000004", "step_00000005",
+                                "step_00000006", "step_00000030", "step_00000001.previous-1"}));
+  saved(checkpoints, 7);
+  saved(checkpoints, 8);
+  BOOST_CHECK(names() == (Names{"step_00000005", "step_00000006", "step_00000007", "step_00000008",
                                 "step_00000030", "step_00000001.previous-1"}));
 }
 

@@ -1,6 +1,9 @@
 """Steps that are not finite, options that must not change a bit, and evaluation of what training saved."""
 
+import os
 import re
+import shutil
+import signal
 
 import numpy
 
@@ -26,14 +29,37 @@ class NotFinite(JobTest):
         self.assertEqual(result.err.count("warning: loss"), len(skips))
         self.assertEqual(self.checkpoint_steps("nan"), [], "broken weights are not saved")
 
+    def test_broken_weights_drive_no_checkpoint_out(self):
+        keeps = ["--max-skipped-steps", 1000, "--keep-checkpoints", 1]
+        self.train(2, "good", steps=4)
+        shutil.copytree(self.folder / "good", self.folder / "broken")
+        words = self.training("broken", "--resume", "auto", "--checkpoint-interval", 1, *keeps, *self.DIVERGING, steps=9)
+        result = self.job(2, *words)
+        self.assertEqual(result.status, NUMERICS, result)
+        self.assertRegex(result.error_lines()[0], r"the last [34] steps were skipped, .*; use an earlier checkpoint")
+        self.assertIn("step 7: not saved, as it was skipped", result.err)
+        steps = self.checkpoint_steps("broken")
+        self.assertIn(4, steps)
+        self.assertNotIn(7, steps)
+        # Nor does a signal, after which the state is saved beside the others.
+        shutil.copytree(self.folder / "good", self.folder / "signal")
+        job = self.start(2, *self.training("signal", "--resume", "auto", *keeps, *self.DIVERGING, steps=10**6))
+        job.wait_for("in a row")
+        os.kill(job.rank_pids()[0], signal.SIGTERM)
+        result = job.wait()
+        self.assertEqual(result.status, 75, result)
+        self.assertIn(4, self.checkpoint_steps("signal"))
+
     def test_skipped_steps_change_nothing(self):
-        """Fewer than the limit: the run ends well, with the weights and moments of the last good step."""
-        straight = ["--checkpoint-interval", 1, "--keep-checkpoints", 0, "--max-skipped-steps", 100]
-        self.train(2, "skip", *straight, *self.DIVERGING, steps=6)
+        """What is saved behind them has the weights and moments of the last good step."""
+        words = ["--checkpoint-interval", 1, "--keep-checkpoints", 0, "--max-skipped-steps", 100, *self.DIVERGING]
+        result = self.job(2, *self.training("skip", *words, steps=6))
+        self.assertEqual(result.status, NUMERICS, result)
         rows = self.metrics("skip", "train")
         good = int(rows["step"][rows["skipped"] == 0][-1])
         self.assertLess(good, 6)
         self.assertEqual(list(rows["skipped"]), [0] * good + [1] * (6 - good))
+        self.assertEqual(self.checkpoint_steps("skip"), [*range(1, good + 1), 6])
         ends = [tensors(self.checkpoint("skip", step)) for step in (good, 6)]
         self.assertEqual(different(*ends), [])
 

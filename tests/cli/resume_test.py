@@ -1,5 +1,6 @@
 """A resumed run is the run that never stopped: bit for bit on the same grid, up to rounding on any other."""
 
+import os
 import shutil
 
 import numpy
@@ -369,6 +370,29 @@ class Auto(JobTest):
         self.assertEqual(list(self.metrics("own", "train")["step"]), [5, 6])
         self.train(2, "other", "--resume", self.checkpoint("other", 4), steps=6)
         self.assertEqual(list(self.metrics("other", "train")["step"]), list(range(1, 7)))
+
+    def test_a_run_from_elsewhere_that_ends_before_its_first_save(self):
+        self.copy("elsewhere")
+        self.train(2, "begun", "--checkpoint-interval", 2, steps=4)
+        self.train(2, "begun", "--resume", self.checkpoint('elsewhere', 8), "--no-final-checkpoint", steps=9)
+        resumed = self.train(2, "begun", "--resume", "auto", steps=10)
+        self.assertIn("resuming at step 8", resumed.err)
+        self.assertIn(f"a link to {self.checkpoint('elsewhere', 8)}", resumed.err)
+        self.assertTrue(self.checkpoint('elsewhere', 8).is_dir())
+
+    def test_folders_that_are_no_checkpoints_drive_none_out(self):
+        self.copy("half")
+        for step, file in ((9, None), (10, "rank_00000.h5")):
+            folder = self.checkpoint("half", step)
+            if file is None:
+                folder.mkdir()
+            else:
+                shutil.copytree(self.checkpoint("half", 8), folder)
+                os.truncate(folder / file, 1000)
+        self.train(2, "half", "--resume", "auto", "--keep-checkpoints", 2, steps=11)
+        kept = self.checkpoint_steps("half")
+        self.assertIn(8, kept)
+        self.assertIn(11, kept)
 
     def test_load_takes_weights_only(self):
         result = self.train(2, "loaded", "--load", self.checkpoint("base", 8), steps=1)

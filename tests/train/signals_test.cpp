@@ -1,7 +1,12 @@
 #include "train/signals.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
 #include <boost/test/unit_test.hpp>
 #include <csignal>
+#include <string>
 
 using namespace llama3d;
 
@@ -42,6 +47,33 @@ BOOST_AUTO_TEST_CASE(a_guard_within_another_keeps_what_came_before_it) {
   std::raise(SIGUSR1);
   BOOST_TEST(seen == SIGUSR1);
   seen = 0;
+}
+
+BOOST_AUTO_TEST_CASE(the_first_signal_is_answered_at_once_and_only_it) {
+  std::array<int, 2> ends{};
+  BOOST_REQUIRE(::pipe2(ends.data(), O_NONBLOCK) == 0);
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(ends[1], STDERR_FILENO);
+  std::array<char, 256> text{};
+  const auto said = [&] {
+    const auto bytes = ::read(ends[0], text.data(), text.size());
+    return std::string(text.data(), bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+  };
+  std::string none, first, second;
+  {
+    const SignalGuard guard;
+    SignalGuard::announce();
+    none = said();
+    std::raise(SIGUSR1);
+    first = said();
+    std::raise(SIGUSR1);
+    second = said();
+  }
+  ::dup2(before, STDERR_FILENO);
+  for (const int end : {ends[0], ends[1], before}) ::close(end);
+  BOOST_TEST(none == "");
+  BOOST_TEST(first.find("saving after this step") != std::string::npos, first);
+  BOOST_TEST(second == "");
 }
 
 BOOST_AUTO_TEST_CASE(what_the_caller_ignores_from_a_terminal_stays_ignored) {
