@@ -125,6 +125,12 @@ CommandLine::Outcome CommandLine::parse(int argc, char** argv) {
   return Outcome::run;
 }
 
+bool CommandLine::names_option(const std::string& argument) const {
+  const std::string name = option_of_argument(argument);
+  return find(name) || name == "config" || name == "help" ||
+         (name.starts_with("no-") && find(name.substr(3)));
+}
+
 std::vector<std::string> CommandLine::spread(int argc, char** argv) {
   std::vector<std::string> spread;
   const std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -151,7 +157,7 @@ std::vector<std::string> CommandLine::spread(int argc, char** argv) {
     std::vector<std::string> texts;
     if (equals != std::string::npos)
       texts.push_back(argument.substr(equals + 1));
-    else if (i + 1 < arguments.size() && !find(option_of_argument(arguments[i + 1])))
+    else if (i + 1 < arguments.size() && !names_option(arguments[i + 1]))
       texts.push_back(arguments[++i]);
     else
       throw ConfigurationError(
@@ -245,7 +251,11 @@ std::string CommandLine::config_path() const {
 
 std::vector<CLI::ConfigItem> CommandLine::read_config(std::istream& input) {
   const std::string path = config_path();
-  const std::string text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
+  std::string text(longest_toml + 1, '\0');
+  input.read(text.data(), std::ssize(text));
+  if (input.bad())
+    throw ConfigurationError(fmt::format("--config {}: can't be read; give a TOML file", path));
+  text.resize(static_cast<std::size_t>(input.gcount()));
   std::vector<CLI::ConfigItem> items;
   const ordered_json options = parse_toml(text, path);
   for (const auto& [key, value] : options.items()) {

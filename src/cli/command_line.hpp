@@ -170,6 +170,8 @@ class CommandLine {
   /// The arguments with underscores in options' names as hyphens, and every text as `--name` `text`, a list's
   /// with the name in front of each: so the parser takes the text whole, whatever it begins with.
   std::vector<std::string> spread(int argc, char** argv);
+  /// Whether an argument is "--" and the name of an option, negated or not.
+  bool names_option(const std::string& argument) const;
   CLI::Option* configured(CLI::Option* option, const Entry& entry);
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;

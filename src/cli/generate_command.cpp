@@ -1,10 +1,11 @@
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iterator>
+#include <stdexcept>
 
+#include "base/model_folder.hpp"
 #include "base/output.hpp"
 #include "base/printable.hpp"
+#include "base/utf8.hpp"
 #include "checkpoint/tokenizer_files.hpp"
 #include "checkpoint/weight_tokenizer.hpp"
 #include "cli/backend.hpp"
@@ -85,6 +86,8 @@ void check_question(const GenerateCommand& c) {
 
 void check_options(const GenerateCommand& c, int ranks) {
   check_settings(c.settings);
+  if (c.settings.decoding.sampling.temperature == 0)
+    c.line.refuse_idle({"seed"}, "at --temperature 0 nothing is drawn; leave it out, or give a temperature");
   check_comm_timeout(c.comm_timeout);
   c.line.expect_utf8({"prompt", "system", "stop"});
   check_question(c);
@@ -111,13 +114,18 @@ void check_options(const GenerateCommand& c, int ranks) {
 }
 
 std::string read_prompt_file(const std::string& path) {
-  std::error_code ignored;
-  std::ifstream file(path, std::ios::binary);
-  const bool folder = std::filesystem::is_directory(path, ignored);
+  constexpr std::uintmax_t longest = 100'000'000;
+  const auto refuse = [&](const std::string& reason) {
+    throw DataError(
+        fmt::format("--prompt-file {}: no text that can be used ({}); give a text file", path, reason));
+  };
   std::string text;
-  if (file && !folder) text.assign(std::istreambuf_iterator<char>(file), {});
-  if (!file || folder)
-    throw DataError(fmt::format("--prompt-file {}: no file that can be read; give a text file", path));
+  try {
+    text = read_file(path, longest);
+  } catch (const std::runtime_error& problem) {
+    refuse(problem.what());
+  }
+  if (find_invalid_utf8(text) != std::string::npos) refuse("it is no UTF-8");
   return text;
 }
 

@@ -5,7 +5,7 @@ namespace llama3d {
 ParsedLine::ParsedLine(CommandLine& line, int argc, char** argv) {
   try {
     outcome_ = line.parse(argc, argv);
-  } catch (const Error&) {
+  } catch (...) {
     error_ = std::current_exception();
   }
 }

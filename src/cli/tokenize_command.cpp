@@ -39,6 +39,8 @@ void refuse_idle_options(const CommandLine& line, const TokenizeOptions& options
   const std::vector<InputFormat> formats = input_formats(options);
   const auto none_is = [&](auto&& kind) { return std::none_of(formats.begin(), formats.end(), kind); };
   const auto is_text = [](InputFormat format) { return format == InputFormat::text; };
+  if (options.tokenizer == "bytes" && std::all_of(formats.begin(), formats.end(), is_text))
+    line.refuse_idle({"invalid-utf8"}, "the byte tokenizer takes any bytes of text files; leave it out");
   if (none_is(is_text))
     line.refuse_idle({"split-documents-on"}, "no input is a text file; leave it out, or see --format");
   if (none_is([](InputFormat format) { return format == InputFormat::jsonl; }))

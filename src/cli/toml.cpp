@@ -17,7 +17,11 @@ using nlohmann::ordered_json;
 }
 
 ordered_json convert(const toml::node& node, const std::string& origin) {
-  if (const auto* value = node.as_string()) return value->get();
+  if (const auto* value = node.as_string()) {
+    if (value->get().find('\0') != std::string::npos)
+      refuse(origin, node.source(), "a text with a zero byte");
+    return value->get();
+  }
   if (const auto* value = node.as_integer()) return value->get();
   if (const auto* value = node.as_floating_point()) {
     if (!std::isfinite(value->get())) refuse(origin, node.source(), "a number must be finite");
@@ -37,11 +41,9 @@ ordered_json convert(const toml::node& node, const std::string& origin) {
 }  // namespace
 
 ordered_json parse_toml(const std::string& text, const std::string& origin) {
-  // Tables in each other, which a.b.c... makes of two bytes each, are destroyed by recursion.
-  constexpr std::size_t longest = 32768;
-  if (text.size() > longest)
+  if (text.size() > longest_toml)
     throw ConfigurationError(
-        fmt::format("{} has {} bytes; a file of options has at most {}", origin, text.size(), longest));
+        fmt::format("{}: too long; a file of options has at most {} bytes", origin, longest_toml));
   try {
     const toml::table table = toml::parse(text, origin);
     ordered_json options = ordered_json::object();

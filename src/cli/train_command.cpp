@@ -1,4 +1,7 @@
 #include <csignal>
+#include <cstddef>
+#include <cstring>
+#include <new>
 #include <optional>
 #include <string>
 
@@ -104,11 +107,21 @@ int run(const Job& job, std::optional<SignalGuard>& guard, TrainCommand& command
   return train_in(job, command.settings, command.machine);
 }
 
+/// A process that is being started has no handlers for some tenths of a second: libraries are initialized
+/// before main. A signal that comes then would end it, so the guard begins before them.
+alignas(SignalGuard) std::byte early_memory[sizeof(SignalGuard)];
+SignalGuard* early_guard = nullptr;
+void guard_early(int argc, char** argv, char**) {
+  if (argc > 1 && std::strcmp(argv[1], "train") == 0) early_guard = new (early_memory) SignalGuard;
+}
+[[gnu::section(".preinit_array"), gnu::used]] void (*const before_libraries)(int, char**,
+                                                                             char**) = guard_early;
+
 }  // namespace
 
 int train_command(int argc, char** argv) {
-  // Before MPI starts: schedulers may send a signal in a job's first moments.
   std::optional<SignalGuard> guard(std::in_place);
+  if (early_guard) early_guard->~SignalGuard();  // one within another: the handlers stay
   TrainCommand command;
   const ParsedLine parsed(command.line, argc, argv);
   return run_job(argc, argv, command.settings.comm_timeout,

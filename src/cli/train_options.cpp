@@ -170,6 +170,8 @@ void complete_training_options(CommandLine& line, TrainSettings& s) {
                      "--lr-schedule is constant; leave it out, or choose another schedule");
   if (s.lr_schedule != LearningRateKind::wsd)
     line.refuse_idle({"wsd-decay-fraction"}, "--lr-schedule is not wsd; leave it out, or choose wsd");
+  if (s.checkpoint_interval == 0 && !s.final_checkpoint)
+    line.refuse_idle({"keep-checkpoints"}, "none is written; leave it out, or give --checkpoint-interval");
   if (line.on_command_line("warmup-steps") && s.warmup_steps > s.steps)
     throw ConfigurationError(
         fmt::format("--warmup-steps {}: must be at most --steps {}", s.warmup_steps, s.steps));

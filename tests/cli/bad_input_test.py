@@ -108,6 +108,12 @@ class BadInput(JobTest):
             "negative": (CONFIGURATION, ["--steps -3", "at least 1"], ["--steps", -3]),
             "large": (CONFIGURATION, ["--tp-size 99999999999", "too large"], ["--tp-size", 99999999999]),
             "not_finite": (CONFIGURATION, ["--learning-rate nan", "finite"], ["--learning-rate", "nan"]),
+            "small_clip": (CONFIGURATION, ["--grad-clip 1e-300", "1e-30"], ["--grad-clip", "1e-300"]),
+            "large_rate": (CONFIGURATION, ["--learning-rate 1e+39", "1e30"], ["--learning-rate", "1e39"]),
+            "small_epsilon": (CONFIGURATION, ["--adam-epsilon 1e-46", "1e-30"], ["--adam-epsilon", "1e-46"]),
+            "beta_of_one": (CONFIGURATION, ["--adam-beta2 0.99999999999", "below 1"], ["--adam-beta2", "0.99999999999"]),
+            "unreadable": (CONFIGURATION, ["--config /proc/self/mem", "TOML file"], ["--config", "/proc/self/mem"]),
+            "endless": (CONFIGURATION, ["/dev/zero", "32768 bytes"], ["--config", "/dev/zero"]),
             "seed": (CONFIGURATION, ["--seed -1", "0 or more"], ["--seed", -1]),
             "precision": (CONFIGURATION, ["--precision fp16", "fp32 or bf16"], ["--precision", "fp16"]),
             "schedule": (CONFIGURATION, ["--pipeline-schedule", "2f2b", "1f1b"], ["--pipeline-schedule", "2f2b"]),
@@ -141,6 +147,7 @@ class BadInput(JobTest):
             "both_spellings": ("valid-samples = 3\nvalid_samples = 4\n", ["valid-samples is given twice"]),
             "quote": ('valid-data = "abc\n', ["line 1", "string"]),
             "no_equals": ("seed 3\n", ["line 1", "expected '='"]),
+            "zero": ('valid-data = "a\\u0000b"\n', ["line 1", "a zero byte"]),
             "binary": ("\x00\x01\x02", ["line 1"]),
         }
         for name, (text, _) in files.items():

@@ -176,12 +176,32 @@ class ForeignFiles(JobTest):
                 self.refused(self.command("inspect", name), DATA, name, "dataset tokens")
                 self.refused(self.job(1, *self.training("out_tokens", data=name)), DATA, name, "dataset tokens")
 
+    def test_rank_files_that_lie_elsewhere(self):
+        shutil.copytree(self.checkpoint("base", 2), self.folder / "moved")
+        shutil.move(self.folder / "moved/rank_00000.h5", self.folder / "elsewhere.h5")
+        (self.folder / "moved/rank_00000.h5").symlink_to("../elsewhere.h5")
+        self.refused(self.command("inspect", "--verify", "moved"), DATA, "rank_00000.h5", "elsewhere.h5", "outside")
+        self.refused(self.job(1, *self.training("out", "--resume", "moved")), 4, "elsewhere.h5", "outside the folder")
+
+    def test_attributes_are_bounded(self):
+        checkpoint = self.copy_of_run("attributes")
+        many = lambda text: text.replace('"attributes":{', '"attributes":{"many":[' + "[]," * 400_000 + "0],", 1)
+        rewrite_manifest(checkpoint, many)
+        self.refused(self.command("inspect", checkpoint), DATA, "attributes take more than 1048576 bytes")
+
+    def test_locks_of_hdf5_are_no_matter(self):
+        for value in ("TRUE", "BEST_EFFORT"):
+            (self.folder / "a.txt").write_text("text")
+            words = ["--tokenizer", "bytes", "--input", "a.txt", "--output", f"new/folder/{value}.h5"]
+            result = self.command("tokenize", *words, HDF5_USE_FILE_LOCKING=value)
+            self.assertEqual(result.status, 0, result)
+
     def test_options_of_a_file(self):
         tables = "a." * 16_000 + "b = 1\n"
         files = {
             "deep_array": ("steps = " + "[" * 16_000, ["deep_array.toml: line 1", "depth"]),
             "deep_table": (tables, ["deep_table.toml: line 1", "sections are not used here"]),
-            "deeper_table": (tables * 5, ["deeper_table.toml has", "32768"]),
+            "deeper_table": (tables * 5, ["deeper_table.toml: too long", "32768"]),
             "overflow": ("learning-rate = 1e999\n", ["overflow.toml: line 1", "1e999"]),
             "infinite": ("learning-rate = inf\n", ["infinite.toml: line 1", "finite"]),
             "large": ("steps = 1e30\n", ["steps = 1e+30", "an integer"]),

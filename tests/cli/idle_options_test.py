@@ -36,6 +36,7 @@ class IdleOptions(JobTest):
             (["--min-learning-rate", 0, "--lr-schedule", "constant"], ["--min-learning-rate 0", "constant"]),
             (["--wsd-decay-fraction", 0.5], ["--wsd-decay-fraction 0.5", "wsd"]),
             (["--profile-steps", "11:12", "--steps", 10], ["--profile-steps 11:12", "--steps 10"]),
+            (["--no-final-checkpoint", "--keep-checkpoints", 2], ["--keep-checkpoints 2", "--checkpoint-interval"]),
             (["--valid-interval", 5], ["--valid-interval 5", "--valid-fraction"]),
             *self.SHAPES,
         ):

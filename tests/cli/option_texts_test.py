@@ -37,7 +37,8 @@ class Texts(JobTest):
             self.assertEqual(self.expect(texts, *words, "--tp-size", "2")["tp-size"], 2)
 
     def test_an_option_is_no_value(self):
-        for arguments in (["--output-dir", "--steps", "3"], ["--output-dir"], ["--config"]):
+        for arguments in (["--output-dir", "--steps", "3"], ["--output-dir", "--no-final-checkpoint"], ["--output-dir", "--help"],
+                          ["--output-dir", "--config", "a.toml"], ["--output-dir"], ["--config"]):
             result = self.command("train", *arguments, "--print-config")
             self.assertEqual(result.status, 2, result)
             self.assertIn(f"{arguments[0]}: no value given", result.err)
