@@ -56,12 +56,16 @@ class Run:
 
 
 def text(value: Any) -> str:
-    return value.decode("utf-8", "replace").rstrip("\0 ") if isinstance(value, bytes) else str(value)
+    """Of a stranger's file, too: without what a terminal would obey."""
+    shown = value.decode("utf-8", "replace").rstrip("\0 ") if isinstance(value, bytes) else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def plain(value: Any) -> Any:
     """An HDF5 attribute as a Python value."""
     if isinstance(value, bytes):
+        return text(value)
+    if isinstance(value, str):
         return text(value)
     if isinstance(value, np.ndarray):
         return plain(value.item()) if value.size == 1 else [plain(v) for v in value.tolist()]
@@ -118,11 +122,15 @@ def rows_of_steps(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def read_table(file: h5py.File, name: str) -> np.ndarray:
-    table = file.get(name)
-    if table is None:
+    if name not in file:
         return np.zeros(0, dtype=[("step", "i8")])
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise MetricsError(f"{file.filename} has no table /{name} (a link is there); is it llama3d's metrics file?")
+    table = file[name]
     if not isinstance(table, h5py.Dataset) or table.dtype.names is None or table.ndim != 1:
         raise MetricsError(f"{file.filename} has no table /{name} ({table} is there); is it llama3d's metrics file?")
+    if table.external or table.is_virtual:
+        raise MetricsError(f"{file.filename} has no table /{name} of its own (its rows are in another file)")
     rows = table[:]
     # A kill between a table's new length and its new rows leaves some with the fill value's step, -1.
     return rows[rows["step"] >= 0] if "step" in table.dtype.names else rows

@@ -36,7 +36,7 @@ def read_pairs(path: pathlib.Path) -> list[tuple[str, str]]:
         try:
             record = json.loads(line)
             pair = (record["predict"], record["label"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             fail(f"{path}:{number}: no JSON object with \"predict\" and \"label\" ({error!r})")
         if not all(isinstance(text, str) for text in pair):
             fail(f"{path}:{number}: \"predict\" and \"label\" must be strings")

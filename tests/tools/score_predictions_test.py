@@ -24,7 +24,7 @@ class ScorePredictions(unittest.TestCase):
 
     def test_what_is_refused(self) -> None:
         for text, place in (("", "predictions.jsonl"), ("{}\n", ":1:"), ('{"predict": 1, "label": "a"}', ":1:"),
-                            ('{"predict": "a", "label": "a"}\nno JSON', ":2:")):
+                            ("[" * 100_000, ":1:"), ('{"predict": "a", "label": "a"}\nno JSON', ":2:")):
             result = self.score(text)
             self.assertEqual(result.returncode, 3, result)
             self.assertIn("error:", result.stderr)
