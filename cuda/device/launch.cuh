@@ -27,8 +27,8 @@ bool gpu_has_dependent_launch();
 
 #ifdef __CUDACC__
 
-/// First of all in every kernel given to launch_dependent, on every path: waits until the work queued before it
-/// is done and seen.
+/// First of all in every kernel given to launch_dependent, on every path: waits until the work queued before
+/// it is done and seen.
 __device__ __forceinline__ void grid_dependency_wait() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
@@ -52,11 +52,11 @@ void take_shared_memory(void (*kernel)(Parameters...), int bytes) {
         "preferring shared memory to cache");
 }
 
-/// Launches a kernel that begins with grid_dependency_wait(): its blocks take their places while the last ones of
-/// the work before it still run, which hides the microsecond or two that starting a grid takes.
+/// Launches a kernel that begins with grid_dependency_wait(): its blocks take their places while the last
+/// ones of the work before it still run, which hides the microsecond or two that starting a grid takes.
 template <class... Parameters, class... Arguments>
 void launch_dependent(void (*kernel)(Parameters...), dim3 grid, unsigned threads, cudaStream_t stream,
-                  Arguments&&... arguments) {
+                      Arguments&&... arguments) {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;

@@ -35,9 +35,10 @@ void CudaKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const A
   if (qkv.rows() == 0) return;
   with_type(qkv.dtype(), [&]<class T>() {
     with_packet(shape.head_dim, {&qkv, &cache}, [&]<int N>() {
-      launch_dependent(append_kernel<N, T>, dim3(static_cast<unsigned>(qkv.rows())), threads, handle_of(stream),
-                   elements<T>(qkv), elements<std::int32_t>(rows.slot), elements<std::int32_t>(rows.position),
-                   elements<T>(cache), cache.shape()[1], shape.fused_columns(), cache.shape()[2]);
+      launch_dependent(append_kernel<N, T>, dim3(static_cast<unsigned>(qkv.rows())), threads,
+                       handle_of(stream), elements<T>(qkv), elements<std::int32_t>(rows.slot),
+                       elements<std::int32_t>(rows.position), elements<T>(cache), cache.shape()[1],
+                       shape.fused_columns(), cache.shape()[2]);
     });
   });
   check_launch("cache_append", qkv.shape());

@@ -92,7 +92,7 @@ void accumulate(const Tensor& in, const Tensor& sum, cudaStream_t stream) {
     with_type(sum.dtype(), [&]<class T>() {
       with_packet(n, {&in, &sum}, [&]<int N>() {
         launch_dependent(add_kernel<N, A, T>, packet_blocks<N>(n), threads, stream, elements<A>(in),
-                     elements<T>(sum), elements<T>(sum), n);
+                         elements<T>(sum), elements<T>(sum), n);
       });
     });
   });
@@ -118,7 +118,7 @@ void CudaKernels::copy(const Tensor& in, const Tensor& out, Stream& stream) {
     with_type(out.dtype(), [&]<class Out>() {
       with_packet(n, {&in, &out}, [&]<int N>() {
         launch_dependent(convert_kernel<N, In, Out>, packet_blocks<N>(n), threads, handle_of(stream),
-                     elements<In>(in), elements<Out>(out), n);
+                         elements<In>(in), elements<Out>(out), n);
       });
     });
   });
@@ -132,7 +132,7 @@ void CudaKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Strea
   with_type(a.dtype(), [&]<class T>() {
     with_packet(n, {&a, &b, &out}, [&]<int N>() {
       launch_dependent(add_kernel<N, T, T>, packet_blocks<N>(n), threads, handle_of(stream), elements<T>(a),
-                   elements<T>(b), elements<T>(out), n);
+                       elements<T>(b), elements<T>(out), n);
     });
   });
   check_launch("add", a.shape());

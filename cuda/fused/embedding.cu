@@ -100,8 +100,8 @@ void CudaKernels::embedding_forward(const Tensor& ids, const Tensor& table, std:
   with_type(table.dtype(), [&]<class T>() {
     with_packet(out.columns(), {&table, &out}, [&]<int N>() {
       launch_dependent(forward_kernel<N, T>, static_cast<unsigned>(out.rows()), threads, handle_of(stream),
-                   elements<std::int32_t>(ids), elements<T>(table), first_id, table.rows(), elements<T>(out),
-                   static_cast<int>(out.columns()));
+                       elements<std::int32_t>(ids), elements<T>(table), first_id, table.rows(),
+                       elements<T>(out), static_cast<int>(out.columns()));
     });
   });
   check_launch("embedding_forward", out.shape());

@@ -369,8 +369,8 @@ void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Ten
     });
   });
   with_type(dw.dtype(), [&]<class G>() {
-    launch_dependent(add_partials_kernel<G>, blocks_for(columns, 32), 1024, handle_of(stream), partial, blocks,
-                 elements<G>(dw), columns);
+    launch_dependent(add_partials_kernel<G>, blocks_for(columns, 32), 1024, handle_of(stream), partial,
+                     blocks, elements<G>(dw), columns);
   });
   check_launch("rms_norm_backward", x.shape());
 }

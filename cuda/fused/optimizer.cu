@@ -254,9 +254,9 @@ void CudaKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream& stre
       const auto blocks = std::min<unsigned>(blocks_for(n, std::int64_t{norm_threads} * N * in_flight),
                                              std::min(most_norm_blocks, 4 * gpu_.multiprocessors));
       launch_dependent(squares_kernel<N, G>, blocks, norm_threads, handle_of(stream), elements<G>(in), n,
-                   partial);
+                       partial);
       launch_dependent(add_partials_kernel, 1, 1024, handle_of(stream), partial, static_cast<int>(blocks),
-                   elements<double>(sum));
+                       elements<double>(sum));
     });
   });
   check_launch("squared_norm", in.shape());

@@ -62,9 +62,9 @@ void rotate(const Tensor& qkv, const DocumentRows& documents, const Tensor& tabl
       const dim3 grid(static_cast<unsigned>(qkv.rows()),
                       blocks_for(heads * shape.head_dim / 2 / N, in_flight * threads));
       launch_dependent(rotate_kernel<N, T>, grid, threads, handle_of(stream), elements<T>(qkv),
-                   elements<std::int32_t>(documents.position), elements<float>(table),
-                   static_cast<int>(qkv.rows()), heads, static_cast<int>(shape.head_dim),
-                   static_cast<int>(shape.fused_columns()), direction);
+                       elements<std::int32_t>(documents.position), elements<float>(table),
+                       static_cast<int>(qkv.rows()), heads, static_cast<int>(shape.head_dim),
+                       static_cast<int>(shape.fused_columns()), direction);
     });
   });
   check_launch("rope", qkv.shape());

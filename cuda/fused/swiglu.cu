@@ -112,7 +112,7 @@ void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   with_type(h.dtype(), [&]<class T>() {
     with_packet(h.columns(), {&gate_up, &h}, [&]<int N>() {
       launch_dependent(forward_kernel<N, T>, row_grid<N>(h.rows(), h.columns()), threads, handle_of(stream),
-                   elements<T>(gate_up), elements<T>(h), static_cast<int>(h.columns()));
+                       elements<T>(gate_up), elements<T>(h), static_cast<int>(h.columns()));
     });
   });
   check_launch("swiglu_forward", h.shape());
@@ -124,9 +124,9 @@ void CudaKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const
   if (dh.elements() == 0) return;
   with_type(dh.dtype(), [&]<class T>() {
     with_packet(dh.columns(), {&gate_up, &dh, &dgate_up, h ? &h : &dh}, [&]<int N>() {
-      launch_dependent(backward_kernel<N, T>, row_grid<N>(dh.rows(), dh.columns()), threads, handle_of(stream),
-                   elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up), h ? elements<T>(h) : nullptr,
-                   static_cast<int>(dh.columns()));
+      launch_dependent(backward_kernel<N, T>, row_grid<N>(dh.rows(), dh.columns()), threads,
+                       handle_of(stream), elements<T>(gate_up), elements<T>(dh), elements<T>(dgate_up),
+                       h ? elements<T>(h) : nullptr, static_cast<int>(dh.columns()));
     });
   });
   check_launch("swiglu_backward", dh.shape());

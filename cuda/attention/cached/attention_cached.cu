@@ -326,7 +326,7 @@ void CudaKernels::attention_cached(const Tensor& qkv, const CacheRows& rows, con
     });
     if (splits > 1)
       launch_dependent(join_kernel<T>, dim3(row_count, static_cast<unsigned>(call.query_heads)), threads,
-                   handle_of(stream), call);
+                       handle_of(stream), call);
   });
   check_launch("attention_cached", qkv.shape());
 }

@@ -75,20 +75,12 @@ struct Memory {
     return base + masked_begin + n % stages * 8;
   }
 
-  __device__ __forceinline__ MBarrier barrier(int index) const {
-    return {base + barriers_begin + index * 8};
-  }
+  __device__ __forceinline__ MBarrier barrier(int index) const { return {base + barriers_begin + index * 8}; }
   __device__ __forceinline__ MBarrier keys_full() const { return barrier(0); }
   __device__ __forceinline__ MBarrier queries_full(int n) const { return barrier(1 + n % stages); }
-  __device__ __forceinline__ MBarrier queries_empty(int n) const {
-    return barrier(1 + stages + n % stages);
-  }
-  __device__ __forceinline__ MBarrier dout_full(int n) const {
-    return barrier(1 + 2 * stages + n % stages);
-  }
-  __device__ __forceinline__ MBarrier dout_empty(int n) const {
-    return barrier(1 + 3 * stages + n % stages);
-  }
+  __device__ __forceinline__ MBarrier queries_empty(int n) const { return barrier(1 + stages + n % stages); }
+  __device__ __forceinline__ MBarrier dout_full(int n) const { return barrier(1 + 2 * stages + n % stages); }
+  __device__ __forceinline__ MBarrier dout_empty(int n) const { return barrier(1 + 3 * stages + n % stages); }
 
   __device__ void initialize() const {
     keys_full().initialize(1);
@@ -276,14 +268,14 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
 #pragma unroll
     for (int d = 0; d < D; d += 16)
       wgmma<true>(weights, memory.keys().rows_of_operand(group * group_keys, d),
-                          queries.rows_of_operand(0, d), d > 0);
+                  queries.rows_of_operand(0, d), d > 0);
     warpgroup_commit_batch();
     memory.dout_full(n).wait(n / stages);
     warpgroup_arrive();
 #pragma unroll
     for (int d = 0; d < D; d += 16)
       wgmma<true>(gradient, memory.values().rows_of_operand(group * group_keys, d),
-                          dout.rows_of_operand(0, d), d > 0);
+                  dout.rows_of_operand(0, d), d > 0);
     warpgroup_commit_batch();
 
     warpgroup_wait<1>();
@@ -300,16 +292,15 @@ __device__ void consume(const BackwardArguments& a, const Work& work, const Walk
 
     warpgroup_arrive();
 #pragma unroll
-    for (int q = 0; q < query_rows; q += 16)
-      wgmma(dv, p + q / 4, dout.columns_of_operand(q), n > 0 || q > 0);
+    for (int q = 0; q < query_rows; q += 16) wgmma(dv, p + q / 4, dout.columns_of_operand(q), n > 0 || q > 0);
     warpgroup_commit_batch();
     named_barrier_sync(1, consumer_threads);
     float dq[group_columns / 2];
     warpgroup_arrive();
 #pragma unroll
     for (int k = 0; k < key_rows; k += 16)
-      wgmma<false>(dq, ds.columns_of_operand(k),
-                           memory.keys().columns_of_operand(k, group * group_columns), k > 0);
+      wgmma<false>(dq, ds.columns_of_operand(k), memory.keys().columns_of_operand(k, group * group_columns),
+                   k > 0);
     warpgroup_commit_batch();
     warpgroup_wait<1>();
     warpgroup_fence_operand(dv);

@@ -66,9 +66,7 @@ struct Memory {
   __device__ __forceinline__ SlabTile keys(int n) const { return tile(1 + n % stages); }
   __device__ __forceinline__ SlabTile values(int n) const { return tile(1 + stages + n % stages); }
 
-  __device__ __forceinline__ MBarrier barrier(int index) const {
-    return {base + barriers_begin + index * 8};
-  }
+  __device__ __forceinline__ MBarrier barrier(int index) const { return {base + barriers_begin + index * 8}; }
   __device__ __forceinline__ MBarrier queries_full() const { return barrier(0); }
   __device__ __forceinline__ MBarrier queries_empty() const { return barrier(1); }
   __device__ __forceinline__ MBarrier keys_full(int n) const { return barrier(2 + n % stages); }

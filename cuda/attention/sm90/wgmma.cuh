@@ -91,8 +91,7 @@ __device__ __forceinline__ void wgmma(float (&d)[64], std::uint64_t a, std::uint
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 /// The same with a in registers and n along b's rows.
-__device__ __forceinline__ void wgmma(float (&d)[64], const std::uint32_t* a, std::uint64_t b,
-                                              bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[64], const std::uint32_t* a, std::uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LLAMA3D_FIRST_32 "," LLAMA3D_NEXT_32
@@ -101,8 +100,7 @@ __device__ __forceinline__ void wgmma(float (&d)[64], const std::uint32_t* a, st
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 /// The same for d (64 x 64).
-__device__ __forceinline__ void wgmma(float (&d)[32], const std::uint32_t* a, std::uint64_t b,
-                                              bool add) {
+__device__ __forceinline__ void wgmma(float (&d)[32], const std::uint32_t* a, std::uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LLAMA3D_FIRST_32
@@ -179,7 +177,7 @@ __device__ __forceinline__ void fence_barrier_init() {
 /// Starts the copy of a box of a matrix (tensor_map.hpp), from `column` and `row` on, which `barrier` counts.
 /// What lies outside the matrix becomes zero.
 __device__ __forceinline__ void tma_load_2d(std::uint32_t to, const void* map, int column, int row,
-                                         MBarrier barrier) {
+                                            MBarrier barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
       "[%4];" ::"r"(to),
