@@ -56,7 +56,7 @@ struct GenerateCommand {
     line.add("top-k", d.sampling.top_k, "sample from the so many likeliest tokens only; 0: all");
     line.add("top-p", d.sampling.top_p,
              "sample from the likeliest tokens that together have this probability");
-    line.add("seed", d.sampling.seed, "of sampling");
+    line.add("seed", d.sampling.seed, "of sampling; without effect at temperature 0");
     line.add("stop", stops, "texts or special tokens to end at, beside end of text and <|eot_id|>");
     line.add(
         "tp-size", settings.tp_size,
@@ -86,8 +86,6 @@ void check_question(const GenerateCommand& c) {
 
 void check_options(const GenerateCommand& c, int ranks) {
   check_settings(c.settings);
-  if (c.settings.decoding.sampling.temperature == 0)
-    c.line.refuse_idle({"seed"}, "at --temperature 0 nothing is drawn; leave it out, or give a temperature");
   check_comm_timeout(c.comm_timeout);
   c.line.expect_utf8({"prompt", "system", "stop"});
   check_question(c);

@@ -63,7 +63,7 @@ class Bench(JobTest):
             (["everything"], "everything"),
             (["step", "--repeats", 0], "--repeats 0"),
             (["kernels", "--model", "no_such"], "no_such"),
-            (["gemm", "--output", "no/such/folder.h5"], "no/such"),
+            (["gemm", "--output", "model.json/below/a/file.h5"], "model.json"),
         ):
             with self.subTest(words=words):
                 result = self.job(1, "bench", *words, "--device", "cpu")

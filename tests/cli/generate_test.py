@@ -155,8 +155,8 @@ class Generate(JobTest):
         self.refused(3, *self.words("--prompt-file", "none.txt"), says=["none.txt"])
         self.refused(3, *self.words("--data", "none.json", "--output", "o"), says=["none.json"])
         self.refused(3, *self.words("--data", "text.txt", "--output", "o"), says=["text.txt"])
-        self.refused(
-            3, *self.words("--data", "questions.json", "--output", "no/such/folder.jsonl"), says=["no/such/folder"])
+        below_a_file = "text.txt/no/folder.jsonl"
+        self.refused(3, *self.words("--data", "questions.json", "--output", below_a_file), says=["text.txt"])
         self.refused(2, *ask, "--top-p", 0.5, says=["--top-p", "--temperature"])
         self.refused(3, *self.words("--prompt-file", "."), says=["--prompt-file ."])
         one = self.words("--data", "questions.json", "--output", "o")

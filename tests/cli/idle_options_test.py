@@ -5,7 +5,7 @@ import tomllib
 
 from jobs import JobTest, main
 
-CONFIGURATION = 2
+CONFIGURATION, NUMERICS = 2, 6
 
 
 class IdleOptions(JobTest):
@@ -96,7 +96,9 @@ class IdleOptions(JobTest):
 
 class NotANumber(JobTest):
     def test_prints_without_a_sign(self):
-        result = self.train(1, "nan", "--learning-rate", "1e30", "--grad-clip", 0, "--max-skipped-steps", 100, steps=6)
+        words = ["--learning-rate", "1e30", "--grad-clip", 0, "--max-skipped-steps", 100]
+        result = self.job(1, *self.training("nan", *words, steps=6))
+        self.assertEqual(result.status, NUMERICS, result)
         self.assertRegex(result.err, r"\bnan\b")
         self.assertNotIn("-nan", result.err)
 
