@@ -86,17 +86,22 @@ InferenceModel::InferenceModel(const ModelConfig& config, const InferenceLayout&
       memory_(&memory),
       tp_(device.kernels(), stream, tp_group, memory.all_rows),
       constants_{layout.shape.attention, static_cast<float>(config.norm_epsilon), memory.rope},
-      final_norm_(table.view(parameters, ParameterRole::final_norm)),
       host_inputs_(device,
                    static_cast<std::size_t>(row_kinds * layout.shape.rows + layout.padded(layout.slots)) *
                        sizeof(std::int32_t),
                    2) {
+  const auto group = [&](GroupKind kind, std::int64_t layer = -1) {
+    return table.group_of(parameters, table.find_group(kind, layer).value());
+  };
+  const Tensor norms = group(GroupKind::norms);
   for (std::int64_t layer = 0; layer < layout_.layers; ++layer)
-    layers_.emplace_back(tp_, constants_, layout_.shape, table, layer, parameters, Tensor());
-  const auto head = table.find(ParameterRole::head) ? ParameterRole::head : ParameterRole::embedding;
-  embedding_.emplace(tp_, WeightTensors{table.view(parameters, ParameterRole::embedding), {}},
-                     table.find(ParameterRole::embedding)->first_row);
-  head_.emplace(tp_, table.view(parameters, head));
+    layers_.emplace_back(tp_, constants_, layout_.shape,
+                         LayerWeights::view(table, layer, {group(GroupKind::layer, layer), {}}, {norms, {}}));
+  final_norm_ = table.view(norms, ParameterRole::final_norm);
+  const Parameter &embedding = *table.find(ParameterRole::embedding), &head = *table.output_head();
+  embedding_.emplace(tp_, WeightTensors{table.view(group(GroupKind::embedding), embedding.role), {}},
+                     embedding.first_row);
+  head_.emplace(tp_, table.view(table.group_of(parameters, head.group), head.role));
   upload_rope_table(config, memory.rope, device, stream);
 }
 

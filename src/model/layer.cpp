@@ -1,97 +1,35 @@
 #include "model/layer.hpp"
 
+#include <utility>
+
 namespace llama3d {
-namespace {
 
-/// Takes the tensors for which `wanted(lowest recompute level that drops it)`.
-template <class Wanted>
-LayerActivations take_activations(Arena& arena, const StageShape& s, Wanted wanted) {
-  const auto take = [&](Recompute dropped_from, DType dtype, Shape shape) {
-    return wanted(dropped_from) ? arena.take(dtype, shape) : Tensor();
+LayerWeights LayerWeights::view(const ParameterTable& table, std::int64_t layer, const GroupTensors& group,
+                                const GroupTensors& norms) {
+  const auto weight = [&](const GroupTensors& tensors, ParameterRole role) {
+    return WeightTensors{table.view(tensors.parameters, role, layer),
+                         table.view(tensors.gradients, role, layer)};
   };
-  // Of several ranks a shard's rows are needed until all of them are gathered.
-  const Recompute shard_dropped = s.tp > 1 ? Recompute::none : Recompute::cheap;
-  const auto take_gathered = [&] {
-    return s.tp > 1 ? take(Recompute::cheap, s.compute, {s.rows, s.hidden}) : Tensor();
-  };
-  LayerActivations a;
-  a.input_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
-  a.input_normed = take(shard_dropped, s.compute, {s.shard_rows, s.hidden});
-  a.input_gathered = take_gathered();
-  a.qkv = take(Recompute::full, s.compute, {s.rows, s.attention.fused_columns()});
-  a.attention = take(Recompute::full, s.compute, {s.rows, s.attention.output_columns()});
-  a.lse = take(Recompute::full, DType::fp32, {s.attention.query_heads, s.rows});
-  a.middle = take(Recompute::full, s.compute, {s.shard_rows, s.hidden});
-  a.middle_rstd = take(Recompute::full, DType::fp32, {s.shard_rows});
-  a.middle_normed = take(shard_dropped, s.compute, {s.shard_rows, s.hidden});
-  a.middle_gathered = take_gathered();
-  a.gate_up = take(Recompute::full, s.compute, {s.rows, 2 * s.feed_forward});
-  a.gated = take(Recompute::cheap, s.compute, {s.rows, s.feed_forward});
-  return a;
-}
-
-WeightTensors both(const Tensor& value, const Tensor& gradient) {
-  return {value, gradient};
-}
-
-}  // namespace
-
-LayerActivations LayerActivations::take_kept(Arena& arena, const StageShape& shape) {
-  return take_activations(arena, shape,
-                          [&](Recompute dropped_from) { return shape.recompute < dropped_from; });
-}
-
-LayerActivations LayerActivations::take_shared(Arena& arena, const StageShape& shape) {
-  return take_activations(arena, shape,
-                          [&](Recompute dropped_from) { return shape.recompute >= dropped_from; });
-}
-
-LayerActivations LayerActivations::joined_with(const LayerActivations& other) const {
-  LayerActivations joined = *this;
-  for (const auto member :
-       {&LayerActivations::input_rstd, &LayerActivations::input_normed, &LayerActivations::input_gathered,
-        &LayerActivations::qkv, &LayerActivations::attention, &LayerActivations::lse,
-        &LayerActivations::middle, &LayerActivations::middle_rstd, &LayerActivations::middle_normed,
-        &LayerActivations::middle_gathered, &LayerActivations::gate_up, &LayerActivations::gated})
-    if (!(joined.*member)) joined.*member = other.*member;
-  return joined;
-}
-
-LayerGradients LayerGradients::take(Arena& arena, const StageShape& s) {
-  LayerGradients g;
-  g.qkv = arena.take(s.compute, {s.rows, s.attention.fused_columns()});
-  g.gate_up = arena.take(s.compute, {s.rows, 2 * s.feed_forward});
-  if (s.split_backward || s.tp > 1) {
-    g.down_output = arena.take(s.compute, {s.rows, s.hidden});
-    // A joint backward is done with one before it needs the other.
-    g.attention_output = s.split_backward ? arena.take(s.compute, {s.rows, s.hidden}) : g.down_output;
-  }
-  return g;
-}
-
-LayerScratch LayerScratch::take(Arena& arena, const StageShape& s) {
-  return {.gated = arena.take(s.compute, {s.rows, s.feed_forward}),
-          .attention = arena.take(s.compute, {s.rows, s.attention.output_columns()}),
-          .normed = arena.take(s.compute, {s.shard_rows, s.hidden})};
+  return {
+      .input_norm = weight(norms, ParameterRole::input_norm),
+      .middle_norm = weight(norms, ParameterRole::post_attention_norm),
+      .qkv = {table.view_qkv(group.parameters, layer), table.view_qkv(group.gradients, layer)},
+      .output = weight(group, ParameterRole::attention_output),
+      .gate_up = {table.view_gate_up(group.parameters, layer), table.view_gate_up(group.gradients, layer)},
+      .down = weight(group, ParameterRole::down)};
 }
 
 TransformerLayer::TransformerLayer(const TensorParallel& tp, const LayerConstants& constants,
-                                   const StageShape& shape, const ParameterTable& table, std::int64_t layer,
-                                   const Tensor& parameters, const Tensor& gradients)
+                                   const StageShape& shape, const LayerWeights& weights)
     : tp_(&tp),
       constants_(&constants),
-      recompute_(shape.recompute),
-      split_backward_(shape.split_backward),
-      input_norm_(both(table.view(parameters, ParameterRole::input_norm, layer),
-                       table.view(gradients, ParameterRole::input_norm, layer))),
-      middle_norm_(both(table.view(parameters, ParameterRole::post_attention_norm, layer),
-                        table.view(gradients, ParameterRole::post_attention_norm, layer))),
-      qkv_(tp, both(table.view_qkv(parameters, layer), table.view_qkv(gradients, layer))),
-      output_(tp, both(table.view(parameters, ParameterRole::attention_output, layer),
-                       table.view(gradients, ParameterRole::attention_output, layer))),
-      gate_up_(tp, both(table.view_gate_up(parameters, layer), table.view_gate_up(gradients, layer))),
-      down_(tp, both(table.view(parameters, ParameterRole::down, layer),
-                     table.view(gradients, ParameterRole::down, layer))) {}
+      shape_(&shape),
+      input_norm_(weights.input_norm),
+      middle_norm_(weights.middle_norm),
+      qkv_(tp, weights.qkv),
+      output_(tp, weights.output),
+      gate_up_(tp, weights.gate_up),
+      down_(tp, weights.down) {}
 
 void TransformerLayer::forward(const LayerActivations& a, const Incoming& incoming,
                                const DocumentRows& documents, const Tensor& delta,
@@ -137,16 +75,19 @@ void TransformerLayer::mlp_forward(const LayerActivations& a) const {
   tp_->kernels().swiglu_forward(a.gate_up, a.gated, tp_->stream());
 }
 
-void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRows& documents,
-                                     const Tensor& delta, Rematerialized what, DeferredWork& others) const {
-  if (recompute_ == Recompute::none) return;
-  // A whole forward gathers its inputs anew.
-  if (recompute_ == Recompute::full) others.run();
+PendingWeightGradients TransformerLayer::rematerialize(const LayerActivations& a,
+                                                       const DocumentRows& documents, const Tensor& delta,
+                                                       Rematerialized what,
+                                                       PendingWeightGradients pending) const {
+  if (is_kept(&LayerActivations::gated, *shape_)) return pending;
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
+  const bool whole = !is_kept(&LayerActivations::qkv, *shape_);
+  // A whole forward gathers its inputs anew, over those that pending weight gradients read.
+  if (whole) pending.compute(kernels, stream);
   kernels.rms_norm_forward(a.input, input_norm_.value, constants_->norm_epsilon, a.input_normed, a.input_rstd,
                            stream);
-  if (recompute_ == Recompute::full) {
+  if (whole) {
     attention_forward(a, documents, delta);
     gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
   } else {
@@ -154,93 +95,99 @@ void TransformerLayer::rematerialize(const LayerActivations& a, const DocumentRo
                              a.middle_rstd, stream);
   }
   if (what == Rematerialized::everything) kernels.swiglu_forward(a.gate_up, a.gated, stream);
+  return pending;
 }
 
-// Weight gradients are put off until something is communicated: that of a row-parallel product to the
-// reduction behind the column-parallel one before it, that of the column-parallel product to the gathering
-// before the next, of the layer before.
-void TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
-                                    const LayerScratch& scratch, const Tensor& d,
-                                    DeferredWork& others) const {
-  const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated, others);
+// A weight gradient waits until something is communicated: that of a row-parallel operation for the reduction
+// behind the column-parallel one before it, that of the column-parallel one for the gathering before the
+// next, which is in the layer before.
+PendingWeightGradients TransformerLayer::mlp_backward(const LayerActivations& a, const LayerGradients& g,
+                                                      const LayerScratch& scratch, const Tensor& d,
+                                                      PendingWeightGradients pending) const {
+  const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated, std::move(pending));
   RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
-  const Tensor again = recompute_ == Recompute::none ? Tensor() : a.gated;
+  const Tensor again = is_kept(&LayerActivations::gated, *shape_) ? Tensor() : a.gated;
   tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
-  if (!split_backward_) others.put([this, dy, x = a.gated] { down_.backward_weight(dy, x); });
-  column_backward(gate_up_, g.gate_up, rows, scratch.normed, others);
+  pending =
+      column_backward(gate_up_, g.gate_up, rows, scratch.normed, put_off(down_.weight_gradient(dy, a.gated)));
   tp_->kernels().rms_norm_backward(scratch.normed, a.middle, middle_norm_.value, a.middle_rstd, d, d,
                                    middle_norm_.gradient, tp_->stream());
+  return pending;
 }
 
-void TransformerLayer::attention_backward(const LayerActivations& a, const LayerGradients& g,
-                                          const LayerScratch& scratch, const DocumentRows& documents,
-                                          const Tensor& d, DeferredWork& others) const {
+PendingWeightGradients TransformerLayer::attention_backward(const LayerActivations& a,
+                                                            const LayerGradients& g,
+                                                            const LayerScratch& scratch,
+                                                            const DocumentRows& documents, const Tensor& d,
+                                                            PendingWeightGradients pending) const {
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
-  const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention, others);
+  const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention, std::move(pending));
   RowExchange rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
-  if (!split_backward_) others.put([this, dy, x = a.attention] { output_.backward_weight(dy, x); });
+  PendingWeightGradients output = put_off(output_.weight_gradient(dy, a.attention));
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
   kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
-  column_backward(qkv_, g.qkv, rows, scratch.normed, others);
+  pending = column_backward(qkv_, g.qkv, rows, scratch.normed, std::move(output));
   kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
                             input_norm_.gradient, stream);
+  return pending;
 }
 
 RowExchange TransformerLayer::all_rows(const ColumnParallelLinear& linear, const Tensor& x,
                                        const Tensor& gathered) const {
-  // Without recomputation they were kept, and a whole forward done again has just gathered them.
-  const bool there = tp_->size() > 1 && recompute_ != Recompute::cheap;
+  // They were kept, or a whole forward done again has just gathered them.
+  const bool there = tp_->size() > 1 && (is_kept(&LayerActivations::input_gathered, *shape_) ||
+                                         !is_kept(&LayerActivations::qkv, *shape_));
   return there ? RowExchange(gathered, 1, tp_->stream()) : linear.gather(x, gathered);
 }
 
 RowExchange TransformerLayer::all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
                                                     const Tensor& gathered) const {
-  return split_backward_ ? RowExchange() : all_rows(linear, x, gathered);
+  return shape_->split_backward ? RowExchange() : all_rows(linear, x, gathered);
 }
 
-void TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
-                                       const Tensor& dx, DeferredWork& others) const {
-  linear.backward_input(dy, dx, others);
-  if (split_backward_) return;
+PendingWeightGradients TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy,
+                                                         RowExchange& x, const Tensor& dx,
+                                                         PendingWeightGradients pending) const {
+  if (shape_->split_backward) {
+    linear.backward_input_in_blocks(dy, dx);
+    return {};
+  }
+  linear.backward_input(dy, dx, std::move(pending));
   x.wait();
-  others.put([&linear, dy, all = x.full()] { linear.backward_weight(dy, all); });
+  return put_off(linear.weight_gradient(dy, x.full()));
 }
 
-void TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,
-                                const LayerScratch& scratch, const DocumentRows& documents, const Tensor& d,
-                                DeferredWork& others) const {
-  mlp_backward(a, g, scratch, d, others);
-  attention_backward(a, g, scratch, documents, d, others);
+PendingWeightGradients TransformerLayer::put_off(const WeightGradient& gradient) const {
+  PendingWeightGradients pending;
+  if (shape_->split_backward) return pending;
+  if (tp_->size() == 1)
+    compute(gradient);
+  else
+    pending.add(gradient);
+  return pending;
+}
+
+void TransformerLayer::compute(const WeightGradient& gradient) const {
+  tp_->kernels().linear_backward_weight(gradient.dy, gradient.x, gradient.dw, tp_->stream());
+}
+
+PendingWeightGradients TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,
+                                                  const LayerScratch& scratch, const DocumentRows& documents,
+                                                  const Tensor& d, PendingWeightGradients pending) const {
+  return attention_backward(a, g, scratch, documents, d, mlp_backward(a, g, scratch, d, std::move(pending)));
 }
 
 void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGradients& g) const {
   RowExchange middle = all_rows(gate_up_, a.middle_normed, a.middle_gathered);
   RowExchange input = all_rows(qkv_, a.input_normed, a.input_gathered);
-  down_.backward_weight(g.down_output, a.gated);
+  compute(down_.weight_gradient(g.down_output, a.gated));
   middle.wait();
-  gate_up_.backward_weight(g.gate_up, middle.full());
-  output_.backward_weight(g.attention_output, a.attention);
+  compute(gate_up_.weight_gradient(g.gate_up, middle.full()));
+  compute(output_.weight_gradient(g.attention_output, a.attention));
   input.wait();
-  qkv_.backward_weight(g.qkv, input.full());
-}
-
-void TransformerLayer::run_products_in_blocks(const LayerActivations& a, const LayerGradients& g,
-                                              const LayerScratch& scratch, const Tensor& delta,
-                                              DeferredWork& others) const {
-  qkv_.forward(a.input_normed, a.input_gathered, a.qkv);
-  output_.forward(a.attention, delta);
-  gate_up_.forward(a.middle_normed, a.middle_gathered, a.gate_up);
-  down_.forward(a.gated, delta);
-  Tensor dy = down_.backward_input(delta, g.down_output, scratch.gated, others);
-  RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
-  if (!split_backward_) others.put([this, dy, x = a.gated] { down_.backward_weight(dy, x); });
-  column_backward(gate_up_, g.gate_up, rows, scratch.normed, others);
-  dy = output_.backward_input(delta, g.attention_output, scratch.attention, others);
-  rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
-  if (!split_backward_) others.put([this, dy, x = a.attention] { output_.backward_weight(dy, x); });
-  column_backward(qkv_, g.qkv, rows, scratch.normed, others);
+  compute(qkv_.weight_gradient(g.qkv, input.full()));
 }
 
 }  // namespace llama3d

@@ -40,6 +40,7 @@ class ParameterTable::Builder {
     table_.arena_elements_ =
         group_.begin + round_up(table_.arena_elements_ - group_.begin, alignment * grid_.dp);
     group_.end = table_.arena_elements_;
+    table_.group_places_[{group_.kind, group_.layer}] = table_.groups_.size();
     table_.groups_.push_back(group_);
   }
 
@@ -61,7 +62,9 @@ class ParameterTable::Builder {
     p.first_column = split == TensorSplit::columns ? p.columns * tp_rank_ : 0;
     p.existing_rows = std::clamp<std::int64_t>(p.global_rows() - p.first_row, 0, p.rows);
     p.offset = table_.arena_elements_;
+    p.group = table_.groups_.size();  // the one begun
     table_.arena_elements_ += p.elements();
+    table_.places_[{p.role, p.layer}] = table_.parameters_.size();
     table_.parameters_.push_back(std::move(p));
     return table_.parameters_.back();
   }
@@ -148,36 +151,48 @@ ParameterTable::ParameterTable(const ModelConfig& config, const GridShape& grid,
 }
 
 const Parameter* ParameterTable::find(ParameterRole role, std::int64_t layer) const {
-  const auto found = std::find_if(parameters_.begin(), parameters_.end(),
-                                  [&](const Parameter& p) { return p.role == role && p.layer == layer; });
-  return found == parameters_.end() ? nullptr : &*found;
+  const auto found = places_.find({role, layer});
+  return found == places_.end() ? nullptr : &parameters_[found->second];
 }
 
-Tensor ParameterTable::view(const Tensor& arena, ParameterRole role, std::int64_t layer) const {
+const Parameter* ParameterTable::output_head() const {
+  const Parameter* head = find(ParameterRole::head);
+  return head ? head : find(ParameterRole::embedding);
+}
+
+std::optional<std::size_t> ParameterTable::find_group(GroupKind kind, std::int64_t layer) const {
+  const auto found = group_places_.find({kind, layer});
+  if (found == group_places_.end()) return std::nullopt;
+  return found->second;
+}
+
+Tensor ParameterTable::view(const Tensor& group, ParameterRole role, std::int64_t layer) const {
   const Parameter* p = find(role, layer);
   LLAMA3D_EXPECT(p, "no parameter of role {} in layer {}", static_cast<int>(role), layer);
-  if (!arena) return {};
-  const Tensor flat = arena.slice(p->offset, p->offset + p->elements());
+  if (!group) return {};
+  const std::int64_t begin = p->offset - groups_[p->group].begin;
+  const Tensor flat = group.slice(begin, begin + p->elements());
   return p->shape.rank() == 2 ? flat.reshape({p->rows, p->columns}) : flat;
 }
 
-Tensor ParameterTable::view_fused(const Tensor& arena, ParameterRole first, ParameterRole last,
+Tensor ParameterTable::view_fused(const Tensor& group, ParameterRole first, ParameterRole last,
                                   std::int64_t layer) const {
   const Parameter* begin = find(first, layer);
   const Parameter* end = find(last, layer);
   LLAMA3D_EXPECT(begin && end, "no fused parameter in layer {}", layer);
-  if (!arena) return {};
+  if (!group) return {};
   const std::int64_t elements = end->offset + end->elements() - begin->offset;
-  return arena.slice(begin->offset, begin->offset + elements)
+  const std::int64_t first_element = begin->offset - groups_[begin->group].begin;
+  return group.slice(first_element, first_element + elements)
       .reshape({elements / begin->columns, begin->columns});
 }
 
-Tensor ParameterTable::view_qkv(const Tensor& arena, std::int64_t layer) const {
-  return view_fused(arena, ParameterRole::query, ParameterRole::value, layer);
+Tensor ParameterTable::view_qkv(const Tensor& group, std::int64_t layer) const {
+  return view_fused(group, ParameterRole::query, ParameterRole::value, layer);
 }
 
-Tensor ParameterTable::view_gate_up(const Tensor& arena, std::int64_t layer) const {
-  return view_fused(arena, ParameterRole::gate, ParameterRole::up, layer);
+Tensor ParameterTable::view_gate_up(const Tensor& group, std::int64_t layer) const {
+  return view_fused(group, ParameterRole::gate, ParameterRole::up, layer);
 }
 
 }  // namespace llama3d

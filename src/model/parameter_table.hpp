@@ -2,7 +2,10 @@
 // Every parameter of a rank, once: what it is called, how large it is, how it is split, and where it lies.
 // Initialization, optimizer, checkpoints, planner and parameter counts read this table; none repeats a shape.
 
+#include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/process_grid.hpp"
@@ -42,6 +45,7 @@ struct Parameter {
   std::int64_t rows = 0, columns = 0;            ///< of the shard, vocabulary padding included
   std::int64_t existing_rows = 0;                ///< rows that the global tensor has; the others are zero
   std::int64_t offset = 0;                       ///< first element in the rank's parameter arena
+  std::size_t group = 0;                         ///< index into ParameterTable::groups()
   bool tied_copy = false;  ///< the last stage's copy of the embedding: kept equal, never stored or counted
 
   std::int64_t elements() const { return rows * columns; }
@@ -83,19 +87,29 @@ class ParameterTable {
 
   /// The parameter of this role (and layer), or null when the rank has none.
   const Parameter* find(ParameterRole role, std::int64_t layer = -1) const;
-  /// The view of one shard, (rows, columns) or (n), in an arena of arena_elements() of any dtype; empty in an
-  /// empty one.
-  Tensor view(const Tensor& arena, ParameterRole role, std::int64_t layer = -1) const;
+  /// What the logits come from, on the last stage: the head, or the embedding where that is tied to it.
+  const Parameter* output_head() const;
+  /// The group of this kind (and layer), or none.
+  std::optional<std::size_t> find_group(GroupKind kind, std::int64_t layer = -1) const;
+  /// The elements of a group in an arena of arena_elements().
+  Tensor group_of(const Tensor& arena, std::size_t group) const {
+    return arena.slice(groups_[group].begin, groups_[group].end);
+  }
+  /// The view of one shard, (rows, columns) or (n), in a tensor of the elements of its group, of any dtype;
+  /// empty in an empty one.
+  Tensor view(const Tensor& group, ParameterRole role, std::int64_t layer = -1) const;
   /// Query, key and value shards as one (rows, C); gate and up as one.
-  Tensor view_qkv(const Tensor& arena, std::int64_t layer) const;
-  Tensor view_gate_up(const Tensor& arena, std::int64_t layer) const;
+  Tensor view_qkv(const Tensor& group, std::int64_t layer) const;
+  Tensor view_gate_up(const Tensor& group, std::int64_t layer) const;
 
  private:
   class Builder;
-  Tensor view_fused(const Tensor& arena, ParameterRole first, ParameterRole last, std::int64_t layer) const;
+  Tensor view_fused(const Tensor& group, ParameterRole first, ParameterRole last, std::int64_t layer) const;
 
   std::vector<Parameter> parameters_;
+  std::map<std::pair<ParameterRole, std::int64_t>, std::size_t> places_;  ///< in parameters_
   std::vector<ParameterGroup> groups_;
+  std::map<std::pair<GroupKind, std::int64_t>, std::size_t> group_places_;  ///< in groups_
   std::int64_t arena_elements_ = 0;
 };
 

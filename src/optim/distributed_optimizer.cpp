@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <utility>
 
 #include "base/numbers.hpp"
 #include "base/philox.hpp"
@@ -10,12 +9,6 @@
 
 namespace llama3d {
 namespace {
-
-struct HostResult {
-  double totals[3];
-  float report[2];
-  float scale;
-};
 
 AdamWPiece update_of(const OwnedPiece& piece, const OptimizerOptions& options) {
   const Parameter& p = *piece.parameter;
@@ -44,25 +37,24 @@ std::vector<std::size_t> order_of_use(const ParameterTable& table) {
 
 DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const ProcessGrid& grid,
                                            const OptimizerOptions& options, const ModelStateMemory& memory,
-                                           Device& device, Stream& stream, GridCommunicators& communicators)
+                                           ResidentParameterStore& store, Device& device, Stream& stream,
+                                           GridCommunicators& communicators)
     : table_(&table),
       grid_(grid),
       options_(options),
       memory_(&memory),
+      store_(&store),
       device_(&device),
       kernels_(&device.kernels()),
       stream_(&stream),
       communicators_(&communicators),
-      slices_(owned_slices(table, grid.shape().dp, grid.coordinate().dp)),
       order_(order_of_use(table)),
-      group_updates_(slices_.size()),
-      reductions_(slices_.size()),
-      gathers_(slices_.size()),
-      prepared_(slices_.size(), false),
-      reduced_(slices_.size(), false),
-      host_(device.allocate_host(2 * sizeof(HostResult))) {
-  std::vector<std::size_t> pieces(slices_.size(), 0);  // of each group
-  for (const OwnedPiece& piece : owned_pieces(table, slices_, grid.coordinate())) {
+      group_updates_(table.groups().size()),
+      host_(device.allocate_host(kStepsUnderWay * sizeof(HostResult))) {
+  auto* next_result = static_cast<HostResult*>(host_.get());
+  for (HostResult*& result : results_) result = next_result++;
+  std::vector<std::size_t> pieces(group_updates_.size(), 0);  // of each group
+  for (const OwnedPiece& piece : owned_pieces(table, slices(), grid.coordinate())) {
     updates_.push_back(update_of(piece, options));
     ++pieces[static_cast<std::size_t>(piece.group)];
   }
@@ -71,55 +63,27 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
   for (std::size_t group = 0; group < pieces.size(); first += pieces[group++])
     group_updates_[group] = std::span<const AdamWPiece>(updates_).subspan(first, pieces[group]);
   if (!memory.slots.empty())
-    offloaded_ = std::make_unique<OffloadedUpdate>(slices_, order_, updates_, memory, device);
+    offloaded_ = std::make_unique<OffloadedUpdate>(slices(), order_, updates_, memory, device);
 }
 
 void DistributedOptimizer::begin_step() {
-  std::fill(prepared_.begin(), prepared_.end(), false);
-  std::fill(reduced_.begin(), reduced_.end(), false);
+  store_->begin_step();
   kernels_->fill_zero(memory_->totals, *stream_);
   if (offloaded_) offloaded_->prefetch();
-  prepare(GroupKind::norms, -1);
 }
 
-void DistributedOptimizer::prepare(GroupKind kind, std::int64_t layer) {
-  const auto& groups = table_->groups();
-  for (std::size_t i = 0; i < groups.size(); ++i)
-    if (groups[i].kind == kind && groups[i].layer == layer) prepare(i);
-}
-
-void DistributedOptimizer::prepare(std::size_t group) {
-  LLAMA3D_EXPECT(!prepared_[group], "group {} prepared twice in a step", group);
-  if (offloaded_) offloaded_->wait_for(group, *stream_);
-  if (const WorkHandle gather = std::exchange(gathers_[group], nullptr)) gather->wait(*stream_);
-  const ParameterGroup& range = table_->groups()[group];
-  kernels_->fill_zero(memory_->gradients.slice(range.begin, range.end), *stream_);
-  prepared_[group] = true;
-}
-
-void DistributedOptimizer::gradients_ready(GroupKind kind, std::int64_t layer) {
-  const auto& groups = table_->groups();
-  for (std::size_t i = 0; i < groups.size(); ++i)
-    if (groups[i].kind == kind && groups[i].layer == layer && !groups[i].tied) reduce_scatter(i);
-}
-
-void DistributedOptimizer::reduce_scatter(std::size_t group) {
-  LLAMA3D_EXPECT(prepared_[group] && !reduced_[group], "gradients of group {} reduced twice, or never begun",
-                 group);
-  const ParameterGroup& range = table_->groups()[group];
-  reductions_[group] = communicators_->dp->reduce_scatter(memory_->gradients.slice(range.begin, range.end),
-                                                          owned_gradient(slices_[group]),
-                                                          labels::dp_reduce_gradients, *stream_);
-  reduced_[group] = true;
+void DistributedOptimizer::reduce_gradients() {
+  complete_shared_gradients();
+  store_->wait_for_reductions();
 }
 
 void DistributedOptimizer::complete_shared_gradients() {
   const auto& groups = table_->groups();
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    if (reduced_[i]) continue;
+    if (store_->reduced(i)) continue;
     const ParameterGroup& group = groups[i];
-    LLAMA3D_EXPECT(group.tp_replicated || group.tied, "gradients of group {} never became ready", i);
-    const Tensor gradients = memory_->gradients.slice(group.begin, group.end);
+    LLAMA3D_EXPECT(group.tp_replicated || group.tied, "gradients of group {} never became complete", i);
+    const Tensor gradients = table_->group_of(memory_->gradients, i);
     if (group.tp_replicated)
       communicators_->tp->all_reduce(gradients, ReduceOperation::sum, labels::tp_norm_gradients, *stream_)
           ->wait(*stream_);
@@ -127,65 +91,67 @@ void DistributedOptimizer::complete_shared_gradients() {
       communicators_->embedding
           ->all_reduce(gradients, ReduceOperation::sum, labels::pp_tied_embedding, *stream_)
           ->wait(*stream_);
-    reduce_scatter(i);
+    store_->reduce(i);
   }
+}
+
+void DistributedOptimizer::clip_gradients(std::int64_t step) {
+  add_squared_norm();
+  communicators_->world->all_reduce(memory_->totals, ReduceOperation::sum, labels::world_totals, *stream_)
+      ->wait(*stream_);
+  kernels_->gradient_scale(memory_->totals, static_cast<float>(options_.gradient_clip), memory_->scale,
+                           memory_->report, *stream_);
+  download_result(step);
 }
 
 void DistributedOptimizer::add_squared_norm() {
   // What several ranks hold counts once: norms on the first tp rank, tied embeddings on the first stage.
   const bool first_of_tp = grid_.coordinate().tp == 0;
-  for (const OwnedSlice& slice : slices_) {
+  for (const OwnedSlice& slice : slices()) {
     const ParameterGroup& group = table_->groups()[static_cast<std::size_t>(slice.group)];
     if (group.tied_copy || (group.tp_replicated && !first_of_tp)) continue;
-    kernels_->squared_norm(owned_gradient(slice), memory_->totals.slice(0, 1), *stream_);
+    kernels_->squared_norm(memory_->gradients.slice(slice.begin, slice.end), memory_->totals.slice(0, 1),
+                           *stream_);
   }
   // Every tp rank of the last stage knows the same losses.
   if (!first_of_tp) kernels_->fill_zero(memory_->loss_totals(), *stream_);
 }
 
-void DistributedOptimizer::finish_step(std::int64_t step, double learning_rate, Event& end) {
-  complete_shared_gradients();
-  for (auto& reduction : reductions_) std::exchange(reduction, nullptr)->wait(*stream_);
-  add_squared_norm();
-  sum_totals();
-  download_result(step);
-  const AdamWStep adamw{.learning_rate = static_cast<float>(learning_rate),
-                        .beta1 = static_cast<float>(options_.beta1),
-                        .beta2 = static_cast<float>(options_.beta2),
-                        .epsilon = static_cast<float>(options_.epsilon),
-                        .step = step};
-  if (offloaded_)
-    update_offloaded(adamw);
-  else
-    update(adamw);
-  // A host has nothing to do meanwhile.
-  if (!device_->asynchronous()) wait_for_parameters();
-  (offloaded_ ? offloaded_->stream() : *stream_).record(end);
-}
-
 void DistributedOptimizer::download_result(std::int64_t step) {
-  HostResult* host = static_cast<HostResult*>(host_.get()) + step % 2;
+  HostResult* host = results_[step];
   device_->download(host->totals, memory_->totals, *stream_);
   device_->download(host->report, memory_->report, *stream_);
   device_->download(&host->scale, memory_->scale, *stream_);
 }
 
 StepResult DistributedOptimizer::result(std::int64_t step) const {
-  const HostResult* host = static_cast<const HostResult*>(host_.get()) + step % 2;
+  const HostResult* host = results_[step];
   return {.loss = unsigned_nan(host->report[0]),
           .gradient_norm = unsigned_nan(host->report[1]),
           .targets = host->totals[2],
           .skipped = host->scale == 0};
 }
 
-void DistributedOptimizer::sum_totals() {
-  communicators_->world->all_reduce(memory_->totals, ReduceOperation::sum, labels::world_totals, *stream_)
-      ->wait(*stream_);
-  kernels_->gradient_scale(memory_->totals, static_cast<float>(options_.gradient_clip), memory_->scale,
-                           memory_->report, *stream_);
+AdamWStep DistributedOptimizer::adamw_step(std::int64_t step, double learning_rate) const {
+  return {.learning_rate = static_cast<float>(learning_rate),
+          .beta1 = static_cast<float>(options_.beta1),
+          .beta2 = static_cast<float>(options_.beta2),
+          .epsilon = static_cast<float>(options_.epsilon),
+          .step = step};
 }
 
-void DistributedOptimizer::update(const AdamWStep& step) {
+void DistributedOptimizer::update(std::int64_t step, double learning_rate, Event& end) {
+  const AdamWStep adamw = adamw_step(step, learning_rate);
+  if (offloaded_)
+    update_offloaded(adamw);
+  else
+    update_resident(adamw);
+  // A host has nothing to do meanwhile.
+  if (!device_->asynchronous()) store_->wait_for_parameters();
+  (offloaded_ ? offloaded_->stream() : *stream_).record(end);
+}
+
+void DistributedOptimizer::update_resident(const AdamWStep& step) {
   const auto update = [&](std::span<const AdamWPiece> pieces) {
     const AdamWState& state = memory_->adamw;
     kernels_->adamw(step, pieces, memory_->parameters, state.master, memory_->gradients, state.exp_avg,
@@ -195,36 +161,23 @@ void DistributedOptimizer::update(const AdamWStep& step) {
   // What the next forward pass needs first is on its way while the rest is updated.
   for (const std::size_t group : order_) {
     update(group_updates_[group]);
-    gathers_[group] = gather(group, *stream_);
+    store_->gather(group, *stream_);
   }
 }
 
 void DistributedOptimizer::update_offloaded(const AdamWStep& step) {
   offloaded_->begin(*stream_);
-  for (std::size_t i = 0; i < slices_.size(); ++i) {
+  for (std::size_t i = 0; i < order_.size(); ++i) {
     const std::size_t group = offloaded_->update_next_group(step);
-    offloaded_->complete(group);
-    gathers_[group] = gather(group, offloaded_->stream());
+    const Event& updated = offloaded_->complete(group);
+    store_->gather(group, offloaded_->stream(), &updated);
   }
   offloaded_->wait_for_downloads();
 }
 
-WorkHandle DistributedOptimizer::gather(std::size_t group, Stream& stream) {
-  const OwnedSlice& slice = slices_[group];
-  const ParameterGroup& range = table_->groups()[group];
-  return communicators_->dp->all_gather(memory_->parameters.slice(slice.begin, slice.end),
-                                        memory_->parameters.slice(range.begin, range.end),
-                                        labels::dp_gather_parameters, stream);
-}
-
 void DistributedOptimizer::gather_parameters() {
-  for (const std::size_t group : order_) gathers_[group] = gather(group, *stream_);
-  wait_for_parameters();
-}
-
-void DistributedOptimizer::wait_for_parameters() {
-  for (WorkHandle& work : gathers_)
-    if (const WorkHandle gather = std::exchange(work, nullptr)) gather->wait(*stream_);
+  for (const std::size_t group : order_) store_->gather(group, *stream_);
+  store_->wait_for_parameters();
 }
 
 }  // namespace llama3d

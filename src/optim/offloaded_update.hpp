@@ -29,10 +29,12 @@ class OffloadedUpdate {
   void begin(Stream& gradients);
   /// Queues the update of the next group in order on stream(); returns its index.
   std::size_t update_next_group(const AdamWStep& step);
-  /// The work on stream() so far is all that this rank's part of a group's parameters waits for.
-  void complete(std::size_t group) { update_stream_->record(*completed_[group]); }
-  /// Later work on `stream` starts when the group was last complete.
-  void wait_for(std::size_t group, Stream& stream) { stream.wait(*completed_[group]); }
+  /// The work on stream() so far is all that this rank's part of a group's parameters waits for: the event
+  /// that tells its end.
+  const Event& complete(std::size_t group) {
+    update_stream_->record(*completed_[group]);
+    return *completed_[group];
+  }
   /// Later work on stream() starts when all of the state is back in host memory.
   void wait_for_downloads();
 

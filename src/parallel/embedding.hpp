@@ -13,8 +13,9 @@ class VocabularyParallelEmbedding {
 
   /// x: (T/tp, C) from ids: (T) int32.
   void forward(const Tensor& ids, const Tensor& x) const;
-  /// Accumulates the table's gradient from dx: (T/tp, C), whose rows are gathered while `others` run.
-  void backward(const Tensor& ids, const Tensor& dx, DeferredWork& others) const;
+  /// Accumulates the table's gradient from dx: (T/tp, C), whose rows are gathered while `pending` is
+  /// computed.
+  void backward(const Tensor& ids, const Tensor& dx, PendingWeightGradients pending) const;
 
  private:
   const TensorParallel* tp_;

@@ -17,25 +17,24 @@ void ColumnParallelLinear::forward(const Tensor& x, const Tensor& full, const Te
   }
 }
 
-void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx, DeferredWork& others) const {
+void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx,
+                                          PendingWeightGradients pending) const {
   const Tensor partial = tp_->all_rows(dx);
-  RowExchange reduction(partial, tp_->blocks(), tp_->stream());
-  if (others.empty()) {
-    for (int block = 0; block < tp_->blocks(); ++block) {
-      tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
-                                           tp_->block_of(partial, block), tp_->stream());
-      tp_->start_reduction(reduction, block, dx, labels::tp_reduce_scatter_gradient);
-    }
-  } else {
-    tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
-    reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
-    others.run();
-  }
+  tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
+  RowExchange reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
+  pending.compute(tp_->kernels(), tp_->stream());
   reduction.wait();
 }
 
-void ColumnParallelLinear::backward_weight(const Tensor& dy, const Tensor& x) const {
-  tp_->kernels().linear_backward_weight(dy, x, weight_.gradient, tp_->stream());
+void ColumnParallelLinear::backward_input_in_blocks(const Tensor& dy, const Tensor& dx) const {
+  const Tensor partial = tp_->all_rows(dx);
+  RowExchange reduction(partial, tp_->blocks(), tp_->stream());
+  for (int block = 0; block < tp_->blocks(); ++block) {
+    tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
+                                         tp_->block_of(partial, block), tp_->stream());
+    tp_->start_reduction(reduction, block, dx, labels::tp_reduce_scatter_gradient);
+  }
+  reduction.wait();
 }
 
 void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
@@ -49,25 +48,22 @@ void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
 }
 
 Tensor RowParallelLinear::backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx,
-                                         DeferredWork& others) const {
+                                         PendingWeightGradients pending) const {
   if (tp_->size() == 1) {
+    LLAMA3D_EXPECT(pending.empty(), "weight gradients pending where nothing is communicated");
     if (full) tp_->kernels().copy(dy, full, tp_->stream());
     const Tensor all = full ? full : dy;
     tp_->kernels().linear_backward_input(all, weight_.value, dx, tp_->stream());
     return all;
   }
   RowExchange gathered = tp_->start_gather(dy, full, labels::tp_all_gather_gradient);
-  others.run();
+  pending.compute(tp_->kernels(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     gathered.wait(block);
     tp_->kernels().linear_backward_input(tp_->block_of(gathered.full(), block), weight_.value,
                                          tp_->block_of(dx, block), tp_->stream());
   }
   return gathered.full();
-}
-
-void RowParallelLinear::backward_weight(const Tensor& dy, const Tensor& x) const {
-  tp_->kernels().linear_backward_weight(dy, x, weight_.gradient, tp_->stream());
 }
 
 }  // namespace llama3d

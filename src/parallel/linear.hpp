@@ -1,7 +1,7 @@
 #pragma once
 // Linear layers split over the tp group, as in Megatron-LM (Shoeybi et al., 2019) with sequence parallelism.
 
-#include "parallel/deferred_work.hpp"
+#include "parallel/pending_gradients.hpp"
 #include "parallel/tensor_parallel.hpp"
 
 namespace llama3d {
@@ -21,11 +21,14 @@ class ColumnParallelLinear {
   void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
   /// Starts to bring all rows of x to `full`.
   RowExchange gather(const Tensor& x, const Tensor& full) const;
-  /// dx: (T/tp, K) from dy: (T, N/tp), reduced while `others` run; where there are none, behind the product,
-  /// in blocks.
-  void backward_input(const Tensor& dy, const Tensor& dx, DeferredWork& others) const;
-  /// Accumulates the weight gradient. x: (T, K), all rows.
-  void backward_weight(const Tensor& dy, const Tensor& x) const;
+  /// dx: (T/tp, K) from dy: (T, N/tp), reduced while `pending` is computed.
+  void backward_input(const Tensor& dy, const Tensor& dx, PendingWeightGradients pending) const;
+  /// The same where nothing is pending: each block is reduced behind the GEMM of the next one.
+  void backward_input_in_blocks(const Tensor& dy, const Tensor& dx) const;
+  /// x: (T, K), all rows.
+  WeightGradient weight_gradient(const Tensor& dy, const Tensor& x) const {
+    return {dy, x, weight_.gradient};
+  }
 
  private:
   const TensorParallel* tp_;
@@ -39,11 +42,15 @@ class RowParallelLinear {
 
   /// y: (T/tp, N) from x: (T, K/tp).
   void forward(const Tensor& x, const Tensor& y) const;
-  /// dx: (T, K/tp) from dy: (T/tp, N), whose rows are gathered while `others` run. Returns all rows of dy,
-  /// for backward_weight: in `full` (T, N), or dy itself where that is empty, as it may be in a group of one.
-  Tensor backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx, DeferredWork& others) const;
-  /// Accumulates the weight gradient. dy: (T, N).
-  void backward_weight(const Tensor& dy, const Tensor& x) const;
+  /// dx: (T, K/tp) from dy: (T/tp, N), whose rows are gathered while `pending` is computed. Returns all rows
+  /// of dy, for weight_gradient: in `full` (T, N), or dy itself where that is empty, as it may be in a group
+  /// of one.
+  Tensor backward_input(const Tensor& dy, const Tensor& full, const Tensor& dx,
+                        PendingWeightGradients pending) const;
+  /// dy: (T, N), all rows.
+  WeightGradient weight_gradient(const Tensor& dy, const Tensor& x) const {
+    return {dy, x, weight_.gradient};
+  }
 
  private:
   const TensorParallel* tp_;

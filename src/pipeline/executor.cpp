@@ -85,26 +85,26 @@ PipelineExecutor::PipelineExecutor(const PipelineShape& shape, int stage_index, 
       slot_used_(static_cast<std::size_t>(stage.layout().slots)) {}
 
 void PipelineExecutor::train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-                             const Stage::GroupCalls& calls, SpanRecorder* spans) {
+                             SpanRecorder* spans) {
   training_ = true;
-  calls_ = calls;
   spans_ = spans;
   run(schedule, rows);
 }
 
 void PipelineExecutor::evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
   training_ = false;
-  calls_ = {};
   spans_ = nullptr;
   run(schedule, rows);
 }
 
 void PipelineExecutor::run(const RankSchedule& schedule, std::span<const MicroBatchRows> rows) {
   const auto& actions = schedule.actions;
+  const std::vector<bool> last = last_of_kind(schedule);
   for (auto action = actions.begin(); action != actions.end();) {
     forward_->activity().micro_batch(action->micro_batch);
     if (is_compute(action->kind)) {
-      compute(*action++, rows);
+      compute(*action, rows, last[static_cast<std::size_t>(action - actions.begin())]);
+      ++action;
       continue;
     }
     const auto next = action + 1;
@@ -159,14 +159,14 @@ Transfer PipelineExecutor::transfer(const Action& action) {
   }
 }
 
-void PipelineExecutor::compute(const Action& action, std::span<const MicroBatchRows> rows) {
+void PipelineExecutor::compute(const Action& action, std::span<const MicroBatchRows> rows, bool last) {
   const WorkRange range(*stream_, to_string(action).c_str());
   if (spans_) spans_->begin(std::string(name_of(action.kind)), action.micro_batch, *stream_);
   switch (action.kind) {
-    case ActionKind::forward: forward(action, rows); break;
+    case ActionKind::forward: forward(action, rows, last); break;
     case ActionKind::backward:
-    case ActionKind::backward_input: backward(action); break;
-    default: backward_weight(action);
+    case ActionKind::backward_input: backward(action, last); break;
+    default: backward_weight(action, last);
   }
   if (spans_) spans_->end(*stream_);
 }
@@ -180,42 +180,34 @@ int PipelineExecutor::acquire_slot() {
   return static_cast<int>(free - slot_used_.begin());
 }
 
-Stage::GroupCalls PipelineExecutor::calls_of(const Action& action) const {
-  // Every schedule takes a chunk's micro-batches in ascending order.
-  Stage::GroupCalls calls;
-  if (action.micro_batch == 0) calls.needed = calls_.needed;
-  if (action.micro_batch == shape_.micro_batches - 1) calls.ready = calls_.ready;
-  return calls;
-}
-
-void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchRows> rows) {
+void PipelineExecutor::forward(const Action& action, std::span<const MicroBatchRows> rows, bool last) {
   Live& live = live_[{action.micro_batch, action.chunk}];
   live.slot = acquire_slot();
   stage_->load(live.slot, rows[static_cast<std::size_t>(action.micro_batch)]);
   if (const auto work = std::exchange(live.receive_activation, nullptr)) work->wait(*stream_);
   if (live.input < 0) live.input = inputs_.acquire(*stream_);
-  const bool last = stage_->has_loss(action.chunk);
+  const bool has_loss = stage_->has_loss(action.chunk);
   Tensor output;
-  if (!last) output = outputs_[live.output = outputs_.acquire(*stream_)];
-  if (last && training_) output = gradients_[live.gradient = gradients_.acquire(*stream_)];
-  stage_->forward(action.chunk, live.slot, inputs_[live.input], output, training_, calls_of(action));
+  if (!has_loss) output = outputs_[live.output = outputs_.acquire(*stream_)];
+  if (has_loss && training_) output = gradients_[live.gradient = gradients_.acquire(*stream_)];
+  stage_->forward(action.chunk, live.slot, inputs_[live.input], output, training_, last);
   // Without a backward pass nothing of it is needed again, and the next input may come while the output goes.
   if (!training_) give_back(live);
-  if (!training_ && last) live_.erase({action.micro_batch, action.chunk});
+  if (!training_ && has_loss) live_.erase({action.micro_batch, action.chunk});
 }
 
-void PipelineExecutor::backward(const Action& action) {
+void PipelineExecutor::backward(const Action& action, bool last) {
   Live& live = live_[{action.micro_batch, action.chunk}];
   if (const auto work = std::exchange(live.receive_gradient, nullptr)) work->wait(*stream_);
-  stage_->backward(action.chunk, live.slot, gradients_[live.gradient], calls_of(action));
+  stage_->backward(action.chunk, live.slot, gradients_[live.gradient], last);
   if (!stage_->has_embedding(action.chunk)) return;
   // Nothing is sent on from the first chunk.
   gradients_.release(std::exchange(live.gradient, -1));
   if (!splits()) finish(action);
 }
 
-void PipelineExecutor::backward_weight(const Action& action) {
-  stage_->backward_weight(action.chunk, live_[{action.micro_batch, action.chunk}].slot, calls_of(action));
+void PipelineExecutor::backward_weight(const Action& action, bool last) {
+  stage_->backward_weight(action.chunk, live_[{action.micro_batch, action.chunk}].slot, last);
   finish(action);
 }
 

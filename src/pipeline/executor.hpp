@@ -37,11 +37,10 @@ class PipelineExecutor {
   PipelineExecutor(const PipelineShape& shape, int stage_index, Stage& stage, Communicator& forward,
                    Communicator& backward, Stream& stream, const PipelineBuffers& buffers);
 
-  /// Runs all micro-batches of a step; `rows` has one entry each. Each of `calls` comes once for a group of
-  /// parameters.
-  /// `spans`, when given, gets every computation.
+  /// Runs all micro-batches of a step; `rows` has one entry each. `spans`, when given, gets every
+  /// computation.
   void train(const RankSchedule& schedule, std::span<const MicroBatchRows> rows,
-             const Stage::GroupCalls& calls, SpanRecorder* spans = nullptr);
+             SpanRecorder* spans = nullptr);
   /// Forward only, by a schedule from make_forward_schedule.
   void evaluate(const RankSchedule& schedule, std::span<const MicroBatchRows> rows);
 
@@ -60,18 +59,17 @@ class PipelineExecutor {
   void communicate(std::span<const Action> actions);
   /// Notes who waits for a transfer.
   void started(const Action& action, const SharedWorkHandle& work);
-  void compute(const Action& action, std::span<const MicroBatchRows> rows);
-  void forward(const Action& action, std::span<const MicroBatchRows> rows);
-  void backward(const Action& action);
-  void backward_weight(const Action& action);
+  /// `last`: the schedule has no other computation of the kind in the chunk.
+  void compute(const Action& action, std::span<const MicroBatchRows> rows, bool last);
+  void forward(const Action& action, std::span<const MicroBatchRows> rows, bool last);
+  void backward(const Action& action, bool last);
+  void backward_weight(const Action& action, bool last);
   void finish(const Action& action);
   /// Its input and its slot are free for what is queued next.
   void give_back(const Live& live);
   /// The tensor an action sends or receives into, and whom to or from.
   Transfer transfer(const Action& action);
   int acquire_slot();
-  /// Of `calls_`, what belongs to the chunk's first and last micro-batch.
-  Stage::GroupCalls calls_of(const Action& action) const;
   bool splits() const { return stage_->layout().shape.split_backward; }
 
   PipelineShape shape_;
@@ -83,7 +81,6 @@ class PipelineExecutor {
   BufferPool inputs_, outputs_, gradients_;
   std::vector<bool> slot_used_;
   std::map<std::pair<int, int>, Live> live_;  ///< by micro-batch and chunk
-  Stage::GroupCalls calls_;
   SpanRecorder* spans_ = nullptr;
   bool training_ = false;
   int peak_slots_ = 0;

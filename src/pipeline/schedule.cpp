@@ -4,6 +4,7 @@
 #include <array>
 #include <iterator>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/error.hpp"
@@ -195,6 +196,14 @@ Schedule make_schedule(ScheduleKind kind, const PipelineShape& shape, ReceiveSta
         {with_communication(computes, shape, stage, receives), count_peak_live(computes)});
   }
   return schedule;
+}
+
+std::vector<bool> last_of_kind(const RankSchedule& schedule) {
+  std::vector<bool> last(schedule.actions.size());
+  std::set<std::pair<ActionKind, int>> seen;
+  for (std::size_t i = schedule.actions.size(); i-- > 0;)
+    last[i] = seen.insert({schedule.actions[i].kind, schedule.actions[i].chunk}).second;
+  return last;
 }
 
 Schedule make_forward_schedule(const PipelineShape& shape) {

@@ -106,6 +106,10 @@ struct RankSchedule {
   int peak_live_activations = 0;
 };
 
+/// Of each action, whether none of its kind follows in its chunk. After the last computation that adds to the
+/// gradients of a chunk these are complete.
+std::vector<bool> last_of_kind(const RankSchedule& schedule);
+
 struct Schedule {
   ScheduleKind kind = ScheduleKind::one_f_one_b;
   PipelineShape shape;

@@ -39,7 +39,7 @@ LabelRecords sum_of(LabelRecords records, const LabelRecords& others) {
 }  // namespace
 
 Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
-               std::unique_ptr<GridCommunicators> communicators)
+               std::unique_ptr<GridCommunicators> communicators, const MakeStore& make_store)
     : plan_(std::move(plan)),
       runtime_(&runtime),
       memory_(allocate(plan_, runtime.device)),
@@ -49,20 +49,26 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       watch_(runtime.watchdog, communicators_->log.activity(), communicators_->all()) {
   const ModelStateMemory& state = memory_.state;
   if (runtime.register_memory) register_memory();
-  stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
-                                   *communicators_->tp, memory_.stage, state.parameters, state.gradients,
-                                   state.loss_totals());
-  overlap_ = choose_overlap(plan_, state.parameters, *stage_, runtime.device, *stream_, runtime.control);
+  // Where no replica updates a part, each has all of its shard.
+  const bool updates = plan_.shape.training;
+  store_ =
+      std::make_unique<ResidentParameterStore>(plan_.table, state,
+                                               owned_slices(plan_.table, updates ? plan_.grid.shape().dp : 1,
+                                                            updates ? plan_.grid.coordinate().dp : 0),
+                                               *communicators_->dp, runtime.device.kernels(), *stream_);
+  if (make_store) other_store_ = make_store(*store_, runtime.device, *stream_);
+  ParameterStore& store = other_store_ ? *other_store_ : *store_;
+  stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, store, runtime.device,
+                                   *stream_, *communicators_->tp, memory_.stage, state.loss_totals());
+  overlap_ = choose_overlap(plan_, memory_, *stage_, runtime.device, *stream_, runtime.control);
   executor_ = std::make_unique<PipelineExecutor>(plan_.pipeline, plan_.grid.coordinate().pp, *stage_,
                                                  *communicators_->pp_forward, *communicators_->pp_backward,
                                                  *stream_, memory_.boundaries);
-  if (plan_.shape.training)
-    optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state,
+  if (updates)
+    optimizer_ = std::make_unique<DistributedOptimizer>(plan_.table, plan_.grid, optimizer, state, *store_,
                                                         runtime.device, *stream_, *communicators_);
-  // Where no replica updates a part, each reads all of its shard.
-  state_ = std::make_unique<ModelState>(plan_.table,
-                                        optimizer_ ? optimizer_->slices() : owned_slices(plan_.table, 1, 0),
-                                        plan_.grid, state, runtime.device, *stream_);
+  state_ = std::make_unique<ModelState>(plan_.table, store_->slices(), plan_.grid, state, runtime.device,
+                                        *stream_);
   for (StepEvents& events : events_)
     for (auto* event : {&events.begin, &events.gradients, &events.end})
       *event = runtime.device.create_event();
@@ -84,44 +90,54 @@ void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t s
   LLAMA3D_EXPECT(optimizer_, "a step of a run that does not train");
   LLAMA3D_EXPECT(std::ssize(micro_batches) == plan_.pipeline.micro_batches,
                  "{} micro-batches in a step of {}", micro_batches.size(), plan_.pipeline.micro_batches);
-  LLAMA3D_EXPECT(under_way_.size() < 2, "step {} queued on top of two others", step);
-  const StepEvents& events = events_of(step);
+  LLAMA3D_EXPECT(under_way_.size() < kStepsUnderWay, "step {} queued on top of {} others", step,
+                 under_way_.size());
+  StepUnderWay record = begin_record(step, with_timeline);
+  const WorkRange range(*stream_, fmt::format("step {}", step).c_str());
+  stream_->record(*events_[step].begin);
+  optimizer_->begin_step();
+  executor_->train(next_schedule(), views(micro_batches), record.spans.get());
+  stream_->record(*events_[step].gradients);
+  end_gradients(record);
+  {
+    const WorkRange update(*stream_, "update");
+    optimizer_->reduce_gradients();
+    optimizer_->clip_gradients(step);
+    optimizer_->update(step, learning_rate, *events_[step].end);
+  }
+  end_update(std::move(record));
+}
+
+Engine::StepUnderWay Engine::begin_record(std::int64_t step, bool with_timeline) {
   CommunicationLog& log = communicators_->log;
   log.end_interval();
   log.time_all(with_timeline || first_step_);  // the first has the longest waits, which no sample should miss
   log.activity().at({step, -1});
-  StepUnderWay under_way;
-  under_way.step = step;
-  under_way.follows = !under_way_.empty();
-  under_way.begin = CommunicationLog::now();
-  if (with_timeline) under_way.spans = std::make_unique<SpanRecorder>(runtime_->device);
-  SpanRecorder* spans = under_way.spans.get();
-  const WorkRange range(*stream_, fmt::format("step {}", step).c_str());
-  stream_->record(*events.begin);
-  optimizer_->begin_step();
-  executor_->train(std::exchange(first_step_, false) ? plan_.schedule : plan_.later_steps,
-                   views(micro_batches),
-                   {.needed = [this](auto kind, auto layer) { optimizer_->prepare(kind, layer); },
-                    .ready = [this](auto kind, auto layer) { optimizer_->gradients_ready(kind, layer); }},
-                   spans);
-  stream_->record(*events.gradients);
-  under_way.gradients = log.end_interval();
-  log.activity().at({step, -1});
-  if (spans) spans->begin("update", -1, *stream_);
-  {
-    const WorkRange update(*stream_, "update");
-    optimizer_->finish_step(step, learning_rate, *events.end);
-  }
-  if (spans) spans->end(*stream_);
-  under_way.update = log.end_interval();
-  log.time_all(false);  // an evaluation may follow
-  under_way_.push_back(std::move(under_way));
+  StepUnderWay record;
+  record.step = step;
+  record.follows = !under_way_.empty();
+  record.begin = CommunicationLog::now();
+  if (with_timeline) record.spans = std::make_unique<SpanRecorder>(runtime_->device);
+  return record;
+}
+
+void Engine::end_gradients(StepUnderWay& step) {
+  step.gradients = communicators_->log.end_interval();
+  communicators_->log.activity().at({step.step, -1});
+  if (step.spans) step.spans->begin("update", -1, *stream_);
+}
+
+void Engine::end_update(StepUnderWay step) {
+  if (step.spans) step.spans->end(*stream_);
+  step.update = communicators_->log.end_interval();
+  communicators_->log.time_all(false);  // an evaluation may follow
+  under_way_.push_back(std::move(step));
 }
 
 CommunicationInterval Engine::finish_gathers() {
   CommunicationLog& log = communicators_->log;
   log.end_interval();
-  optimizer_->wait_for_parameters();
+  store_->wait_for_parameters();
   stream_->synchronize();
   log.activity().pass();
   return log.end_interval();
@@ -145,7 +161,7 @@ std::vector<TimelineSpan> Engine::timeline_of(const StepUnderWay& step, const Co
 StepReport Engine::take_report() {
   const StepUnderWay step = std::move(under_way_.front());
   under_way_.pop_front();
-  const StepEvents& events = events_of(step.step);
+  const StepEvents& events = events_[step.step];
   events.end->synchronize();
   communicators_->log.activity().pass();
   CommunicationInterval rest;
@@ -168,7 +184,7 @@ StepReport Engine::take_report() {
       .dp = exposed_seconds(all, "dp") + exposed_seconds(all, "world"),
       .optimizer = device.elapsed_seconds(*events.gradients, *events.end) - exposed_seconds(update, "")};
   report.step_seconds =
-      device.elapsed_seconds(step.follows ? *events_of(step.step - 1).end : *events.begin, *events.end);
+      device.elapsed_seconds(step.follows ? *events_[step.step - 1].end : *events.begin, *events.end);
   return report;
 }
 

@@ -3,8 +3,10 @@
 // state that files fill.
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "checkpoint/model_state.hpp"
 #include "data/dataset.hpp"
@@ -45,15 +47,20 @@ struct Evaluation {
 
 class Engine {
  public:
+  /// Makes what the model gets its parameters from, in front of the store that keeps them, for use on the
+  /// run's stream.
+  using MakeStore = std::function<std::unique_ptr<ParameterStore>(ParameterStore& resident, Device& device,
+                                                                  Stream& stream)>;
   /// Collective: takes all memory and has the job's watchdog look at the communication to the engine's end.
-  /// `communicators` are those of the plan's grid; `runtime` must outlive the engine.
+  /// `communicators` are those of the plan's grid; `runtime` must outlive the engine. `make_store`: another
+  /// store in front of the resident one, or none.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
-         std::unique_ptr<GridCommunicators> communicators);
+         std::unique_ptr<GridCommunicators> communicators, const MakeStore& make_store = {});
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   /// Queues an optimizer step over this rank's micro-batches, plan().pipeline.micro_batches of them. The rows
-  /// are free to go on return. At most two steps are under way: take the report of one first.
+  /// are free to go on return. At most kStepsUnderWay steps are under way: take the report of one first.
   void queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,
                   bool with_timeline = false);
   std::size_t steps_under_way() const { return under_way_.size(); }
@@ -94,11 +101,18 @@ class Engine {
     std::unique_ptr<SpanRecorder> spans;      ///< of computations, or none
   };
   void register_memory();
+  /// Begins to record the step's times and communication, and ends it.
+  StepUnderWay begin_record(std::int64_t step, bool with_timeline);
+  void end_gradients(StepUnderWay& step);
+  void end_update(StepUnderWay step);
+  /// A process's first step loads kernels, which only some schedules are proved for.
+  const RankSchedule& next_schedule() {
+    return std::exchange(first_step_, false) ? plan_.schedule : plan_.later_steps;
+  }
   /// Of parameters, when no step is under way that would wait for them. Returns their communication.
   CommunicationInterval finish_gathers();
   static std::vector<TimelineSpan> timeline_of(const StepUnderWay& step, const CommunicationInterval& behind,
                                                const TimeOrigin& origin);
-  StepEvents& events_of(std::int64_t step) { return events_[static_cast<std::size_t>(step % 3)]; }
 
   RankPlan plan_;
   OverlapChoice overlap_;
@@ -106,13 +120,15 @@ class Engine {
   RankMemory memory_;  ///< outlives the communicators, which may have registered it
   std::unique_ptr<GridCommunicators> communicators_;
   std::unique_ptr<Stream> stream_;
+  std::unique_ptr<ResidentParameterStore> store_;
+  std::unique_ptr<ParameterStore> other_store_;  ///< in front of it, or none
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<PipelineExecutor> executor_;
   std::unique_ptr<DistributedOptimizer> optimizer_;
   std::unique_ptr<ModelState> state_;
-  DeviceMemory host_totals_;  ///< (2) fp64
-  StepEvents events_[3];      ///< of two steps under way and the one before
-  bool first_step_ = true;    ///< of this process, which loads kernels
+  DeviceMemory host_totals_;        ///< (2) fp64
+  StepRing<StepEvents, 1> events_;  ///< those of the step before tell when it ended
+  bool first_step_ = true;          ///< of this process
   std::deque<StepUnderWay> under_way_;
   Watch watch_;
   FailureGuard guard_{communicators_, runtime_->device};

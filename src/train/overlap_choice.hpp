@@ -8,7 +8,7 @@
 
 namespace llama3d {
 
-/// A number of blocks that was tried, and the seconds of a layer's products with it on the slowest rank.
+/// A number of blocks that was tried, and the seconds that a layer takes the slowest rank with it.
 struct OverlapTrial {
   int blocks = 1;
   double seconds = 0;
@@ -21,10 +21,10 @@ struct OverlapChoice {
 };
 
 /// How the tp group's communication is to be hidden: as the plan says, and where it leaves the number of
-/// blocks open, the number with which the products of a layer take the slowest rank least time. Collective
-/// over the job, before weights are in place: it overwrites the parameters. The stage uses the choice from
-/// here on.
-OverlapChoice choose_overlap(const RankPlan& plan, const Tensor& parameters, Stage& stage, Device& device,
+/// blocks open, the number with which a layer's forward and backward take the slowest rank least time.
+/// Collective over the job, before weights are in place: it overwrites what `memory` holds. The stage uses
+/// the choice from here on.
+OverlapChoice choose_overlap(const RankPlan& plan, const RankMemory& memory, Stage& stage, Device& device,
                              Stream& stream, ControlPlane& control);
 
 }  // namespace llama3d

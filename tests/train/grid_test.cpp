@@ -1,4 +1,5 @@
 // Any grid and any schedule give the run of one process: losses, gradient norms and final weights.
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
@@ -62,6 +63,29 @@ std::vector<Case> cases_of(int ranks) {
     }
   return cases;
 }
+
+/// Notes which micro-batch adds to gradients, and which one completes them.
+class NotingStore final : public ParameterStore {
+ public:
+  NotingStore(ParameterStore& store, Activity*& activity, std::vector<std::int64_t>& gradients,
+              std::vector<std::int64_t>& complete)
+      : store_(store), activity_(activity), gradients_(gradients), complete_(complete) {}
+  Tensor acquire(std::size_t group) override { return store_.acquire(group); }
+  void release(std::size_t group) override { store_.release(group); }
+  Tensor acquire_gradients(std::size_t group) override {
+    if (activity_) gradients_.push_back(activity_->position().micro_batch);
+    return store_.acquire_gradients(group);
+  }
+  void release_gradients(std::size_t group, bool complete) override {
+    if (activity_ && complete) complete_.push_back(activity_->position().micro_batch);
+    store_.release_gradients(group, complete);
+  }
+
+ private:
+  ParameterStore& store_;
+  Activity*& activity_;
+  std::vector<std::int64_t>&gradients_, &complete_;
+};
 
 struct History {
   std::vector<double> losses, norms;
@@ -200,22 +224,27 @@ BOOST_AUTO_TEST_CASE(tied_embeddings_stay_equal_on_both_stages) {
 
 BOOST_AUTO_TEST_CASE(a_rank_tells_the_micro_batch_it_is_at) {
   for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble}) {
-    TestRun run(shape_of({1, control().size(), 1, schedule}, false), options());
+    std::vector<std::int64_t> gradients, complete;
+    const RunShape shape = shape_of({1, control().size(), 1, schedule}, false);
+    Activity* activity_of_run = nullptr;
+    TestRun run(shape, options(), [&](ParameterStore& store, Device&, Stream&) {
+      return std::make_unique<NotingStore>(store, activity_of_run, gradients, complete);
+    });
     run.initialize(7);
     const auto batches = run.micro_batches(random_batch(global_batch, sequence, 131, 1));
     std::vector<MicroBatchRows> rows;
     for (const BatchRows& b : batches) rows.push_back({b.ids, b.targets, b.start, b.end, b.position});
     Activity& activity = run.engine().communicators().log.activity();
+    activity_of_run = &activity;
     activity.at({5, -1});
-    std::vector<std::int64_t> first, last;
-    // Groups of parameters are needed by the first micro-batch and ready after the last.
-    run.engine().executor().train(
-        run.plan().schedule, rows,
-        {.needed = [&](auto, auto) { first.push_back(activity.position().micro_batch); },
-         .ready = [&](auto, auto) { last.push_back(activity.position().micro_batch); }});
-    BOOST_TEST((!first.empty() && !last.empty()));
-    for (const auto micro_batch : first) BOOST_TEST(micro_batch == 0);
-    for (const auto micro_batch : last) BOOST_TEST(micro_batch == global_batch - 1);
+    run.engine().optimizer().begin_step();
+    run.engine().executor().train(run.plan().schedule, rows);
+    // Every micro-batch adds to gradients, the last one completes them.
+    for (std::int64_t m = 0; m < global_batch; ++m)
+      BOOST_TEST(std::count(gradients.begin(), gradients.end(), m) > 0);
+    BOOST_TEST(!complete.empty());
+    for (const auto micro_batch : complete) BOOST_TEST(micro_batch == global_batch - 1);
+    run.engine().optimizer().reduce_gradients();
     BOOST_TEST(activity.position().step == 5);
     run.step(random_batch(global_batch, sequence, 131, 1), 6, 1e-3);
     BOOST_TEST(activity.position().step == 6);

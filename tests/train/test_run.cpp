@@ -68,13 +68,15 @@ GlobalBatch random_batch(std::int64_t samples, std::int64_t sequence, std::int64
   return batch;
 }
 
-TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options) : TestRun(shape, options, false) {}
+TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, const Engine::MakeStore& make_store)
+    : TestRun(shape, options, false, make_store) {}
 
 TestRun TestRun::alone(const RunShape& shape, const OptimizerOptions& options) {
-  return TestRun(shape, options, true);
+  return TestRun(shape, options, true, {});
 }
 
-TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone)
+TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone,
+                 const Engine::MakeStore& make_store)
     : device_(make_test_device(control().node_rank(), control().node_size())),
       local_control_(alone ? make_local_control_plane() : nullptr) {
   ControlPlane& agreement = alone ? *local_control_ : control();
@@ -87,7 +89,8 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
   RankPlan plan = make_rank_plan(shape, agreement.rank(), device_->kernels());
   auto communicators = runtime_->make_communicators(plan.grid);
   room_ = DeviceRoom::of(*device_, agreement.node_size());
-  engine_ = std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators));
+  engine_ =
+      std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators), make_store);
 }
 
 void TestRun::initialize(std::uint64_t seed) {

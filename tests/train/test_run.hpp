@@ -40,7 +40,7 @@ std::vector<float> values_of(const OwnedPiece& piece, const GlobalTensors& tenso
 class TestRun {
  public:
   /// A grid over all ranks of the test program.
-  TestRun(const RunShape& shape, const OptimizerOptions& options);
+  TestRun(const RunShape& shape, const OptimizerOptions& options, const Engine::MakeStore& make_store = {});
   /// This process alone, whatever the test program's ranks: the reference. shape.grid must be one rank.
   static TestRun alone(const RunShape& shape, const OptimizerOptions& options);
 
@@ -65,7 +65,8 @@ class TestRun {
   const DeviceRoom& room() const { return room_; }
 
  private:
-  TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone);
+  TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone,
+          const Engine::MakeStore& make_store);
   GlobalTensors gather(const Tensor& arena, bool state_arena, double scale);
   void write(const Tensor& tensor, const std::vector<float>& values);
 
