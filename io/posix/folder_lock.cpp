@@ -8,7 +8,9 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 namespace llama3d {
 namespace {
@@ -29,22 +31,37 @@ io::FileDescriptor open_lock_file(const std::filesystem::path& path) {
   return file;
 }
 
+/// False with errno set where that fails.
+bool try_to_lock(int file, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto pause = std::chrono::milliseconds(20);
+  for (const auto end = Clock::now() + std::chrono::duration<double>(seconds);;) {
+    if (::flock(file, LOCK_EX | LOCK_NB) == 0) return true;
+    if (errno != EWOULDBLOCK && errno != EINTR) return false;
+    if (Clock::now() >= end) {
+      errno = EWOULDBLOCK;
+      return false;
+    }
+    std::this_thread::sleep_for(pause);
+  }
+}
+
 }  // namespace
 
-FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& holder)
+FolderLock::FolderLock(const std::filesystem::path& folder, const std::string& holder, double seconds)
     : path_(folder / ".lock") {
   // A file that was replaced before it was locked keeps nobody out.
   constexpr int attempts = 10;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     file_ = open_lock_file(path_);
-    lock(holder);
+    lock(holder, seconds);
     if (held_by_ || in_place()) return;
   }
   refuse(path_, "it is replaced all the time");
 }
 
-void FolderLock::lock(const std::string& holder) {
-  if (::flock(file_.get(), LOCK_EX | LOCK_NB) == 0) {
+void FolderLock::lock(const std::string& holder, double seconds) {
+  if (try_to_lock(file_.get(), seconds)) {
     // The name is a courtesy: a full disk, or another user's file, leaves it out.
     if (::ftruncate(file_.get(), 0) == 0) (void)!::pwrite(file_.get(), holder.data(), holder.size(), 0);
   } else if (errno == EWOULDBLOCK) {

@@ -13,9 +13,13 @@ namespace llama3d {
 /// made serves as well.
 class FolderLock {
  public:
+  /// Waits so many seconds for a process that may just be ending: a launcher can return before its last rank
+  /// is gone.
+  static constexpr double patience = 2;
+
   /// `holder` names this process for others. Throws io::IoError, naming the file, where it can't be opened,
   /// is no regular file, or can't be locked though its file system has locks.
-  FolderLock(const std::filesystem::path& folder, const std::string& holder);
+  FolderLock(const std::filesystem::path& folder, const std::string& holder, double seconds = patience);
   /// What the process said that keeps this one out; none when this one has the lock.
   const std::optional<std::string>& held_by() const { return held_by_; }
   /// Why the file system has no locks, so that nobody is kept out; empty where it has.
@@ -25,7 +29,7 @@ class FolderLock {
   bool in_place() const;
 
  private:
-  void lock(const std::string& holder);
+  void lock(const std::string& holder, double seconds);
 
   std::filesystem::path path_;
   io::FileDescriptor file_;

@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <chrono>
+#include <memory>
+#include <thread>
 
 #include "support/error_message.hpp"
 #include "support/preconditions.hpp"
@@ -20,9 +23,21 @@ BOOST_AUTO_TEST_CASE(it_keeps_others_out_until_it_goes) {
   {
     const FolderLock first(path(), "the first");
     BOOST_TEST(!first.held_by());
-    BOOST_TEST(FolderLock(path(), "the second").held_by().value_or("") == "the first");
+    BOOST_TEST(FolderLock(path(), "the second", 0).held_by().value_or("") == "the first");
   }
   BOOST_TEST(!FolderLock(path(), "the third").held_by());
+}
+
+BOOST_AUTO_TEST_CASE(a_process_that_is_just_ending_is_waited_for) {
+  auto first = std::make_unique<FolderLock>(path(), "the first");
+  const auto begin = std::chrono::steady_clock::now();
+  std::thread ending([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    first.reset();
+  });
+  BOOST_TEST(!FolderLock(path(), "the second", 60).held_by());
+  ending.join();
+  BOOST_TEST((std::chrono::steady_clock::now() - begin > std::chrono::milliseconds(150)));
 }
 
 BOOST_AUTO_TEST_CASE(what_is_no_lock_file_is_refused) {
@@ -56,7 +71,7 @@ BOOST_AUTO_TEST_CASE(a_file_that_another_user_made_locks_as_well,
     ::waitpid(child, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 98;
   };
-  const auto held = [&] { return FolderLock(path(), "").held_by() ? 1 : 0; };
+  const auto held = [&] { return FolderLock(path(), "", 0).held_by() ? 1 : 0; };
   {
     const FolderLock mine(path(), "mine");
     fs::permissions(*this / ".lock", fs::perms(0644));
