@@ -44,11 +44,23 @@ void expect_one_job(int world_size) {
   }
 }
 
-std::unique_ptr<Communicator> make_group(CommHandle comm, CommunicationLog& log) {
-  int size = 0;
-  check_mpi(MPI_Comm_size(comm.get(), &size), "MPI_Comm_size");
+std::unique_ptr<Communicator> make_world(int size, CommunicationLog& log) {
   if (size == 1) return std::make_unique<LocalCommunicator>(log);
-  return std::make_unique<MpiCommunicator>(std::move(comm), log);
+  return std::make_unique<MpiCommunicator>(duplicate_comm(MPI_COMM_WORLD), log);
+}
+
+std::unique_ptr<Communicator> make_group(const ProcessGrid& grid, Axis axis, CommunicationLog& log) {
+  if (grid.size(axis) == 1) return std::make_unique<LocalCommunicator>(log);
+  return std::make_unique<MpiCommunicator>(split_comm(MPI_COMM_WORLD, grid.color(axis), grid.rank(axis)),
+                                           log);
+}
+
+/// Collective over the world; none for a rank that is in no such group.
+std::unique_ptr<Communicator> make_embedding_group(const ProcessGrid& grid, CommunicationLog& log) {
+  if (grid.size(Axis::pipeline) == 1) return nullptr;
+  const int color = grid.in_embedding_group() ? grid.color(Axis::pipeline) : MPI_UNDEFINED;
+  CommHandle ends = split_comm(MPI_COMM_WORLD, color, grid.rank(Axis::pipeline));
+  return ends ? std::make_unique<MpiCommunicator>(std::move(ends), log) : nullptr;
 }
 
 }  // namespace
@@ -91,24 +103,17 @@ std::string MpiSession::library_version() {
 }
 
 std::unique_ptr<GridCommunicators> MpiSession::make_communicators(const ProcessGrid& grid) {
-  const auto& [tp_size, pp_size, dp_size] = grid.shape();
-  const auto& [tp, pp, dp] = grid.coordinate();
   LLAMA3D_EXPECT(grid.shape().world() == control_->size() && grid.rank() == control_->rank(),
                  "grid {} for rank {}, on rank {} of {}", grid.shape().to_string(), grid.rank(),
                  control_->rank(), control_->size());
   auto group = std::make_unique<GridCommunicators>();
   CommunicationLog& log = group->log;
   control_->activity().during(labels::control_connect, [&] {
-    group->world = make_group(duplicate_comm(MPI_COMM_WORLD), log);
-    group->tp = make_group(split_comm(MPI_COMM_WORLD, pp * dp_size + dp, tp), log);
-    group->dp = make_group(split_comm(MPI_COMM_WORLD, pp * tp_size + tp, dp), log);
-    CommHandle forward = split_comm(MPI_COMM_WORLD, dp * tp_size + tp, pp);
-    CommHandle backward = duplicate_comm(forward.get());
-    group->pp_forward = make_group(std::move(forward), log);
-    group->pp_backward = make_group(std::move(backward), log);
-    const bool shares_embedding = pp_size > 1 && (grid.first_stage() || grid.last_stage());
-    CommHandle ends = split_comm(MPI_COMM_WORLD, shares_embedding ? dp * tp_size + tp : MPI_UNDEFINED, pp);
-    if (ends) group->embedding = make_group(std::move(ends), log);
+    group->world = make_world(grid.shape().world(), log);
+    for (const Axis axis : collective_axes) group->set(axis, make_group(grid, axis, log));
+    group->pp_forward = make_group(grid, Axis::pipeline, log);
+    group->pp_backward = make_group(grid, Axis::pipeline, log);
+    group->embedding = make_embedding_group(grid, log);
   });
   return group;
 }

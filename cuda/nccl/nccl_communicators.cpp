@@ -20,9 +20,25 @@ using cuda::check_nccl;
 using cuda::copy_gpu_tensor;
 using cuda::NcclCommHandle;
 
-/// Of tensor-parallel operations, which are short and waited for: as many as NCCL likes. Of those that run
-/// beside products for long: fewer, which leaves the products their multiprocessors.
-constexpr int any_blocks = 0, background_blocks = 16, transfer_blocks = 8;
+/// Most blocks of a group's operations, and where NCCL is to run them.
+struct GroupLimits {
+  int blocks = 0;  ///< 0: as many as NCCL likes
+  int policy = NCCL_CTA_POLICY_DEFAULT;
+};
+/// They run beside GEMMs for long: fewer blocks leave the GEMMs their multiprocessors.
+constexpr GroupLimits background{16}, transfers{8};
+
+constexpr GroupLimits limits_of(Axis axis) {
+  switch (axis) {
+    // Short and waited for. What is registered is gathered by the GPU's copy engines, which take no
+    // multiprocessors.
+    case Axis::tensor: return {0, NCCL_CTA_POLICY_ZERO};
+    case Axis::context: return background;
+    case Axis::pipeline: return transfers;
+    case Axis::data: return background;
+  }
+  return {};
+}
 
 void allow_shared_gpus() {
   if (!cuda::nccl_at_least(2, 30))
@@ -63,20 +79,18 @@ NcclCommHandle connect_world(const ncclUniqueId& id, const ProcessGrid& grid) {
 /// Builds a rank's communicators one by one; every rank of the job takes part in each.
 class Builder {
  public:
-  Builder(const NcclCommHandle& world, CommunicationLog& log, int ordinal)
-      : world_(&world), log_(&log), ordinal_(ordinal) {}
+  Builder(const NcclCommHandle& world, const ProcessGrid& grid, CommunicationLog& log, int ordinal)
+      : world_(&world), grid_(&grid), log_(&log), ordinal_(ordinal) {}
 
-  /// The ranks that give the same color, `size` of them, ordered by `place`; none for color -1.
-  std::unique_ptr<Communicator> group(int color, int size, int place, int most_blocks,
-                                      int policy = NCCL_CTA_POLICY_DEFAULT) const {
-    if (size == 1) return std::make_unique<LocalCommunicator>(*log_, copy_gpu_tensor);
-    ncclComm_t part = nullptr;
-    ncclConfig_t config = with_blocks(most_blocks);
-    config.CTAPolicy = policy;
-    check_nccl(ncclCommSplit(world_->get(), color < 0 ? NCCL_SPLIT_NOCOLOR : color, place, &part, &config),
-               "connecting a group of ranks");
-    if (!part) return nullptr;
-    return adopt(NcclCommHandle(part));
+  std::unique_ptr<Communicator> group(Axis axis) const {
+    if (grid_->size(axis) == 1) return std::make_unique<LocalCommunicator>(*log_, copy_gpu_tensor);
+    return split(grid_->color(axis), grid_->rank(axis), limits_of(axis));
+  }
+  /// None for a rank that is in no such group.
+  std::unique_ptr<Communicator> embedding_group() const {
+    if (grid_->size(Axis::pipeline) == 1) return nullptr;
+    return split(grid_->in_embedding_group() ? grid_->color(Axis::pipeline) : NCCL_SPLIT_NOCOLOR,
+                 grid_->rank(Axis::pipeline), transfers);
   }
   std::unique_ptr<Communicator> adopt(NcclCommHandle comm) const {
     return std::make_unique<cuda::NcclCommunicator>(std::move(comm), takedown_, *log_, ordinal_,
@@ -84,7 +98,18 @@ class Builder {
   }
 
  private:
+  /// The ranks that give the same color, ordered by `key`.
+  std::unique_ptr<Communicator> split(int color, int key, const GroupLimits& limits) const {
+    ncclComm_t part = nullptr;
+    ncclConfig_t config = with_blocks(limits.blocks);
+    config.CTAPolicy = limits.policy;
+    check_nccl(ncclCommSplit(world_->get(), color, key, &part, &config), "connecting a group of ranks");
+    if (!part) return nullptr;
+    return adopt(NcclCommHandle(part));
+  }
+
   const NcclCommHandle* world_;
+  const ProcessGrid* grid_;
   CommunicationLog* log_;
   int ordinal_;
   std::shared_ptr<cuda::NcclTakedown> takedown_ = std::make_shared<cuda::NcclTakedown>();
@@ -144,30 +169,26 @@ class FirstContact {
 };
 
 void make_first_contact(const GridCommunicators& groups, FirstContact& contact, GpuUse use) {
-  for (Communicator* collective :
-       {groups.world.get(), groups.tp.get(), groups.dp.get(), groups.embedding.get()})
-    if (collective && collective->size() > 1) contact.collectives(*collective);
-  if (use == GpuUse::beside_peers && groups.tp->size() > 1) contact.registered_collectives(*groups.tp);
+  if (groups.world->size() > 1) contact.collectives(*groups.world);
+  for (const Axis axis : collective_axes)
+    if (groups[axis].size() > 1) contact.collectives(groups[axis]);
+  if (groups.embedding) contact.collectives(*groups.embedding);
+  Communicator& tp = groups[Axis::tensor];
+  if (use == GpuUse::beside_peers && tp.size() > 1) contact.registered_collectives(tp);
   for (Communicator* channel : {groups.pp_forward.get(), groups.pp_backward.get()})
     if (channel->size() > 1) contact.transfers(*channel);
   contact.finish();
 }
 
 void connect_groups(GridCommunicators& group, const ProcessGrid& grid, const ncclUniqueId& id) {
-  const auto& [tp_size, pp_size, dp_size] = grid.shape();
-  const auto& [tp, pp, dp] = grid.coordinate();
   int ordinal = 0;
   cuda::check(cudaGetDevice(&ordinal), "asking for the GPU in use");
   NcclCommHandle world = connect_world(id, grid);
-  const Builder builder(world, group.log, ordinal);
-  // What is registered is gathered by the GPU's copy engines, which take no multiprocessors.
-  group.tp = builder.group(pp * dp_size + dp, tp_size, tp, any_blocks, NCCL_CTA_POLICY_ZERO);
-  group.dp = builder.group(pp * tp_size + tp, dp_size, dp, background_blocks);
-  group.pp_forward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
-  group.pp_backward = builder.group(dp * tp_size + tp, pp_size, pp, transfer_blocks);
-  const bool at_an_end = grid.first_stage() || grid.last_stage();
-  if (pp_size > 1)
-    group.embedding = builder.group(at_an_end ? dp * tp_size + tp : -1, 2, pp, transfer_blocks);
+  const Builder builder(world, grid, group.log, ordinal);
+  for (const Axis axis : collective_axes) group.set(axis, builder.group(axis));
+  group.pp_forward = builder.group(Axis::pipeline);
+  group.pp_backward = builder.group(Axis::pipeline);
+  group.embedding = builder.embedding_group();
   group.world = builder.adopt(std::move(world));
 }
 

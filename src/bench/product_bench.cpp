@@ -40,7 +40,7 @@ std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, c
 }  // namespace
 
 StageShape bench_shape(const RunShape& run) {
-  StageShape shape = StageShape::make(run.model, run.grid.tp, run.micro_batch, run.sequence);
+  StageShape shape = StageShape::make(run.model, run.grid.size(Axis::tensor), run.micro_batch, run.sequence);
   shape.compute = run.compute;
   shape.gradient = run.states.gradient;
   shape.recompute = run.recompute;

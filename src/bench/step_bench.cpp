@@ -37,8 +37,8 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
   std::vector<BatchRows> batch;
   for (int m = 0; m < engine.plan().pipeline.micro_batches; ++m)
     batch.push_back(
-        random_rows(engine.plan(), static_cast<std::uint64_t>(m * run.grid.dp) +
-                                       static_cast<std::uint64_t>(engine.plan().grid.coordinate().dp)));
+        random_rows(engine.plan(), static_cast<std::uint64_t>(m * run.grid.size(Axis::data)) +
+                                       static_cast<std::uint64_t>(engine.plan().grid.rank(Axis::data))));
   const auto finish_step = [&](int step) {
     const StepReport report = engine.take_report();
     if (step <= warmup) return;

@@ -31,7 +31,7 @@ ModelState::ModelState(const ParameterTable& table, const std::vector<OwnedSlice
                        Stream& stream)
     : table_(&table),
       slices_(slices),
-      pieces_(owned_pieces(table, slices, grid.coordinate())),
+      pieces_(owned_pieces(table, slices, grid)),
       memory_(&memory),
       device_(&device),
       kernels_(&device.kernels()),

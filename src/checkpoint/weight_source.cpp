@@ -162,7 +162,7 @@ std::string advice_for(const fs::path& folder) {
 }  // namespace
 
 std::vector<WeightTensor> model_tensors(const ModelConfig& model) {
-  const ParameterTable table(model, {}, {}, {{0, model.layers}});
+  const ParameterTable table(model, ProcessGrid({}, 0), {{0, model.layers}});
   std::vector<WeightTensor> tensors;
   for (const Parameter& p : table.parameters()) {
     std::vector<std::int64_t> shape = {p.shape[0]};

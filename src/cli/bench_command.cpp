@@ -113,8 +113,8 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   row.work = tokens;
   row.unit = "token";
   row.rate = tokens / row.seconds;
-  row.ceiling = static_cast<double>(run.micro_batch * run.sequence) * run.grid.dp / (products + attention) *
-                run.grid.pp;
+  row.ceiling = static_cast<double>(run.micro_batch * run.sequence) * run.grid.size(Axis::data) /
+                (products + attention) * run.grid.size(Axis::pipeline);
   row.fraction = row.rate / row.ceiling;
   sink(row);
   const double per_gpu = row.rate / run.grid.world();
@@ -128,7 +128,8 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
                  runtime.device.peak_source());
   print_result("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
                format_bytes(result.used_bytes));
-  if (run.grid.tp > 1) print_result("tensor-parallel overlap: {}\n", result.overlap.to_string());
+  if (run.grid.size(Axis::tensor) > 1)
+    print_result("tensor-parallel overlap: {}\n", result.overlap.to_string());
   if (run.grid.world() > 1) print_communication(result);
 }
 

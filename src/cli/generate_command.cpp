@@ -97,7 +97,7 @@ void check_options(const GenerateCommand& c, int ranks) {
     if (c.output.empty())
       throw ConfigurationError(
           fmt::format("--output: no file for the answers to --data{} given", c.line.origin_note("data")));
-    ProcessGrid::derive(ranks, c.settings.tp_size, 1, 0);  // throws what is wrong with it
+    ProcessGrid::derive(ranks, {.tp = c.settings.tp_size}, 0);  // throws what is wrong with it
     if (c.max_samples < 0)
       throw ConfigurationError(fmt::format("--max-samples {}: must be 0 (all) or more", c.max_samples));
     return;

@@ -1,5 +1,6 @@
 #include "comm/communicator.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -171,10 +172,34 @@ bool abort_all(const std::vector<Communicator*>& communicators, double seconds) 
   return all_done.wait_for(std::chrono::duration<double>(seconds)) == std::future_status::ready;
 }
 
+namespace {
+
+std::size_t index_of(Axis axis) {
+  const auto* const found = std::ranges::find(collective_axes, axis);
+  LLAMA3D_EXPECT(found != collective_axes.end(), "{} has no one communicator", name_of(axis));
+  return static_cast<std::size_t>(found - collective_axes.begin());
+}
+
+}  // namespace
+
+Communicator& GridCommunicators::operator[](Axis axis) const {
+  const auto& communicator = by_axis_[index_of(axis)];
+  LLAMA3D_EXPECT(communicator, "the communicator of {} is missing", name_of(axis));
+  return *communicator;
+}
+
+void GridCommunicators::set(Axis axis, std::unique_ptr<Communicator> communicator) {
+  by_axis_[index_of(axis)] = std::move(communicator);
+}
+
 std::vector<Communicator*> GridCommunicators::all() const {
   std::vector<Communicator*> members;
-  for (const auto* member : {&world, &tp, &dp, &pp_forward, &pp_backward, &embedding})
-    if (*member) members.push_back(member->get());
+  const auto add = [&](const std::unique_ptr<Communicator>& member) {
+    if (member) members.push_back(member.get());
+  };
+  add(world);
+  std::ranges::for_each(by_axis_, add);
+  for (const auto* member : {&pp_forward, &pp_backward, &embedding}) add(*member);
   return members;
 }
 

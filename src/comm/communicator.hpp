@@ -18,6 +18,7 @@
 //  - Errors: shapes and dtypes by ContractViolation; a lost peer by RankLostError, unless a watchdog looks:
 //    it ends the job, and the call does not return (Activity::during).
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/axis.hpp"
 #include "comm/communication_log.hpp"
 #include "compute/device.hpp"
 #include "compute/tensor.hpp"
@@ -117,15 +119,23 @@ bool abort_all(const std::vector<Communicator*>& communicators, double seconds);
 /// The communicators of one rank of the grid.
 struct GridCommunicators {
   CommunicationLog log;
-  std::unique_ptr<Communicator> world, tp, dp;
+  std::unique_ptr<Communicator> world;
   /// The pipeline's two directions are separate channels, so that activations going down never queue behind
   /// gradients coming up.
   std::unique_ptr<Communicator> pp_forward, pp_backward;
-  /// First and last stage of this tp and dp coordinate, for tied embeddings; empty elsewhere or when pp is 1.
+  /// First and last stage of the pipeline group, for tied embeddings; empty elsewhere or when there is one
+  /// stage.
   std::unique_ptr<Communicator> embedding;
+
+  /// Of ProcessGrid::group(axis). Throws ContractViolation for the pipeline, which has channels.
+  Communicator& operator[](Axis axis) const;
+  void set(Axis axis, std::unique_ptr<Communicator> communicator);
 
   /// Those that exist.
   std::vector<Communicator*> all() const;
+
+ private:
+  std::array<std::unique_ptr<Communicator>, collective_axes.size()> by_axis_;
 };
 
 }  // namespace llama3d

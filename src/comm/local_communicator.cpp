@@ -39,8 +39,9 @@ WorkHandle LocalCommunicator::do_exchange(std::span<const Transfer>, Stream&) {
 
 std::unique_ptr<GridCommunicators> make_local_communicators(CopyTensor copy) {
   auto group = std::make_unique<GridCommunicators>();
-  for (auto* member : {&group->world, &group->tp, &group->dp, &group->pp_forward, &group->pp_backward})
-    *member = std::make_unique<LocalCommunicator>(group->log, copy);
+  const auto make = [&] { return std::make_unique<LocalCommunicator>(group->log, copy); };
+  for (const Axis axis : collective_axes) group->set(axis, make());
+  for (auto* member : {&group->world, &group->pp_forward, &group->pp_backward}) *member = make();
   return group;
 }
 

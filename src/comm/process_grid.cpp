@@ -6,51 +6,63 @@
 
 namespace llama3d {
 
+int GridShape::size(Axis axis) const {
+  switch (axis) {
+    case Axis::tensor: return tp;
+    case Axis::context: return cp;
+    case Axis::pipeline: return pp;
+    case Axis::data: return dp;
+  }
+  return 0;
+}
+
+int GridShape::world() const {
+  return tp * cp * pp * dp;
+}
+
 std::string GridShape::to_string() const {
-  return fmt::format("TP {} x PP {} x DP {}", tp, pp, dp);
+  const std::string context = cp == 1 ? "" : fmt::format(" x CP {}", cp);
+  return fmt::format("TP {}{} x PP {} x DP {}", tp, context, pp, dp);
 }
 
-ProcessGrid::ProcessGrid(GridShape shape, int rank) : shape_(shape) {
-  LLAMA3D_EXPECT(shape.tp >= 1 && shape.pp >= 1 && shape.dp >= 1, "grid {}", shape.to_string());
+ProcessGrid::ProcessGrid(GridShape shape, int rank) : shape_(shape), rank_(rank) {
+  for (const Axis axis : all_axes) LLAMA3D_EXPECT(size(axis) >= 1, "grid {}", shape.to_string());
   LLAMA3D_EXPECT(0 <= rank && rank < shape.world(), "rank {} of grid {}", rank, shape.to_string());
-  coordinate_ = {.tp = rank % shape.tp, .pp = rank / (shape.tp * shape.dp), .dp = rank / shape.tp % shape.dp};
 }
 
-ProcessGrid ProcessGrid::derive(int world_size, int tp_size, int pp_size, int rank) {
-  if (tp_size < 1) throw ConfigurationError(fmt::format("--tp-size {} (must be 1 or more)", tp_size));
-  if (pp_size < 1) throw ConfigurationError(fmt::format("--pp-size {} (must be 1 or more)", pp_size));
-  const std::int64_t model_ranks = std::int64_t{tp_size} * pp_size;
-  if (world_size % model_ranks != 0)
+ProcessGrid ProcessGrid::derive(int world_size, GridShape replica, int rank) {
+  if (replica.tp < 1) throw ConfigurationError(fmt::format("--tp-size {} (must be 1 or more)", replica.tp));
+  if (replica.pp < 1) throw ConfigurationError(fmt::format("--pp-size {} (must be 1 or more)", replica.pp));
+  LLAMA3D_EXPECT(replica.cp >= 1, "CP {}", replica.cp);
+  const std::int64_t replica_ranks = std::int64_t{replica.tp} * replica.cp * replica.pp;
+  if (world_size % replica_ranks != 0)
     throw ConfigurationError(fmt::format(
         "--tp-size {} x --pp-size {} needs a multiple of {} ranks (this job has {}); start that many "
         "ranks or choose sizes whose product divides {}",
-        tp_size, pp_size, model_ranks, world_size, world_size));
-  const int dp_size = static_cast<int>(world_size / model_ranks);
-  return ProcessGrid({.tp = tp_size, .pp = pp_size, .dp = dp_size}, rank);
+        replica.tp, replica.pp, replica_ranks, world_size, world_size));
+  replica.dp = static_cast<int>(world_size / replica_ranks);
+  return ProcessGrid(replica, rank);
 }
 
-int ProcessGrid::rank_of(GridCoordinate coordinate) const {
-  const auto& [tp, pp, dp] = coordinate;
-  LLAMA3D_EXPECT(0 <= tp && tp < shape_.tp && 0 <= pp && pp < shape_.pp && 0 <= dp && dp < shape_.dp,
-                 "coordinate tp {} pp {} dp {} of grid {}", tp, pp, dp, shape_.to_string());
-  return (pp * shape_.dp + dp) * shape_.tp + tp;
+int ProcessGrid::stride(Axis axis) const {
+  int stride = 1;
+  for (auto inner = all_axes.begin(); *inner != axis; ++inner) stride *= size(*inner);
+  return stride;
 }
 
-std::vector<int> ProcessGrid::tp_group() const {
+int ProcessGrid::rank(Axis axis) const {
+  return rank_ / stride(axis) % size(axis);
+}
+
+int ProcessGrid::member(Axis axis, int rank) const {
+  LLAMA3D_EXPECT(0 <= rank && rank < size(axis), "{} rank {} of grid {}", name_of(axis), rank,
+                 shape_.to_string());
+  return rank_ + (rank - this->rank(axis)) * stride(axis);
+}
+
+std::vector<int> ProcessGrid::group(Axis axis) const {
   std::vector<int> ranks;
-  for (int tp = 0; tp < shape_.tp; ++tp) ranks.push_back(rank_of({tp, coordinate_.pp, coordinate_.dp}));
-  return ranks;
-}
-
-std::vector<int> ProcessGrid::pp_group() const {
-  std::vector<int> ranks;
-  for (int pp = 0; pp < shape_.pp; ++pp) ranks.push_back(rank_of({coordinate_.tp, pp, coordinate_.dp}));
-  return ranks;
-}
-
-std::vector<int> ProcessGrid::dp_group() const {
-  std::vector<int> ranks;
-  for (int dp = 0; dp < shape_.dp; ++dp) ranks.push_back(rank_of({coordinate_.tp, coordinate_.pp, dp}));
+  for (int rank = 0; rank < size(axis); ++rank) ranks.push_back(member(axis, rank));
   return ranks;
 }
 

@@ -25,19 +25,16 @@ WorkHandle RecordingCommunicator::do_exchange(std::span<const Transfer>, Stream&
 }
 
 std::unique_ptr<GridCommunicators> make_recording_communicators(const ProcessGrid& grid) {
-  const GridShape& shape = grid.shape();
-  const GridCoordinate& at = grid.coordinate();
   auto group = std::make_unique<GridCommunicators>();
   const auto make = [&](int rank, int size) {
     return std::make_unique<RecordingCommunicator>(rank, size, group->log);
   };
-  group->world = make(grid.rank(), shape.world());
-  group->tp = make(at.tp, shape.tp);
-  group->dp = make(at.dp, shape.dp);
-  group->pp_forward = make(at.pp, shape.pp);
-  group->pp_backward = make(at.pp, shape.pp);
-  if (shape.pp > 1 && (grid.first_stage() || grid.last_stage()))
-    group->embedding = make(at.pp == 0 ? 0 : 1, 2);
+  const auto of_axis = [&](Axis axis) { return make(grid.rank(axis), grid.size(axis)); };
+  group->world = make(grid.rank(), grid.shape().world());
+  for (const Axis axis : collective_axes) group->set(axis, of_axis(axis));
+  group->pp_forward = of_axis(Axis::pipeline);
+  group->pp_backward = of_axis(Axis::pipeline);
+  if (grid.in_embedding_group()) group->embedding = make(grid.first_stage() ? 0 : 1, 2);
   return group;
 }
 

@@ -86,15 +86,15 @@ GenerationReport generate(const GenerationSettings& settings, std::vector<std::v
     weights = open_weights(settings.load);
     const ModelConfig model = model_of(settings, *weights);
     weights->check(model);
-    grid.emplace(ProcessGrid::derive(control.size(), settings.tp_size, 1, control.rank()));
-    plan.emplace(make_inference_plan(shape_of(settings, model, prompts, grid->shape().dp),
-                                     grid->coordinate().tp, runtime.device.kernels()));
+    grid.emplace(ProcessGrid::derive(control.size(), {.tp = settings.tp_size}, control.rank()));
+    plan.emplace(make_inference_plan(shape_of(settings, model, prompts, grid->size(Axis::data)),
+                                     grid->rank(Axis::tensor), runtime.device.kernels()));
   });
   auto communicators = runtime.make_communicators(*grid);
   fail_together(control, [&] { check_fits(*plan, DeviceRoom::of(runtime.device, control.node_size())); });
   std::vector<GenerationRequest> requests;
-  const auto replicas = static_cast<std::size_t>(grid->shape().dp);
-  for (auto i = static_cast<std::size_t>(grid->coordinate().dp); i < prompts.size(); i += replicas)
+  const auto replicas = static_cast<std::size_t>(grid->size(Axis::data));
+  for (auto i = static_cast<std::size_t>(grid->rank(Axis::data)); i < prompts.size(); i += replicas)
     requests.push_back({i, std::move(prompts[i])});
   Generator generator(std::move(*plan), runtime, std::move(communicators));
   load_weights(*weights, generator.plan().shape.model, generator.state(), control);

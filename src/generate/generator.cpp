@@ -105,8 +105,9 @@ Generator::Generator(InferencePlan plan, Runtime& runtime, std::unique_ptr<GridC
   state_memory_.parameters = memory_.weights;
   state_ = std::make_unique<ModelState>(plan_.table, owned_slices(plan_.table, 1, 0), plan_.grid,
                                         state_memory_, runtime.device, *stream_);
-  model_ = std::make_unique<InferenceModel>(plan_.shape.model, plan_.layout, plan_.table, runtime.device,
-                                            *stream_, *communicators_->tp, memory_.model, memory_.weights);
+  model_ =
+      std::make_unique<InferenceModel>(plan_.shape.model, plan_.layout, plan_.table, runtime.device, *stream_,
+                                       (*communicators_)[Axis::tensor], memory_.model, memory_.weights);
 }
 
 GenerationReport Generator::run(std::span<const GenerationRequest> requests, const DecodingOptions& options,
@@ -183,12 +184,13 @@ std::span<const float> Generator::logits_of(std::int64_t row, std::int64_t rows)
 }
 
 void Generator::share(std::vector<std::int32_t>& tokens) {
-  if (communicators_->tp->size() == 1) return;
+  Communicator& tp = (*communicators_)[Axis::tensor];
+  if (tp.size() == 1) return;
   const Tensor device = memory_.model.tokens.slice(0, std::ssize(tokens));
   auto* host = static_cast<std::int32_t*>(host_tokens_.get());
   std::copy(tokens.begin(), tokens.end(), host);
   if (leads()) runtime_->device.upload(device, host, *stream_);
-  communicators_->tp->broadcast(device, 0, labels::tp_tokens, *stream_)->wait(*stream_);
+  tp.broadcast(device, 0, labels::tp_tokens, *stream_)->wait(*stream_);
   runtime_->device.download(host, device, *stream_);
   stream_->synchronize();
   std::copy_n(host, tokens.size(), tokens.begin());

@@ -65,7 +65,7 @@ class Generator {
   InferenceModel& model() { return *model_; }
   Stream& stream() { return *stream_; }
   const InferencePlan& plan() const { return plan_; }
-  bool leads() const { return plan_.grid.coordinate().tp == 0; }
+  bool leads() const { return plan_.grid.rank(Axis::tensor) == 0; }
 
  private:
   class Batch;

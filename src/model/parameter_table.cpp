@@ -26,8 +26,12 @@ std::int64_t local_vocabulary(const ModelConfig& config, int tp) {
 /// Lays parameters out one after the other.
 class ParameterTable::Builder {
  public:
-  Builder(ParameterTable& table, const ModelConfig& config, const GridShape& grid, int tp_rank)
-      : table_(table), config_(config), grid_(grid), tp_rank_(tp_rank) {}
+  Builder(ParameterTable& table, const ModelConfig& config, const ProcessGrid& grid)
+      : table_(table),
+        config_(config),
+        tp_size_(grid.size(Axis::tensor)),
+        tp_rank_(grid.rank(Axis::tensor)),
+        dp_size_(grid.size(Axis::data)) {}
 
   void begin_group(GroupKind kind, std::int64_t layer = -1) {
     group_ = {.kind = kind, .layer = layer, .begin = table_.arena_elements_};
@@ -38,7 +42,7 @@ class ParameterTable::Builder {
   void end_group() {
     if (table_.arena_elements_ == group_.begin) return;
     table_.arena_elements_ =
-        group_.begin + round_up(table_.arena_elements_ - group_.begin, alignment * grid_.dp);
+        group_.begin + round_up(table_.arena_elements_ - group_.begin, alignment * dp_size_);
     group_.end = table_.arena_elements_;
     table_.group_places_[{group_.kind, group_.layer}] = table_.groups_.size();
     table_.groups_.push_back(group_);
@@ -56,8 +60,8 @@ class ParameterTable::Builder {
     p.split = split;
     p.rows = p.global_rows();
     p.columns = p.global_columns();
-    if (split == TensorSplit::rows) p.rows = (p.rows + grid_.tp - 1) / grid_.tp;
-    if (split == TensorSplit::columns) p.columns /= grid_.tp;
+    if (split == TensorSplit::rows) p.rows = (p.rows + tp_size_ - 1) / tp_size_;
+    if (split == TensorSplit::columns) p.columns /= tp_size_;
     p.first_row = split == TensorSplit::rows ? p.rows * tp_rank_ : 0;
     p.first_column = split == TensorSplit::columns ? p.columns * tp_rank_ : 0;
     p.existing_rows = std::clamp<std::int64_t>(p.global_rows() - p.first_row, 0, p.rows);
@@ -102,25 +106,24 @@ class ParameterTable::Builder {
  private:
   ParameterTable& table_;
   const ModelConfig& config_;
-  const GridShape& grid_;
-  int tp_rank_;
+  int tp_size_, tp_rank_, dp_size_;
   std::int64_t group_layer_ = -1;
   ParameterGroup group_;
 };
 
-ParameterTable::ParameterTable(const ModelConfig& config, const GridShape& grid,
-                               const GridCoordinate& coordinate, const std::vector<LayerRange>& partition) {
-  require_divides(grid.tp, config.key_value_heads, "key-value heads", config);
-  require_divides(grid.tp, config.query_heads, "query heads", config);
-  require_divides(grid.tp, config.feed_forward, "feed-forward size", config);
+ParameterTable::ParameterTable(const ModelConfig& config, const ProcessGrid& grid,
+                               const std::vector<LayerRange>& partition) {
+  const int tp_size = grid.size(Axis::tensor), stages = grid.size(Axis::pipeline);
+  require_divides(tp_size, config.key_value_heads, "key-value heads", config);
+  require_divides(tp_size, config.query_heads, "query heads", config);
+  require_divides(tp_size, config.feed_forward, "feed-forward size", config);
 
-  const bool first_stage = coordinate.pp == 0, last_stage = coordinate.pp == grid.pp - 1;
   const Shape vocabulary_shape{config.vocabulary, config.hidden};
   const char* const embedding_name = "model.embed_tokens.weight";
-  const bool tied_apart = config.tied_embeddings && grid.pp > 1;
-  Builder builder(*this, config, grid, coordinate.tp);
+  const bool tied_apart = config.tied_embeddings && stages > 1;
+  Builder builder(*this, config, grid);
 
-  if (first_stage) {
+  if (grid.first_stage()) {
     builder.begin_group(GroupKind::embedding);
     builder.group().tied = tied_apart;
     builder.add(ParameterRole::embedding, embedding_name, vocabulary_shape, TensorSplit::rows);
@@ -128,11 +131,11 @@ ParameterTable::ParameterTable(const ModelConfig& config, const GridShape& grid,
   }
   std::vector<std::int64_t> layers;
   for (std::size_t chunk = 0; chunk < partition.size(); ++chunk)
-    if (static_cast<int>(chunk) % grid.pp == coordinate.pp)
+    if (static_cast<int>(chunk) % stages == grid.rank(Axis::pipeline))
       for (auto layer = partition[chunk].begin; layer < partition[chunk].end; ++layer)
         layers.push_back(layer);
   for (const auto layer : layers) builder.add_layer(layer);
-  if (last_stage && (!config.tied_embeddings || tied_apart)) {
+  if (grid.last_stage() && (!config.tied_embeddings || tied_apart)) {
     builder.begin_group(GroupKind::head);
     builder.group().tied = builder.group().tied_copy = tied_apart;
     builder
@@ -143,7 +146,7 @@ ParameterTable::ParameterTable(const ModelConfig& config, const GridShape& grid,
   }
   builder.begin_group(GroupKind::norms);
   for (const auto layer : layers) builder.add_layer_norms(layer);
-  if (last_stage) {
+  if (grid.last_stage()) {
     builder.align();
     builder.add(ParameterRole::final_norm, "model.norm.weight", {config.hidden}, TensorSplit::replicated);
   }

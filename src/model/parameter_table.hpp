@@ -76,7 +76,7 @@ class ParameterTable {
 
   /// `partition`: the layers of every global chunk; chunk g belongs to stage g % pp.
   /// Throws ConfigurationError when tp does not divide key-value heads, query heads or the feed-forward size.
-  ParameterTable(const ModelConfig& config, const GridShape& grid, const GridCoordinate& coordinate,
+  ParameterTable(const ModelConfig& config, const ProcessGrid& grid,
                  const std::vector<LayerRange>& partition);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }

@@ -54,7 +54,7 @@ DistributedOptimizer::DistributedOptimizer(const ParameterTable& table, const Pr
   auto* next_result = static_cast<HostResult*>(host_.get());
   for (HostResult*& result : results_) result = next_result++;
   std::vector<std::size_t> pieces(group_updates_.size(), 0);  // of each group
-  for (const OwnedPiece& piece : owned_pieces(table, slices(), grid.coordinate())) {
+  for (const OwnedPiece& piece : owned_pieces(table, slices(), grid)) {
     updates_.push_back(update_of(piece, options));
     ++pieces[static_cast<std::size_t>(piece.group)];
   }
@@ -85,7 +85,8 @@ void DistributedOptimizer::complete_shared_gradients() {
     LLAMA3D_EXPECT(group.tp_replicated || group.tied, "gradients of group {} never became complete", i);
     const Tensor gradients = table_->group_of(memory_->gradients, i);
     if (group.tp_replicated)
-      communicators_->tp->all_reduce(gradients, ReduceOperation::sum, labels::tp_norm_gradients, *stream_)
+      (*communicators_)[Axis::tensor]
+          .all_reduce(gradients, ReduceOperation::sum, labels::tp_norm_gradients, *stream_)
           ->wait(*stream_);
     if (group.tied)
       communicators_->embedding
@@ -106,7 +107,7 @@ void DistributedOptimizer::clip_gradients(std::int64_t step) {
 
 void DistributedOptimizer::add_squared_norm() {
   // What several ranks hold counts once: norms on the first tp rank, tied embeddings on the first stage.
-  const bool first_of_tp = grid_.coordinate().tp == 0;
+  const bool first_of_tp = grid_.rank(Axis::tensor) == 0;
   for (const OwnedSlice& slice : slices()) {
     const ParameterGroup& group = table_->groups()[static_cast<std::size_t>(slice.group)];
     if (group.tied_copy || (group.tp_replicated && !first_of_tp)) continue;
@@ -157,7 +158,7 @@ void DistributedOptimizer::update_resident(const AdamWStep& step) {
     kernels_->adamw(step, pieces, memory_->parameters, state.master, memory_->gradients, state.exp_avg,
                     state.exp_avg_sq, memory_->scale, *stream_);
   };
-  if (grid_.shape().dp == 1) return update(updates_);
+  if (grid_.size(Axis::data) == 1) return update(updates_);
   // What the next forward pass needs first is on its way while the rest is updated.
   for (const std::size_t group : order_) {
     update(group_updates_[group]);

@@ -20,7 +20,7 @@ std::vector<OwnedSlice> owned_slices(const ParameterTable& table, int dp_size, i
 }
 
 std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
-                                     const GridCoordinate& coordinate) {
+                                     const ProcessGrid& grid) {
   std::vector<OwnedPiece> pieces;
   for (const OwnedSlice& slice : slices) {
     const ParameterGroup& group = table.groups()[static_cast<std::size_t>(slice.group)];
@@ -34,7 +34,7 @@ std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vec
                         .state_begin = slice.state_begin + begin - slice.begin,
                         .elements = end - begin,
                         .decays = group.decays,
-                        .writes = !p.tied_copy && (!group.tp_replicated || coordinate.tp == 0)});
+                        .writes = !p.tied_copy && (!group.tp_replicated || grid.rank(Axis::tensor) == 0)});
     }
   }
   return pieces;
@@ -65,7 +65,8 @@ std::int64_t largest_slice(const ParameterTable& table, int dp_size) {
 
 ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTable& table,
                                         const GridShape& grid, DType compute, const StateOptions& options) {
-  const std::int64_t owned = table.arena_elements() / grid.dp;
+  const int dp_size = grid.size(Axis::data);
+  const std::int64_t owned = table.arena_elements() / dp_size;
   ModelStateMemory memory;
   memory.parameters = arenas.parameters.take(compute, {table.arena_elements()});
   memory.gradients = arenas.gradients.take(options.gradient, {table.arena_elements()});
@@ -73,7 +74,7 @@ ModelStateMemory ModelStateMemory::take(const Arenas& arenas, const ParameterTab
   if (options.offload)
     for (int slot = 0; slot < OffloadedUpdate::slots; ++slot)
       memory.slots.push_back(AdamWState::take(arenas.optimizer,
-                                              std::min(options.offload_chunk, largest_slice(table, grid.dp)),
+                                              std::min(options.offload_chunk, largest_slice(table, dp_size)),
                                               compute, options));
   memory.totals = arenas.optimizer.take(DType::fp64, {3});
   memory.scale = arenas.optimizer.take(DType::fp32, {1});

@@ -35,7 +35,7 @@ struct OwnedPiece {
 
 /// In the order of slices and, within them, of the arena. Pieces point into the table.
 std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vector<OwnedSlice>& slices,
-                                     const GridCoordinate& coordinate);
+                                     const ProcessGrid& grid);
 
 /// How a rank keeps what its optimizer needs. bf16 moments, and bf16 parameters without master weights, round
 /// stochastically.

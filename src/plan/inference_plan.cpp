@@ -39,14 +39,13 @@ InferencePlan make_inference_plan(const InferenceShape& shape, int tp_rank, cons
         "prompt and answer take {} tokens, and {} has positions for {}; lower --max-new-tokens or "
         "shorten the prompt",
         shape.capacity, shape.model.name, shape.model.max_positions));
-  const ProcessGrid grid({shape.tp, 1, 1}, tp_rank);
-  InferencePlan plan{
-      shape,
-      grid,
-      ParameterTable(shape.model, grid.shape(), grid.coordinate(), partition_layers(shape.model, 1)),
-      InferenceLayout::make(shape.model, shape.tp, shape.compute, shape.sequences, shape.capacity,
-                            shape.rows),
-      {}};
+  const ProcessGrid grid({.tp = shape.tp}, tp_rank);
+  InferencePlan plan{shape,
+                     grid,
+                     ParameterTable(shape.model, grid, partition_layers(shape.model, 1)),
+                     InferenceLayout::make(shape.model, shape.tp, shape.compute, shape.sequences,
+                                           shape.capacity, shape.rows),
+                     {}};
   InferenceArenas measured;
   lay_out(measured, plan, kernels);
   for (const auto& [name, arena] : categories)

@@ -54,7 +54,7 @@ void require_positive(const char* option, std::int64_t value) {
 
 std::vector<LayerRange> partition_of(const RunShape& shape) {
   // Before they are known to be no more than the layers, the global chunks may be too many for an int.
-  const std::int64_t parts = std::int64_t{shape.grid.pp} * shape.chunks;
+  const std::int64_t parts = std::int64_t{shape.grid.size(Axis::pipeline)} * shape.chunks;
   return shape.pipeline_layers.empty() ? partition_layers(shape.model, parts)
                                        : partition_layers(shape.model, parts, shape.pipeline_layers);
 }
@@ -62,7 +62,7 @@ std::vector<LayerRange> partition_of(const RunShape& shape) {
 StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
                       const std::vector<LayerRange>& partition, int slots, const Kernels& kernels) {
   StageLayout layout;
-  layout.shape = StageShape::make(shape.model, grid.shape().tp, shape.micro_batch, shape.sequence);
+  layout.shape = StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch, shape.sequence);
   layout.shape.compute = shape.compute;
   layout.shape.gradient = shape.states.gradient;
   layout.shape.recompute = shape.training ? shape.recompute : Recompute::full;
@@ -73,17 +73,16 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
   layout.slots = slots;
   for (int chunk = 0; chunk < pipeline.chunks; ++chunk)
     layout.chunks.push_back(
-        partition[static_cast<std::size_t>(pipeline.global_chunk(grid.coordinate().pp, chunk))]);
+        partition[static_cast<std::size_t>(pipeline.global_chunk(grid.rank(Axis::pipeline), chunk))]);
   return layout;
 }
 
 /// Of the rank that needs most, with what the device has reserved. Ranks of one stage need the same, whatever
-/// their place in TP and DP.
+/// their place along the other axes.
 MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
   MemoryPlan most;
   std::size_t host = 0;
-  for (int stage = 0; stage < shape.grid.pp; ++stage) {
-    const int rank = ProcessGrid(shape.grid, 0).rank_of({0, stage, 0});
+  for (const int rank : ProcessGrid(shape.grid, 0).group(Axis::pipeline)) {
     MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
     host = std::max(host, memory.host);
     if (!room.host && memory.host > 0) memory.entries.push_back({"offloaded", memory.host});
@@ -163,11 +162,12 @@ int RunShape::micro_batches() const {
         fmt::format("--micro-batch-size {} of --seq-length {}: a micro-batch has at most {} tokens; use at "
                     "most {}",
                     micro_batch, sequence, most_tokens, most_tokens / sequence));
-  const std::int64_t each = micro_batch * grid.dp;
+  const int replicas = grid.size(Axis::data);
+  const std::int64_t each = micro_batch * replicas;
   if (global_batch % each != 0)
     throw ConfigurationError(fmt::format(
         "--global-batch-size {} is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
-        global_batch, micro_batch, grid.dp, each));
+        global_batch, micro_batch, replicas, each));
   const std::int64_t count = global_batch / each;
   const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch * sequence));
   if (count > most)
@@ -207,8 +207,8 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
   auto partition = partition_of(shape);
-  ParameterTable table(shape.model, shape.grid, grid.coordinate(), partition);
-  const auto stage = static_cast<std::size_t>(grid.coordinate().pp);
+  ParameterTable table(shape.model, grid, partition);
+  const auto stage = static_cast<std::size_t>(grid.rank(Axis::pipeline));
   check_schedule(shape.schedule, pipeline);  // an evaluation's stages have the chunks of the kind, too
   const auto schedule_of = [&](ReceiveStart receives) {
     return (shape.training ? make_schedule(shape.schedule, pipeline, receives)

@@ -33,7 +33,7 @@ struct RunShape {
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
   /// of micro-batch size x DP, and when the batch has more micro-batches or tokens than can be counted.
   int micro_batches() const;
-  PipelineShape pipeline() const { return {grid.pp, chunks, micro_batches()}; }
+  PipelineShape pipeline() const { return {grid.size(Axis::pipeline), chunks, micro_batches()}; }
 };
 
 /// Bytes of device memory by what they hold, and of host memory beside it.

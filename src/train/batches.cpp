@@ -46,8 +46,8 @@ ReplicaBatches::ReplicaBatches(const RankPlan& plan)
     : micro_batch_(plan.shape.micro_batch),
       rows_(plan.layout.shape.rows),
       micro_batches_(plan.pipeline.micro_batches),
-      dp_size_(plan.grid.shape().dp),
-      dp_rank_(plan.grid.coordinate().dp) {}
+      dp_size_(plan.grid.size(Axis::data)),
+      dp_rank_(plan.grid.rank(Axis::data)) {}
 
 std::vector<BatchRows> ReplicaBatches::step(const Dataset& dataset, std::int64_t first) const {
   std::vector<BatchRows> batches;

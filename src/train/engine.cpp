@@ -51,17 +51,18 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
   if (runtime.register_memory) register_memory();
   // Where no replica updates a part, each has all of its shard.
   const bool updates = plan_.shape.training;
-  store_ =
-      std::make_unique<ResidentParameterStore>(plan_.table, state,
-                                               owned_slices(plan_.table, updates ? plan_.grid.shape().dp : 1,
-                                                            updates ? plan_.grid.coordinate().dp : 0),
-                                               *communicators_->dp, runtime.device.kernels(), *stream_);
+  store_ = std::make_unique<ResidentParameterStore>(
+      plan_.table, state,
+      owned_slices(plan_.table, updates ? plan_.grid.size(Axis::data) : 1,
+                   updates ? plan_.grid.rank(Axis::data) : 0),
+      (*communicators_)[Axis::data], runtime.device.kernels(), *stream_);
   if (make_store) other_store_ = make_store(*store_, runtime.device, *stream_);
   ParameterStore& store = other_store_ ? *other_store_ : *store_;
-  stage_ = std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, store, runtime.device,
-                                   *stream_, *communicators_->tp, memory_.stage, state.loss_totals());
+  stage_ =
+      std::make_unique<Stage>(plan_.shape.model, plan_.layout, plan_.table, store, runtime.device, *stream_,
+                              (*communicators_)[Axis::tensor], memory_.stage, state.loss_totals());
   overlap_ = choose_overlap(plan_, memory_, *stage_, runtime.device, *stream_, runtime.control);
-  executor_ = std::make_unique<PipelineExecutor>(plan_.pipeline, plan_.grid.coordinate().pp, *stage_,
+  executor_ = std::make_unique<PipelineExecutor>(plan_.pipeline, plan_.grid.rank(Axis::pipeline), *stage_,
                                                  *communicators_->pp_forward, *communicators_->pp_backward,
                                                  *stream_, memory_.boundaries);
   if (updates)
@@ -79,10 +80,10 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
 void Engine::register_memory() {
   const Tensor moved[] = {memory_.activations.whole(), memory_.workspace.whole()};
   const auto sizes = runtime_->control.all_gather(fmt::format("{} {}", moved[0].bytes(), moved[1].bytes()));
-  for (const int rank : plan_.grid.tp_group())
+  for (const int rank : plan_.grid.group(Axis::tensor))
     if (sizes[static_cast<std::size_t>(rank)] != sizes[static_cast<std::size_t>(runtime_->control.rank())])
       return;
-  for (const Tensor& memory : moved) communicators_->tp->register_memory(memory);
+  for (const Tensor& memory : moved) (*communicators_)[Axis::tensor].register_memory(memory);
 }
 
 void Engine::queue_step(std::span<const BatchRows> micro_batches, std::int64_t step, double learning_rate,
@@ -196,11 +197,11 @@ Evaluation Engine::evaluate(std::span<const BatchRows> micro_batches) {
   PipelineShape shape = plan_.pipeline;
   shape.micro_batches = static_cast<int>(micro_batches.size());
   const Schedule schedule = make_forward_schedule(shape);
-  executor_->evaluate(schedule.ranks[static_cast<std::size_t>(plan_.grid.coordinate().pp)],
+  executor_->evaluate(schedule.ranks[static_cast<std::size_t>(plan_.grid.rank(Axis::pipeline))],
                       views(micro_batches));
   communicators_->log.activity().micro_batch(-1);
   // Every tp rank of the last stage knows the same losses.
-  if (plan_.grid.coordinate().tp != 0) kernels.fill_zero(totals, *stream_);
+  if (plan_.grid.rank(Axis::tensor) != 0) kernels.fill_zero(totals, *stream_);
   communicators_->world->all_reduce(totals, ReduceOperation::sum, labels::world_totals, *stream_)
       ->wait(*stream_);
   runtime_->device.download(host_totals_.get(), totals, *stream_);

@@ -12,7 +12,7 @@ namespace llama3d {
 
 std::string method(const RunShape& shape) {
   std::string text = shape.grid.to_string();
-  if (shape.grid.pp == 1) return text;
+  if (shape.grid.size(Axis::pipeline) == 1) return text;
   text += fmt::format(", {}", name_of(shape.schedule));
   if (receive_start_of(shape.schedule, shape.pipeline(), shape.receives) == ReceiveStart::ahead)
     text += ", receives ahead";

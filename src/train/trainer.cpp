@@ -117,7 +117,7 @@ Trainer::Trainer(const TrainSettings& settings, Runtime& runtime)
   expect_same_data(*batches_, settings_, runtime.control);
   engine_ = std::make_unique<Engine>(std::move(*plan), optimizer_options(settings), runtime,
                                      std::move(communicators));
-  if (leader_ && shape_.grid.tp > 1)
+  if (leader_ && shape_.grid.size(Axis::tensor) > 1)
     note(fmt::format("tensor-parallel overlap: {}", engine_->overlap().to_string()));
   // What is there is read only where no other run goes on with it.
   fail_together(runtime.control, [&] {

@@ -40,11 +40,12 @@ using Names = std::set<std::string>;
 /// The state of a rank that owns nothing: its checkpoints hold no tensor.
 struct NoState {
   ModelConfig config = load_model_config("llama3-tiny");
-  ParameterTable table{config, {1, 1, 1}, {}, partition_layers(config, 1)};
+  ProcessGrid grid{{}, 0};
+  ParameterTable table{config, grid, partition_layers(config, 1)};
   ModelStateMemory memory;
   std::unique_ptr<Device> device = make_host_device(1);
   test::ImmediateStream stream;
-  ModelState state{table, {}, ProcessGrid({1, 1, 1}, 0), memory, *device, stream};
+  ModelState state{table, {}, grid, memory, *device, stream};
 };
 
 /// As a run saves whose next step is finite.

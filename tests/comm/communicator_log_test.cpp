@@ -39,18 +39,19 @@ struct RecordedGrid {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(recording_communicators_have_the_places_of_the_grid) {
-  const GridShape shape{.tp = 4, .pp = 8, .dp = 16};
+  const GridShape shape{.tp = 4, .pp = 8, .dp = 8, .cp = 2};
   for (const int rank : {0, 5, 63, 64, 200, 447, 448, 511}) {
     const ProcessGrid grid(shape, rank);
     const auto group = make_recording_communicators(grid);
     BOOST_TEST(group->world->size() == 512);
     BOOST_TEST(group->world->rank() == rank);
-    BOOST_TEST(group->tp->size() == 4);
-    BOOST_TEST(group->tp->rank() == grid.coordinate().tp);
-    BOOST_TEST(group->dp->size() == 16);
-    BOOST_TEST(group->dp->rank() == grid.coordinate().dp);
+    for (const Axis axis : collective_axes) {
+      BOOST_TEST((*group)[axis].size() == shape.size(axis));
+      BOOST_TEST((*group)[axis].rank() == grid.rank(axis));
+    }
+    BOOST_CHECK_THROW((*group)[Axis::pipeline], ContractViolation);  // it has channels
     BOOST_TEST(group->pp_forward->size() == 8);
-    BOOST_TEST(group->pp_backward->rank() == grid.coordinate().pp);
+    BOOST_TEST(group->pp_backward->rank() == grid.rank(Axis::pipeline));
     const bool at_an_end = grid.first_stage() || grid.last_stage();
     BOOST_REQUIRE_EQUAL(group->embedding != nullptr, at_an_end);
     if (at_an_end) BOOST_TEST(group->embedding->rank() == (grid.first_stage() ? 0 : 1));
@@ -63,10 +64,13 @@ BOOST_AUTO_TEST_CASE(bytes_are_those_of_the_ring_algorithms) {
   RecordedGrid grid({.tp = 4, .pp = 2, .dp = 3}, 7);
   auto& [stream, group] = grid;
   const Tensor slice = without_memory(DType::bf16, 100), whole = without_memory(DType::bf16, 400);
-  group->tp->all_gather(slice, whole, labels::tp_all_gather_input, stream)->wait(stream);
-  group->tp->reduce_scatter(whole, slice, labels::tp_reduce_scatter_output, stream)->wait(stream);
-  group->tp->all_reduce(whole, ReduceOperation::sum, labels::tp_norm_gradients, stream)->wait(stream);
-  group->dp->broadcast(without_memory(DType::fp32, 300), 1, labels::dp_gather_parameters, stream)
+  (*group)[Axis::tensor].all_gather(slice, whole, labels::tp_all_gather_input, stream)->wait(stream);
+  (*group)[Axis::tensor].reduce_scatter(whole, slice, labels::tp_reduce_scatter_output, stream)->wait(stream);
+  (*group)[Axis::tensor]
+      .all_reduce(whole, ReduceOperation::sum, labels::tp_norm_gradients, stream)
+      ->wait(stream);
+  (*group)[Axis::data]
+      .broadcast(without_memory(DType::fp32, 300), 1, labels::dp_gather_parameters, stream)
       ->wait(stream);
   const Transfer both[] = {{Transfer::Direction::send, slice, 1}, {Transfer::Direction::receive, whole, 1}};
   group->pp_forward->exchange(both, labels::pp_activation, stream)->wait(stream);
@@ -85,7 +89,8 @@ BOOST_AUTO_TEST_CASE(labels_add_up_to_the_end_of_an_interval) {
   RecordedGrid grid({.tp = 2, .pp = 1, .dp = 1}, 0);
   auto& [stream, group] = grid;
   for (int i = 0; i < 3; ++i)
-    group->tp->all_reduce(without_memory(DType::fp32, 10), ReduceOperation::max, labels::tp_loss, stream)
+    (*group)[Axis::tensor]
+        .all_reduce(without_memory(DType::fp32, 10), ReduceOperation::max, labels::tp_loss, stream)
         ->wait(stream);
   group->world->all_reduce(without_memory(DType::fp64, 3), ReduceOperation::sum, labels::world_totals, stream)
       ->wait(stream);
@@ -328,10 +333,10 @@ BOOST_AUTO_TEST_CASE(wrong_sizes_types_and_peers_are_refused) {
   const Tensor whole = memory.tensor();
   const Label label = labels::tp_embedding;
   const auto gather = [&](const Tensor& in, const Tensor& out) {
-    group->tp->all_gather(in, out, label, stream);
+    (*group)[Axis::tensor].all_gather(in, out, label, stream);
   };
   const auto scatter = [&](const Tensor& in, const Tensor& out) {
-    group->tp->reduce_scatter(in, out, label, stream);
+    (*group)[Axis::tensor].reduce_scatter(in, out, label, stream);
   };
   const auto send_to = [&](int peer) {
     const Transfer transfer{Transfer::Direction::send, whole, peer};
@@ -345,9 +350,10 @@ BOOST_AUTO_TEST_CASE(wrong_sizes_types_and_peers_are_refused) {
   BOOST_CHECK_THROW(scatter(whole, without_memory(DType::fp32, 9)), ContractViolation);
   BOOST_CHECK_THROW(gather(without_memory(DType::int32, 10), whole), ContractViolation);
   BOOST_CHECK_THROW(gather({}, whole), ContractViolation);
-  BOOST_CHECK_THROW(group->tp->all_reduce({}, ReduceOperation::sum, label, stream), ContractViolation);
-  BOOST_CHECK_THROW(group->tp->broadcast(whole, 4, label, stream), ContractViolation);
-  BOOST_CHECK_THROW(group->tp->broadcast(whole, -1, label, stream), ContractViolation);
+  BOOST_CHECK_THROW((*group)[Axis::tensor].all_reduce({}, ReduceOperation::sum, label, stream),
+                    ContractViolation);
+  BOOST_CHECK_THROW((*group)[Axis::tensor].broadcast(whole, 4, label, stream), ContractViolation);
+  BOOST_CHECK_THROW((*group)[Axis::tensor].broadcast(whole, -1, label, stream), ContractViolation);
   BOOST_CHECK_NO_THROW(send_to(1));
   BOOST_CHECK_THROW(send_to(0), ContractViolation);  // itself
   BOOST_CHECK_THROW(send_to(2), ContractViolation);
@@ -360,17 +366,27 @@ BOOST_AUTO_TEST_CASE(a_group_of_one_copies_where_in_and_out_differ) {
   for (const DType dtype : {DType::fp32, DType::bf16, DType::fp64, DType::int32}) {
     HostTensor in(dtype, 33), gathered(dtype, 33), scattered(dtype, 33);
     for (int i = 0; i < 33; ++i) in.set(i, contribution(0, i));
-    group->tp->all_gather(in.tensor(), gathered.tensor(), labels::tp_all_gather_input, stream)->wait(stream);
-    group->dp->reduce_scatter(in.tensor(), scattered.tensor(), labels::dp_reduce_gradients, stream)
+    (*group)[Axis::tensor]
+        .all_gather(in.tensor(), gathered.tensor(), labels::tp_all_gather_input, stream)
+        ->wait(stream);
+    (*group)[Axis::data]
+        .reduce_scatter(in.tensor(), scattered.tensor(), labels::dp_reduce_gradients, stream)
+        ->wait(stream);
+    HostTensor alone(dtype, 33);
+    (*group)[Axis::context]
+        .all_gather(in.tensor(), alone.tensor(), labels::world_totals, stream)
         ->wait(stream);
     group->world->all_reduce(in.tensor(), ReduceOperation::sum, labels::world_totals, stream)->wait(stream);
     group->world->broadcast(in.tensor(), 0, labels::world_totals, stream)->wait(stream);
-    group->tp->all_gather(in.tensor(), in.tensor(), labels::tp_all_gather_input, stream)->wait(stream);
+    (*group)[Axis::tensor]
+        .all_gather(in.tensor(), in.tensor(), labels::tp_all_gather_input, stream)
+        ->wait(stream);
     group->pp_forward->exchange({}, labels::pp_activation, stream)->wait(stream);
     const auto expected = [](std::int64_t i) { return contribution(0, i); };
     BOOST_TEST(in.mismatches(expected) == 0);
     BOOST_TEST(gathered.mismatches(expected) == 0);
     BOOST_TEST(scattered.mismatches(expected) == 0);
+    BOOST_TEST(alone.mismatches(expected) == 0);
   }
   for (const auto& [label, record] : group->log.interval().counts()) BOOST_TEST(record.bytes == 0);
 }

@@ -51,8 +51,7 @@ class GoldenGenerator {
     generator_->state().initialize(0, 0);
     const GlobalTensors weights = golden.tensors("/weights");
     const InferencePlan& made = generator_->plan();
-    for (const OwnedPiece& piece :
-         owned_pieces(made.table, owned_slices(made.table, 1, 0), made.grid.coordinate()))
+    for (const OwnedPiece& piece : owned_pieces(made.table, owned_slices(made.table, 1, 0), made.grid))
       write_tensor(generator_->weights().slice(piece.arena_begin, piece.arena_begin + piece.elements),
                    values_of(piece, weights), *device_, generator_->stream());
   }

@@ -25,22 +25,26 @@ ModelConfig small(bool tied = false) {
   return config;
 }
 
-ParameterTable table_of(const ModelConfig& config, GridShape grid, GridCoordinate at,
-                        std::int64_t chunks = 0) {
-  return ParameterTable(config, grid, at, partition_layers(config, chunks ? chunks : grid.pp));
+struct Place {
+  int tp = 0, pp = 0, dp = 0;
+};
+
+ParameterTable table_of(const ModelConfig& config, GridShape grid, Place at, std::int64_t chunks = 0) {
+  return ParameterTable(config, ProcessGrid(grid, (at.pp * grid.dp + at.dp) * grid.tp + at.tp),
+                        partition_layers(config, chunks ? chunks : grid.pp));
 }
 
-/// Calls f(coordinate, table) for every rank of a grid with one data-parallel rank.
+/// Calls f(place, table) for every rank of a grid with one data-parallel rank.
 template <class F>
 void for_each_rank(const ModelConfig& config, GridShape grid, F&& f) {
   for (int pp = 0; pp < grid.pp; ++pp)
-    for (int tp = 0; tp < grid.tp; ++tp) f(GridCoordinate{tp, pp, 0}, table_of(config, grid, {tp, pp, 0}));
+    for (int tp = 0; tp < grid.tp; ++tp) f(Place{tp, pp, 0}, table_of(config, grid, {tp, pp, 0}));
 }
 
 /// Elements that exist, each counted on one rank alone.
 std::int64_t counted(const ModelConfig& config, GridShape grid) {
   std::int64_t sum = 0;
-  for_each_rank(config, grid, [&](GridCoordinate at, const ParameterTable& table) {
+  for_each_rank(config, grid, [&](Place at, const ParameterTable& table) {
     for (const Parameter& p : table.parameters())
       if (!p.tied_copy && (p.split != TensorSplit::replicated || at.tp == 0))
         sum += p.existing_rows * p.columns;
@@ -89,7 +93,7 @@ BOOST_AUTO_TEST_CASE(shards_tile_the_whole_tensor) {
   for (const GridShape& grid : {GridShape{1, 1, 1}, {2, 1, 1}, {2, 3, 1}, {1, 2, 1}})
     BOOST_TEST_CONTEXT(grid.to_string()) {
       std::map<std::string, std::vector<int>> owners;
-      for_each_rank(config, grid, [&](GridCoordinate at, const ParameterTable& table) {
+      for_each_rank(config, grid, [&](Place at, const ParameterTable& table) {
         for (const Parameter& p : table.parameters()) {
           if (p.split == TensorSplit::replicated && at.tp != 0) continue;
           auto& counts = owners[p.name];
@@ -143,14 +147,15 @@ BOOST_AUTO_TEST_CASE(stages_own_the_layers_of_their_chunks) {
   }();
   const std::vector<LayerRange> four = {{0, 1}, {1, 3}, {3, 5}, {5, 6}};  // two chunks a stage
   const auto layers_of = [&](int stage) {
-    const ParameterTable table(config, {1, 2, 1}, {0, stage, 0}, four);
+    const ParameterTable table(config, ProcessGrid({.pp = 2}, stage), four);
     std::set<std::int64_t> layers;
     for (const Parameter& p : table.parameters()) layers.insert(p.layer);
     return layers;
   };
   BOOST_CHECK(layers_of(0) == (std::set<std::int64_t>{-1, 0, 3, 4}));
   BOOST_CHECK(layers_of(1) == (std::set<std::int64_t>{-1, 1, 2, 5}));
-  const ParameterTable first(config, {1, 2, 1}, {0, 0, 0}, four), last(config, {1, 2, 1}, {0, 1, 0}, four);
+  const ParameterTable first(config, ProcessGrid({.pp = 2}, 0), four),
+      last(config, ProcessGrid({.pp = 2}, 1), four);
   BOOST_TEST(first.find(ParameterRole::embedding));
   BOOST_TEST(!first.find(ParameterRole::head));
   BOOST_TEST(!first.find(ParameterRole::final_norm));

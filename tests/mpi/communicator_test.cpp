@@ -37,7 +37,18 @@ std::vector<ProcessGrid> grids() {
   const int world = control().size();
   for (int tp = 1; tp <= world; ++tp)
     for (int pp = 1; tp * pp <= world; ++pp)
-      if (world % (tp * pp) == 0) all.push_back(ProcessGrid::derive(world, tp, pp, control().rank()));
+      if (world % (tp * pp) == 0)
+        all.push_back(ProcessGrid::derive(world, {.tp = tp, .pp = pp}, control().rank()));
+  return all;
+}
+
+/// Those with several ranks along the context axis.
+std::vector<ProcessGrid> grids_with_context() {
+  std::vector<ProcessGrid> all;
+  const int world = control().size(), rank = control().rank();
+  if (world % 2 == 0) all.push_back(ProcessGrid::derive(world, {.cp = 2}, rank));
+  if (world % 4 == 0) all.push_back(ProcessGrid::derive(world, {.tp = 2, .cp = 2}, rank));
+  if (world % 8 == 0) all.push_back(ProcessGrid::derive(world, {.tp = 2, .pp = 2, .cp = 2}, rank));
   return all;
 }
 
@@ -48,13 +59,13 @@ std::vector<int> everyone() {
 }
 
 std::vector<Group> groups_of(GridCommunicators& set, const ProcessGrid& grid) {
+  const std::vector<int> stages = grid.group(Axis::pipeline);
   std::vector<Group> groups = {{"world", set.world.get(), everyone()},
-                               {"tp", set.tp.get(), grid.tp_group()},
-                               {"dp", set.dp.get(), grid.dp_group()},
-                               {"pp_forward", set.pp_forward.get(), grid.pp_group()},
-                               {"pp_backward", set.pp_backward.get(), grid.pp_group()}};
-  if (set.embedding)
-    groups.push_back({"embedding", set.embedding.get(), {grid.pp_group().front(), grid.pp_group().back()}});
+                               {"pp_forward", set.pp_forward.get(), stages},
+                               {"pp_backward", set.pp_backward.get(), stages}};
+  for (const Axis axis : collective_axes)
+    groups.push_back({std::string(name_of(axis)), &set[axis], grid.group(axis)});
+  if (set.embedding) groups.push_back({"embedding", set.embedding.get(), {stages.front(), stages.back()}});
   return groups;
 }
 
@@ -158,10 +169,11 @@ std::int64_t too_far(const HostTensor& sums, DType dtype, int ranks, std::int64_
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(every_operation_on_every_group_is_the_serial_result) {
-  const auto all = grids();
+  auto all = grids();
+  for (const ProcessGrid& grid : grids_with_context()) all.push_back(grid);
   for (const ProcessGrid& grid : all) {
     const auto set = make_communicators(grid);
-    const bool at_an_end = grid.shape().pp > 1 && (grid.first_stage() || grid.last_stage());
+    const bool at_an_end = grid.size(Axis::pipeline) > 1 && (grid.first_stage() || grid.last_stage());
     BOOST_TEST((set->embedding != nullptr) == at_an_end);
     for (const Group& group : groups_of(*set, grid)) {
       BOOST_REQUIRE_EQUAL(group.communicator->size(), static_cast<int>(group.world_ranks.size()));
@@ -190,14 +202,14 @@ BOOST_AUTO_TEST_CASE(operations_in_registered_memory_are_the_serial_result,
                             [] { return !gpu_required() || memory_registered(control().node_size()); })) {
   constexpr std::int64_t n = 50024;
   const int ranks = control().size(), rank = control().rank();
-  const ProcessGrid grid = ProcessGrid::derive(ranks, ranks, 1, rank);
+  const ProcessGrid grid = ProcessGrid::derive(ranks, {.tp = ranks}, rank);
   const auto sum = [&](std::int64_t i) { return serial_sum(everyone(), i); };
   for (const DType dtype : all_types) {
     // One block as an engine's: what is gathered, in place; what is scattered; where a part of it goes.
     HostTensor block = contributions(dtype, n * (2 * ranks + 1));
     const std::int64_t whole_at = n * ranks, part_at = 2 * n * ranks;
     const auto set = make_communicators(grid);
-    Communicator& tp = *set->tp;
+    Communicator& tp = (*set)[Axis::tensor];
     Stream& stream = *TestPlace::get().stream;
     const Tensor memory = block.tensor(), gathered = memory.slice(0, whole_at),
                  whole = memory.slice(whole_at, part_at), part = memory.slice(part_at, part_at + n);
@@ -326,7 +338,7 @@ BOOST_AUTO_TEST_CASE(operations_outstanding_at_once_do_not_mix) {
 
 BOOST_AUTO_TEST_CASE(messages_of_a_pair_keep_their_order_in_each_channel) {
   const int world = control().size();
-  const ProcessGrid grid = ProcessGrid::derive(world, 1, world, control().rank());
+  const ProcessGrid grid = ProcessGrid::derive(world, {.pp = world}, control().rank());
   const auto set = make_communicators(grid);
   Stream& stream = *TestPlace::get().stream;
   const int rank = control().rank();

@@ -53,7 +53,7 @@ int sum_until(GridCommunicators& set, int rank, Leave&& leave) {
 
 std::unique_ptr<GridCommunicators> make_communicators(MpiSession& session) {
   const ControlPlane& control = session.control();
-  return session.make_communicators(ProcessGrid::derive(control.size(), 1, 1, control.rank()));
+  return session.make_communicators(ProcessGrid::derive(control.size(), {}, control.rank()));
 }
 
 template <class Leave>

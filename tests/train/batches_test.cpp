@@ -35,7 +35,7 @@ struct CountingTokens {
 class Rank {
  public:
   Rank(const GridShape& grid, int rank) : plan_(make_rank_plan(shape_of(grid), rank, device_->kernels())) {}
-  GridCoordinate at() const { return plan_.grid.coordinate(); }
+  int replica() const { return plan_.grid.rank(Axis::data); }
   ReplicaBatches batches() const { return ReplicaBatches(plan_); }
 
  private:
@@ -76,7 +76,7 @@ std::vector<std::vector<std::int64_t>> samples_of_all(const GridShape& grid, con
   std::vector<std::vector<BatchRows>> replicas(static_cast<std::size_t>(grid.dp));
   for (int number = 0; number < grid.world(); ++number) {
     const Rank rank(grid, number);
-    auto& mine = replicas[static_cast<std::size_t>(rank.at().dp)];
+    auto& mine = replicas[static_cast<std::size_t>(rank.replica())];
     std::vector<BatchRows> batches = read(rank.batches());
     if (mine.empty())
       mine = std::move(batches);

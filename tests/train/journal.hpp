@@ -129,15 +129,14 @@ class JournalCommunicator final : public Communicator {
   int started_ = 0;
 };
 
-/// Of a grid's rank whose tensor- and data-parallel groups note what they do.
+/// Of a grid's rank whose collective groups note what they do.
 inline std::unique_ptr<GridCommunicators> make_journal_communicators(const ProcessGrid& grid,
                                                                      Journal& journal) {
   auto groups = make_recording_communicators(grid);
-  const auto& [tp, pp, dp] = grid.coordinate();
-  if (grid.shape().tp > 1)
-    groups->tp = std::make_unique<JournalCommunicator>("tp", journal, tp, grid.shape().tp, groups->log);
-  if (grid.shape().dp > 1)
-    groups->dp = std::make_unique<JournalCommunicator>("dp", journal, dp, grid.shape().dp, groups->log);
+  for (const Axis axis : collective_axes)
+    if (grid.size(axis) > 1)
+      groups->set(axis, std::make_unique<JournalCommunicator>(std::string(name_of(axis)), journal,
+                                                              grid.rank(axis), grid.size(axis), groups->log));
   return groups;
 }
 

@@ -143,8 +143,7 @@ void TestRun::write(const Tensor& tensor, const std::vector<float>& values) {
 void TestRun::set_weights(const GlobalTensors& weights) {
   engine_->state().initialize(0, 0);
   const ModelStateMemory& state = engine_->memory().state;
-  for (const OwnedPiece& piece :
-       owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate())) {
+  for (const OwnedPiece& piece : owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid)) {
     const std::vector<float> values = values_of(piece, weights);
     write(state.parameters.slice(piece.arena_begin, piece.arena_begin + piece.elements), values);
     if (state.adamw.master)
@@ -162,8 +161,8 @@ std::vector<BatchRows> TestRun::micro_batches(const GlobalBatch& batch) const {
   const std::int64_t size = plan().shape.micro_batch;
   const auto& grid = plan().grid;
   std::vector<BatchRows> all;
-  for (std::int64_t first = 0; first < batch.samples; first += size * grid.shape().dp)
-    all.push_back(rows_of(batch, first + grid.coordinate().dp * size, size, plan().layout.shape.rows));
+  for (std::int64_t first = 0; first < batch.samples; first += size * grid.size(Axis::data))
+    all.push_back(rows_of(batch, first + grid.rank(Axis::data) * size, size, plan().layout.shape.rows));
   return all;
 }
 
@@ -185,7 +184,7 @@ GlobalTensors TestRun::gradients(double targets) {
 }
 
 GlobalTensors TestRun::gather(const Tensor& arena, bool state_arena, double scale) {
-  const auto pieces = owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid.coordinate());
+  const auto pieces = owned_pieces(plan().table, engine_->optimizer().slices(), plan().grid);
   // Each rank's rectangles as text: name, shape and place, then the values.
   std::string own;
   const auto put = [&own](const void* data, std::size_t bytes) {

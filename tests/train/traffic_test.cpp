@@ -29,12 +29,12 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 struct Expected {
   std::map<std::string_view, std::int64_t> bytes;
 
-  Expected(const Case& c, const ModelConfig& m, const GridCoordinate& at) {
+  Expected(const Case& c, const ModelConfig& m, const ProcessGrid& grid) {
     const std::int64_t tp = c.grid.tp, pp = c.grid.pp, dp = c.grid.dp;
     const std::int64_t micro_batches = global_batch / micro_batch / dp;
     const std::int64_t rows = round_up(micro_batch * sequence, tp);
     const std::int64_t layers = m.layers / pp;  // the model's 8 layers split evenly on these grids
-    const bool first = at.pp == 0, last = at.pp == pp - 1;
+    const bool first = grid.first_stage(), last = grid.last_stage();
 
     // A gather or a scatter of the residual stream moves all but a rank's own share of T x C.
     const std::int64_t stream = (tp - 1) * rows * m.hidden * element_bytes / tp * micro_batches;
@@ -96,7 +96,7 @@ void check_traffic(const Case& c) {
 
   BOOST_TEST_CONTEXT(c.grid.to_string() << " " << name_of(c.schedule) << (c.tied ? " tied" : "") << " "
                                         << name_of(c.recompute)) {
-    const Expected expected(c, shape.model, run.plan().grid.coordinate());
+    const Expected expected(c, shape.model, run.plan().grid);
     for (const auto& [label, bytes] : expected.bytes)
       BOOST_CHECK_MESSAGE(moved[Label{label}].bytes == bytes,
                           label << ": " << moved[Label{label}].bytes << " bytes, expected " << bytes);
