@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/philox.hpp"
-#include "checkpoint/weight_source.hpp"
+#include "checkpoint/checkpoint_contents.hpp"
 #include "compute/kernels.hpp"
 
 namespace llama3d {
@@ -116,12 +116,12 @@ void ModelState::read(const ReadRectangle& read_rectangle, const OwnedPiece& pie
   stream_->synchronize();
 }
 
-void ModelState::load(const CheckpointReader& checkpoint) {
+void ModelState::load_states(const CheckpointContents& checkpoint) {
   clear();
   const auto read_back = [&](const std::string& prefix, const OwnedPiece& piece, const Tensor& destination) {
     const std::string name = prefix + piece.parameter->name;
-    read([&](const Rectangle& r, void* out, DType dtype) { checkpoint.read(name, r, out, dtype); }, piece,
-         destination);
+    read([&](const Rectangle& r, void* out, DType dtype) { checkpoint.read_dataset(name, r, out, dtype); },
+         piece, destination);
   };
   for (const OwnedPiece& piece : pieces_) {
     read_back("/model/", piece, weights(piece));
@@ -131,7 +131,7 @@ void ModelState::load(const CheckpointReader& checkpoint) {
   round_master();
 }
 
-void ModelState::load(const WeightSource& source) {
+void ModelState::load_weights(const WeightSource& source) {
   clear();
   for (const OwnedPiece& piece : pieces_) {
     const std::string& name = piece.parameter->name;

@@ -14,6 +14,7 @@ namespace llama3d {
 /// The piece in the global tensor, in memory order.
 std::vector<Rectangle> rectangles_of(const OwnedPiece& piece);
 
+class CheckpointContents;
 class WeightSource;
 
 class ModelState {
@@ -31,10 +32,10 @@ class ModelState {
   /// /optimizer/exp_avg_sq/NAME.
   void save(RankFileWriter& file);
   /// Reads this rank's slices of weights and moments back. Gather the parameters afterwards. The checkpoint
-  /// must hold the model's tensors: Checkpoints::check().
-  void load(const CheckpointReader& checkpoint);
+  /// must hold the model's tensors: CheckpointContents::expect_run_of().
+  void load_states(const CheckpointContents& checkpoint);
   /// Weights only; moments zero. The source must hold the model's tensors: WeightSource::check().
-  void load(const WeightSource& source);
+  void load_weights(const WeightSource& source);
 
  private:
   /// Weights that updates accumulate in: master weights, or the parameters themselves.

@@ -16,6 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+[[noreturn]] void refuse_folder(const fs::path& folder, const std::string& reason) {
+  throw ConfigurationError(fmt::format(
+      "--output-dir {}: can't be written to ({}); give a folder that can be made", folder.string(), reason));
+}
+
 /// Throws IoError with the reason alone.
 void make_folders(const fs::path& path) {
   std::error_code error;
@@ -24,6 +29,17 @@ void make_folders(const fs::path& path) {
 }
 
 }  // namespace
+
+void check_output_folder(const fs::path& folder) {
+  if (folder.empty()) refuse_folder(folder, "no name given");
+  std::error_code error;
+  fs::path existing = fs::absolute(folder, error);
+  while (!fs::exists(existing, error) && existing.has_relative_path()) existing = existing.parent_path();
+  if (!fs::is_directory(existing, error)) refuse_folder(folder, existing.string() + " is no folder");
+  for (const fs::path& part : {existing, folder / "checkpoints"})
+    if (fs::exists(part, error) && access(part.c_str(), W_OK | X_OK) != 0)
+      refuse_folder(folder, "no permission in " + part.string());
+}
 
 OutputFolder::OutputFolder(fs::path path, const std::string& host,
                            std::function<void(const std::string&)> note)
@@ -38,9 +54,7 @@ void OutputFolder::make() {
   try {
     make_folders(path_);
   } catch (const io::IoError& error) {
-    throw ConfigurationError(
-        fmt::format("--output-dir {}: can't be written to ({}); give a folder that can be made",
-                    path_.string(), error.what()));
+    refuse_folder(path_, error.what());
   }
   if (!lock_) lock_or_refuse();
   lock_linked_checkpoints();

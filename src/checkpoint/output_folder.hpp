@@ -11,6 +11,9 @@
 
 namespace llama3d {
 
+/// Throws ConfigurationError for a folder that can't be written to, as far as can be told without making it.
+void check_output_folder(const std::filesystem::path& folder);
+
 /// A run's --output-dir, for rank 0: locked, and looked after while the run lasts.
 class OutputFolder {
  public:

@@ -143,7 +143,7 @@ int run(const Job& job, BenchCommand& command, const ParsedLine& parsed) {
     check(command);
     refuse_idle_shape_options(command.line, command.settings);
     check_settings(command.settings);
-    shape = run_shape(command.settings, control.size());
+    shape = run_shape(command.settings, load_model_config(command.settings.model), control.size());
     shape.micro_batches();
   });
   const bool leader = control.rank() == 0;

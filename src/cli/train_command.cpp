@@ -68,7 +68,7 @@ void dry_run(const TrainCommand& command, const ControlPlane& control, Device& d
     throw ConfigurationError(
         fmt::format("--dry-run of --tp-size {} x --pp-size {} on {} ranks; --dry-run-ranks {} assumes more",
                     settings.tp_size, settings.pp_size, ranks, least));
-  const RunCheck run = check_run(settings, ranks, assumed, device, device.kernels());
+  const RunCheck run = check_run(settings, control.rank(), ranks, assumed, device, device.kernels());
   if (control.rank() != 0) return;
   print_result("{}\nmemory of the largest rank:\n{}\n{}\n", printable_lines(run.data), run.memory.to_string(),
                assumed ? "all else checked: the run can start where each rank has this memory"

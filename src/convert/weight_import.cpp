@@ -1,10 +1,7 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.hpp"
-#include "base/json.hpp"
-#include "base/version.hpp"
+#include "checkpoint/checkpoint_attributes.hpp"
 #include "comm/failure.hpp"
 #include "convert/weight_output.hpp"
 #include "convert/weight_transfer.hpp"
@@ -23,16 +20,6 @@ std::unique_ptr<WeightSource> open_input(const fs::path& input) {
         "--input {}: a checkpoint already; train, eval and export take it as it is", input.string()));
   source->check(source->model());
   return source;
-}
-
-std::string attributes_of(const WeightSource& source) {
-  const nlohmann::json attributes = {
-      {"llama3d_version", version()},
-      {"git_revision", git_revision()},
-      {"model_config", to_json(source.model())},
-      {"huggingface", parse_json(source.origin().to_json())},
-  };
-  return attributes.dump();
 }
 
 /// Those whose middle lies in this rank's share of all bytes.
@@ -93,7 +80,8 @@ TransferSummary import_weights(const ImportOptions& options, ControlPlane& contr
   const auto manifests = control.all_gather(manifest);
   fail_together(control, [&] {
     if (control.rank() != 0) return;
-    write_global_view(temporary, manifests, attributes_of(*source));
+    const CheckpointAttributes attributes{.model = source->model(), .origin = source->origin(), .run = {}};
+    write_global_view(temporary, manifests, attributes.to_json());
     commit_checkpoint(temporary, check_output(output));  // what came into the folder since is no less dear
   });
   TransferSummary summary{std::ssize(tensors), 0, control.size(), {}};

@@ -10,12 +10,8 @@
 
 namespace llama3d {
 
-Progress::Progress(bool shown, std::int64_t first_step, std::int64_t steps, std::int64_t interval)
-    : shown_(shown),
-      terminal_(stderr_is_terminal()),
-      first_step_(first_step),
-      steps_(steps),
-      interval_(interval) {}
+Progress::Progress(std::int64_t first_step, std::int64_t steps, std::int64_t interval)
+    : terminal_(stderr_is_terminal()), first_step_(first_step), steps_(steps), interval_(interval) {}
 
 Progress::~Progress() {
   if (bar_visible_) write_log("\n");
@@ -39,7 +35,6 @@ std::string Progress::bar(std::int64_t step) const {
 }
 
 void Progress::step(const ProgressReport& r) {
-  if (!shown_) return;
   if (terminal_) {
     print_log("\r\033[K[{}] {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}", bar(r.step), r.step, steps_, r.loss,
               r.tokens_per_second, remaining(r.step));
@@ -56,7 +51,6 @@ void Progress::clear_bar() {
 }
 
 void Progress::message(const std::string& text) {
-  if (!shown_) return;
   clear_bar();
   print_log("{}\n", printable_lines(text));
 }

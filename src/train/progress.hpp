@@ -1,5 +1,5 @@
 #pragma once
-// What a person sees of a run: a bar that moves on a terminal, plain lines elsewhere. Rank 0 only.
+// What a person sees of a run: a bar that moves on a terminal, plain lines elsewhere.
 
 #include <chrono>
 #include <cstdint>
@@ -16,8 +16,8 @@ struct ProgressReport {
 
 class Progress {
  public:
-  /// `shown` false: says nothing (every rank but the first). A plain line every `interval` steps.
-  Progress(bool shown, std::int64_t first_step, std::int64_t steps, std::int64_t interval);
+  /// A plain line every `interval` steps.
+  Progress(std::int64_t first_step, std::int64_t steps, std::int64_t interval);
   ~Progress();
   void step(const ProgressReport& report);
   /// A line of its own above the bar.
@@ -28,7 +28,6 @@ class Progress {
   std::string remaining(std::int64_t step) const;
   void clear_bar();
 
-  bool shown_;
   bool terminal_;
   std::int64_t first_step_, steps_, interval_;
   bool bar_visible_ = false;

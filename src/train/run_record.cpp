@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/bytes.hpp"
@@ -67,23 +66,21 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("peak_source", runtime.device.peak_source());
 }
 
-std::string checkpoint_attributes(const TrainSettings& s, const RunShape& shape,
-                                  const TrainingBatches& batches) {
-  const nlohmann::json attributes = {{"llama3d_version", version()},
-                                     {"git_revision", git_revision()},
-                                     {"grid", shape.grid.to_string()},
-                                     {"seed", s.seed},
-                                     {"sequence", shape.sequence},
-                                     {"global_batch_size", shape.global_batch},
-                                     {"model_config", to_json(shape.model)},
-                                     {"configuration", s.configuration},
-                                     {"data", batches.identity()},
-                                     {"packing", batches.packing()},
-                                     {"tokenizer", batches.tokens().tokenizer},
-                                     {"tokenizer_sha256", batches.tokens().tokenizer_hash},
-                                     {"valid_fraction", s.valid_fraction},
-                                     {"separate_documents", s.separate_documents}};
-  return attributes.dump();
+CheckpointAttributes checkpoint_attributes(const TrainSettings& s, const RunShape& shape,
+                                           const TrainingBatches& batches) {
+  return {.model = shape.model,
+          .origin = {},
+          .run = RunRecord{.position = {},
+                           .grid = shape.grid.to_string(),
+                           .seed = s.seed,
+                           .sequence = shape.sequence,
+                           .global_batch = shape.global_batch,
+                           .data = batches.identity(),
+                           .packing = std::string(batches.packing()),
+                           .valid_fraction = s.valid_fraction,
+                           .separate_documents = s.separate_documents,
+                           .tokenizer = {batches.tokens().tokenizer, batches.tokens().tokenizer_hash},
+                           .configuration = s.configuration}};
 }
 
 }  // namespace llama3d

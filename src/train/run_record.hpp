@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "checkpoint/checkpoint_attributes.hpp"
 #include "train/batches.hpp"
 #include "train/engine.hpp"
 #include "train/metrics_recorder.hpp"
@@ -15,9 +16,9 @@ std::string describe_run(const TrainSettings& settings, const RunShape& shape, c
 /// The attributes of /run. Collective.
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& settings, const RunShape& shape,
                            TensorParallelOverlap overlap, Runtime& runtime);
-/// What a checkpoint records besides its position: a JSON object.
-std::string checkpoint_attributes(const TrainSettings& settings, const RunShape& shape,
-                                  const TrainingBatches& batches);
+/// What its checkpoints record, but for the position and the weights' origin.
+CheckpointAttributes checkpoint_attributes(const TrainSettings& settings, const RunShape& shape,
+                                           const TrainingBatches& batches);
 /// "TP 2 x PP 2 x DP 2, 1f1b"
 std::string method(const RunShape& shape);
 

@@ -1,48 +1,9 @@
 #include "train/run_shape.hpp"
 
-#include "checkpoint/checkpoints.hpp"
-#include "checkpoint/weight_source.hpp"
-#include "comm/failure.hpp"
-#include "io/checkpoint/checkpoint_file.hpp"
-
 namespace llama3d {
 
 std::filesystem::path checkpoint_directory(const TrainSettings& s) {
   return std::filesystem::path(s.output_dir) / "checkpoints";
-}
-
-bool continues_in_place(const TrainSettings& s) {
-  if (s.resume.empty() || s.resume == "auto") return !s.resume.empty();
-  std::error_code error;
-  const auto folder = std::filesystem::canonical(s.resume, error);
-  return !error && std::filesystem::equivalent(folder.parent_path(), checkpoint_directory(s), error);
-}
-
-std::optional<std::filesystem::path> checkpoint_to_resume(const TrainSettings& s) {
-  if (s.resume != "auto") return {};
-  return first_usable(list_checkpoints(checkpoint_directory(s)), open_weights).folder;
-}
-
-ModelConfig model_of(const TrainSettings& s) {
-  if (!s.model.empty()) return load_model_config(s.model);
-  // What it once started from may be gone.
-  if (const auto checkpoint = checkpoint_to_resume(s)) return open_weights(*checkpoint)->model();
-  if (!s.load.empty()) return open_weights(s.load)->model();
-  if (!s.resume.empty() && s.resume != "auto") return open_weights(s.resume)->model();
-  return load_model_config("llama3-tiny");
-}
-
-ModelConfig agreed_model(const TrainSettings& s, ControlPlane& control) {
-  ModelConfig model;
-  fail_together(control, [&] {
-    if (control.rank() == 0) model = model_of(s);
-  });
-  const std::string name = control.broadcast(model.name, 0), text = control.broadcast(to_json(model), 0);
-  return parse_model_config(text, name);
-}
-
-RunShape run_shape(const TrainSettings& s, int world_size) {
-  return run_shape(s, model_of(s), world_size);
 }
 
 RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {

@@ -1,4 +1,4 @@
-// Which checkpoints a run sets aside, clears up, and goes on from: folders alone, no model.
+// Which checkpoints a run sets aside, clears up, and goes on from, and what they record: no model's tensors.
 #include "checkpoint/checkpoints.hpp"
 
 #include <algorithm>
@@ -6,6 +6,9 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
+#include "checkpoint/checkpoint_contents.hpp"
+#include "checkpoint/run_changes.hpp"
 #include "comm/failure.hpp"
 #include "compute/host/host_device.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -19,10 +22,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
+CheckpointAttributes attributes() {
+  return {.model = load_model_config("llama3-tiny"), .origin = {}, .run = RunRecord{}};
+}
+
 struct Folder : test::TemporaryFolder {
   std::vector<std::string> notes;
   std::unique_ptr<ControlPlane> control = make_local_control_plane();
-  Checkpoints checkpoints{path(), 3, "{}", *control,
+  Checkpoints checkpoints{path(), 3, attributes(), *control,
                           [this](const std::string& text) { notes.push_back(text); }};
 
   void add(std::initializer_list<const char*> names) {
@@ -123,13 +130,6 @@ BOOST_AUTO_TEST_CASE(other_errors_end_the_search) {
   BOOST_TEST(tried == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_folder_of_damaged_ones_alone_is_refused_and_an_empty_one_is_a_new_run) {
-  BOOST_CHECK_NO_THROW(checkpoints.check_newest());
-  add({"step_00000002"});
-  BOOST_CHECK_EXCEPTION(checkpoints.check_newest(), CheckpointError,
-                        says({"--resume auto: none of the checkpoints", "step_00000002"}));
-}
-
 BOOST_AUTO_TEST_CASE(a_save_keeps_the_newest) {
   for (const std::int64_t step : {5, 10, 15, 20, 25})
     BOOST_TEST(saved(checkpoints, step) == *this / checkpoint_folder_name(step));
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(a_save_keeps_the_newest) {
 }
 
 BOOST_AUTO_TEST_CASE(all_stay_where_the_number_is_zero) {
-  Checkpoints all(path(), 0, "{}", *control, {});
+  Checkpoints all(path(), 0, attributes(), *control, {});
   for (const std::int64_t step : {1, 2, 3, 4}) saved(all, step);
   BOOST_TEST(names().size() == 4u);
 }
@@ -167,15 +167,85 @@ BOOST_AUTO_TEST_CASE(a_save_replaces_the_checkpoint_of_its_step) {
     BOOST_TEST(attributes.find(text) != std::string::npos, attributes);
 }
 
-BOOST_AUTO_TEST_CASE(each_that_cannot_be_loaded_is_named) {
-  NoState none;
-  BOOST_TEST(!checkpoints.load_newest(none.state).has_value());
-  add({"step_00000001", "step_00000002"});
-  BOOST_CHECK_EXCEPTION(checkpoints.load_newest(none.state), CollectiveError,
-                        says({"--resume auto: none of the checkpoints", "step_00000001"}));
-  BOOST_TEST_REQUIRE(notes.size() == 2u);
-  BOOST_TEST(notes[0].find("step_00000002") != std::string::npos);
-  BOOST_TEST(notes[1].find("step_00000001") != std::string::npos);
+BOOST_AUTO_TEST_CASE(attributes_come_back) {
+  CheckpointAttributes written = attributes();
+  written.origin = {"/models/folder", R"({"eos_token_id":[1,2]})", R"({"temperature":0.5})", {{"a", "hash"}}};
+  written.run = RunRecord{.position = {},
+                          .grid = "TP 1",
+                          .seed = ~std::uint64_t{0},
+                          .sequence = 8,
+                          .global_batch = {},
+                          .data = "identity",
+                          .packing = {},
+                          .valid_fraction = 0.1,
+                          .separate_documents = false,
+                          .tokenizer = {"tokenizer.model", "0123"},
+                          .configuration = R"({"steps":3})"};
+  Checkpoints saver(path(), 0, written, *control, {});
+  const CheckpointContents contents(saved(saver, 7));
+  BOOST_TEST(contents.step() == 7);
+  BOOST_TEST(contents.sequence() == 8);
+  BOOST_TEST(contents.position().step == 7);
+  BOOST_TEST(differences(contents.model(), written.model).empty());
+  BOOST_TEST(contents.origin().to_json() == written.origin.to_json());
+  BOOST_TEST_REQUIRE(contents.run().has_value());
+  const RunRecord& run = *contents.run();
+  BOOST_TEST(run.grid == "TP 1");
+  BOOST_CHECK(run.seed == written.run->seed);
+  BOOST_CHECK(run.data == written.run->data);
+  BOOST_CHECK(!run.packing && !run.global_batch);
+  BOOST_CHECK(run.valid_fraction == 0.1);
+  BOOST_CHECK(run.separate_documents == false);
+  BOOST_TEST(run.tokenizer.to_string() == written.run->tokenizer.to_string());
+  BOOST_TEST(run.configuration == R"({"steps":3})");
+  // A run can't go on without its tensors.
+  BOOST_CHECK_EXCEPTION(contents.expect_run_of(written.model), CheckpointError, says({"weights only"}));
+}
+
+BOOST_AUTO_TEST_CASE(attributes_of_another_type_are_damage) {
+  for (const char* text : {R"({"step":1})", R"({"model_config":"{}","step":1})", "[]"})
+    BOOST_CHECK_THROW(CheckpointAttributes::parse(text), std::exception);
+  CheckpointAttributes good = attributes();
+  const std::string text = good.to_json();
+  BOOST_CHECK_NO_THROW(CheckpointAttributes::parse(text));
+  for (const char* member : {R"("seed":-1)", R"("packing":2)", R"("valid_fraction":"0.1")",
+                             R"("separate_documents":1)", R"("sequence":1.5)"})
+    BOOST_CHECK_THROW(CheckpointAttributes::parse("{" + std::string(member) + "," + text.substr(1)),
+                      JsonError);
+}
+
+BOOST_AUTO_TEST_CASE(changes_since_a_checkpoint_are_told) {
+  const RunRecord before{.position = {},
+                         .grid = {},
+                         .seed = 1,
+                         .sequence = 8,
+                         .global_batch = 4,
+                         .data = "identity",
+                         .packing = {},
+                         .valid_fraction = 0.0,
+                         .separate_documents = true,
+                         .tokenizer = {"a", "01"},
+                         .configuration = R"({"steps":3,"load":"","seed":1})"};
+  BOOST_TEST(changed_samples(before, before).empty());
+  BOOST_TEST(changed_options(before, before).empty());
+  RunRecord now = before;
+  now.seed = 2;
+  now.packing = "stream";  // an older version did not record it
+  now.separate_documents = false;
+  now.tokenizer.hash = "02";
+  const auto samples = changed_samples(before, now);
+  BOOST_TEST_REQUIRE(samples.size() == 3u);
+  BOOST_TEST(samples[0].find("--data was made with a (SHA-256 02...)") != std::string::npos, samples[0]);
+  BOOST_TEST(samples[1].find("seed was 1 and is 2 now") != std::string::npos, samples[1]);
+  BOOST_TEST(samples[2].find("separate_documents was true and is false") != std::string::npos, samples[2]);
+  now.global_batch = 8;
+  now.configuration = R"({"steps":5,"load":"folder","seed":1})";
+  const auto options = changed_options(before, now);
+  BOOST_TEST_REQUIRE(options.size() == 2u);
+  BOOST_TEST(options[0].find("--load folder is not what this run began with") != std::string::npos,
+             options[0]);
+  BOOST_TEST(options[1] ==
+             "changed since the checkpoint: --steps was 3 and is 5, --global-batch-size was 4 and is 8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -14,7 +14,7 @@
 #include "support/relative_error.hpp"
 #include "support/temporary_folder.hpp"
 #include "train/golden_file.hpp"
-#include "train/run_shape.hpp"
+#include "train/start_decision.hpp"
 
 using namespace llama3d;
 using namespace llama3d::test;
@@ -278,11 +278,20 @@ BOOST_AUTO_TEST_CASE(another_model_is_refused_by_key) {
                         says({"folder_untied", "num_hidden_layers is 2, here 3"}));
 }
 
-BOOST_AUTO_TEST_CASE(the_first_rank_says_which_model_it_is) {
+BOOST_AUTO_TEST_CASE(the_first_rank_decides_how_a_run_starts) {
   TrainSettings settings;
   settings.model = control().rank() == 0 ? "llama3.1-8b" : "llama3-tiny";
-  const ModelConfig model = agreed_model(settings, control()), expected = load_model_config("llama3.1-8b");
-  BOOST_TEST(model.name == expected.name);
-  BOOST_TEST(to_json(model) == to_json(expected));
-  BOOST_TEST(differences(model, expected).empty());
+  StartDecision start = agreed_start(settings, control());
+  const ModelConfig expected = load_model_config("llama3.1-8b");
+  BOOST_TEST(start.model.name == expected.name);
+  BOOST_TEST(to_json(start.model) == to_json(expected));
+  BOOST_TEST(differences(start.model, expected).empty());
+  BOOST_CHECK(start.kind == StartDecision::Kind::fresh);
+  settings.model = "";
+  settings.load = control().rank() == 0 ? golden_folder("folder_tied").string() : "nowhere";
+  start = agreed_start(settings, control());
+  BOOST_CHECK(start.kind == StartDecision::Kind::load);
+  BOOST_REQUIRE_EQUAL(start.folders.size(), 1u);
+  BOOST_TEST(start.folders[0] == golden_folder("folder_tied"));
+  BOOST_TEST(start.model.name == golden_folder("folder_tied").string());
 }
