@@ -19,7 +19,7 @@ std::size_t CudaKernels::workspace_bytes(const WorkspaceRequest& request) const 
       std::max({matmul_scratch(request), attention_cached_scratch(request, gpu_), loss_scratch(request)});
   if (!request.backward) return forward;
   return std::max({forward, attention_scratch(request, gpu_), norm_scratch(request, gpu_),
-                   embedding_scratch(request), optimizer_scratch()});
+                   heads_scratch(request, gpu_), embedding_scratch(request), optimizer_scratch()});
 }
 
 void CudaKernels::set_workspace(const Tensor& workspace) {

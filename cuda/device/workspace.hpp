@@ -36,6 +36,7 @@ std::size_t matmul_scratch(const WorkspaceRequest& request);
 std::size_t attention_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t attention_cached_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t norm_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
+std::size_t heads_scratch(const WorkspaceRequest& request, const GpuTraits& gpu);
 std::size_t embedding_scratch(const WorkspaceRequest& request);
 std::size_t loss_scratch(const WorkspaceRequest& request);
 std::size_t optimizer_scratch();

@@ -9,6 +9,7 @@
 #include "cuda/device/launch.cuh"
 #include "cuda/device/reduce.cuh"
 #include "cuda/device/workspace.hpp"
+#include "cuda/fused/partials.cuh"
 
 namespace llama3d::cuda {
 namespace {
@@ -234,26 +235,6 @@ __global__ __launch_bounds__(plain_threads) void plain_backward_kernel(const Bac
       b.dx[at + c] = narrow<T>(input_gradient(b.around ? widen(b.around[at + c]) : 0.0f, widen(b.dy[at + c]),
                                               widen(b.w[c]), widen(b.x[at + c]), rstd, mean));
   }
-}
-
-/// dw += the blocks' sums, in order: 32 columns a block, a warp for each 32nd part of the sums.
-template <class G>
-__global__ __launch_bounds__(1024) void add_partials_kernel(const float* partial, int parts, G* dw,
-                                                            int columns) {
-  __shared__ float shared[32][33];
-  grid_dependency_launch();
-  grid_dependency_wait();
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
-  float sum = 0;
-  if (column < columns)
-#pragma unroll 8
-    for (int part = warp; part < parts; part += 32)
-      sum += partial[static_cast<std::int64_t>(part) * columns + column];
-  shared[warp][lane] = sum;
-  __syncthreads();
-  const float total = warp_reduce(shared[lane][warp], Sum());
-  const int out = blockIdx.x * 32 + warp;
-  if (lane == 0 && out < columns) dw[out] = narrow<G>(widen(dw[out]) + total);
 }
 
 // Launches with a whole row in registers; false when it is too wide for that.

@@ -90,6 +90,39 @@ void bench_rope(const Bench& b) {
     });
 }
 
+/// What some architectures have beside the projections of attention.
+void bench_heads(const Bench& b) {
+  const AttentionShape& shape = b.s.attention;
+  const std::int64_t columns = shape.fused_columns(), heads = shape.query_heads + shape.key_value_heads;
+  if (b.s.qkv_bias) {
+    b.measure("add_bias", b.s.rows, columns, 2 * b.element(), [&] {
+      const Tensor y = b.activations(columns), bias = b.lab.normal(b.s.compute, {columns});
+      return [&b, y, bias] { b.kernels().add_bias(y, bias, b.stream()); };
+    });
+    b.measure("bias_backward", b.s.rows, columns, b.element(), [&] {
+      const Tensor dy = b.activations(columns), db = b.lab.zeros(b.s.gradient, {columns});
+      return [&b, dy, db] { b.kernels().bias_backward(dy, db, b.stream()); };
+    });
+  }
+  if (!b.s.head_norm) return;
+  for (const bool backward : {false, true})
+    b.measure(backward ? "head_norm_backward" : "head_norm_forward", b.s.rows, heads * shape.head_dim,
+              3 * b.element(), [&, backward] {
+                const Tensor qkv = b.activations(columns), raw = b.activations(heads * shape.head_dim);
+                const Tensor wq = b.lab.normal(b.s.compute, {shape.head_dim}),
+                             wk = b.lab.normal(b.s.compute, {shape.head_dim});
+                const Tensor rstd = b.lab.normal(DType::fp32, {b.s.rows, heads}),
+                             dwq = b.lab.zeros(b.s.gradient, {shape.head_dim}),
+                             dwk = b.lab.zeros(b.s.gradient, {shape.head_dim});
+                return [&b, &shape, backward, qkv, raw, wq, wk, rstd, dwq, dwk] {
+                  if (backward)
+                    b.kernels().head_norm_backward(qkv, raw, wq, wk, rstd, shape, dwq, dwk, b.stream());
+                  else
+                    b.kernels().head_norm_forward(qkv, wq, wk, 1e-6f, shape, raw, rstd, b.stream());
+                };
+              });
+}
+
 void bench_swiglu(const Bench& b) {
   const std::int64_t f = b.s.feed_forward;
   b.measure("swiglu_forward", b.s.rows, f, 3 * b.element(), [&] {
@@ -209,6 +242,7 @@ void bench_kernels(Laboratory& lab, const RunShape& run, const BenchSink& sink) 
   const Bench b{lab, sink, s, run.model.vocabulary, ceiling};
   bench_elements(b);
   bench_norms(b);
+  bench_heads(b);
   bench_rope(b);
   bench_swiglu(b);
   bench_embedding(b);

@@ -71,6 +71,7 @@ void ModelState::initialize(std::uint64_t seed, double standard_deviation) {
     const Parameter& p = *piece.parameter;
     const Tensor all = weights(piece);
     if (p.shape.rank() == 1) {
+      if (!p.is_norm()) continue;  // a bias, which is 0 already
       if (all.dtype() == DType::fp32)
         std::fill_n(static_cast<float*>(staging_.get()), piece.elements, 1.0f);
       else

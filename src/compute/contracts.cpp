@@ -105,6 +105,18 @@ void expect_norm(const Tensor& x, const Tensor& w, const Tensor& y, const Tensor
   expect_elements(rstd, DType::fp32, x.rows(), "rstd");
 }
 
+/// What the norms of heads read and write, forward or backward.
+void expect_head_norm(const Tensor& qkv, const Tensor& wq, const Tensor& wk, const AttentionShape& shape,
+                      const Tensor& raw, const Tensor& rstd) {
+  expect_fused(qkv, shape);
+  expect_elements(wq, qkv.dtype(), shape.head_dim, "wq");
+  expect_elements(wk, qkv.dtype(), shape.head_dim, "wk");
+  const std::int64_t heads = shape.query_heads + shape.key_value_heads;
+  expect_matrix(raw, qkv.dtype(), qkv.rows(), heads * shape.head_dim, "raw");
+  expect_elements(rstd, DType::fp32, qkv.rows() * heads, "rstd");
+  expect_apart(qkv, {&wq, &wk, &raw, &rstd}, "qkv");
+}
+
 void expect_loss(const Tensor& logits, const Tensor& targets, std::int64_t columns) {
   expect_real_matrix(logits, "logits");
   expect_elements(targets, DType::int32, logits.rows(), "targets");
@@ -170,6 +182,19 @@ void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw)
   expect_apart(dw, {&dy, &x}, "dw");
 }
 
+void add_bias(const Tensor& y, const Tensor& b) {
+  expect_real_matrix(y, "y");
+  expect_elements(b, y.dtype(), y.columns(), "b");
+  expect_apart(y, {&b}, "y");
+}
+
+void bias_backward(const Tensor& dy, const Tensor& db) {
+  expect_real_matrix(dy, "dy");
+  expect_real(db, "db");
+  expect_elements(db, db.dtype(), dy.columns(), "db");
+  expect_apart(db, {&dy}, "db");
+}
+
 // --- RMSNorm -----------------------------------------------------------------------------------------------
 
 void rms_norm_forward(const Tensor& x, const Tensor& w, const Tensor& y, const Tensor& rstd) {
@@ -202,6 +227,23 @@ void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const
 }
 
 // --- attention ---------------------------------------------------------------------------------------------
+
+void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, const AttentionShape& shape,
+                       const Tensor& raw, const Tensor& rstd) {
+  expect_head_norm(qkv, wq, wk, shape, raw, rstd);
+  expect_apart(raw, {&wq, &wk, &rstd}, "raw");
+}
+
+void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
+                        const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
+                        const Tensor& dwk) {
+  expect_head_norm(dqkv, wq, wk, shape, raw, rstd);
+  expect_real(dwq, "dwq");
+  expect_elements(dwq, dwq.dtype(), shape.head_dim, "dwq");
+  expect_elements(dwk, dwq.dtype(), shape.head_dim, "dwk");
+  expect_apart(dwq, {&dqkv, &raw, &wq, &wk, &rstd, &dwk}, "dwq");
+  expect_apart(dwk, {&dqkv, &raw, &wq, &wk, &rstd}, "dwk");
+}
 
 void rope(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
           const AttentionShape& shape) {

@@ -17,11 +17,18 @@ void fill_normal(const Tensor& out, std::int64_t first_row, std::int64_t first_c
 void linear_forward(const Tensor& x, const Tensor& w, const Tensor& y);
 void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx);
 void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw);
+void add_bias(const Tensor& y, const Tensor& b);
+void bias_backward(const Tensor& dy, const Tensor& db);
 void rms_norm_forward(const Tensor& x, const Tensor& w, const Tensor& y, const Tensor& rstd);
 void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w, const Tensor& sum,
                           const Tensor& y, const Tensor& rstd);
 void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                        const Tensor& dresidual, const Tensor& dx, const Tensor& dw);
+void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, const AttentionShape& shape,
+                       const Tensor& raw, const Tensor& rstd);
+void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
+                        const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
+                        const Tensor& dwk);
 /// Forward and backward.
 void rope(const Tensor& qkv, const DocumentRows& documents, const Tensor& table, const AttentionShape& shape);
 void attention_forward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,

@@ -63,7 +63,9 @@ struct WorkspaceRequest {
   std::int64_t largest_weight = 0;    ///< most elements of one weight (fused ones count as one)
   std::int64_t vocabulary = 0;        ///< columns of logits, which are made a chunk of rows at a time
   AttentionShape attention;
-  bool backward = true;  ///< false: forward operations only
+  bool qkv_bias = false;   ///< bias_backward over the fused columns
+  bool head_norm = false;  ///< head_norm_backward
+  bool backward = true;    ///< false: forward operations only
 };
 
 /// One AdamW update; Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, in PyTorch's
@@ -132,6 +134,11 @@ class Kernels {
   virtual void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw,
                                       Stream& stream) = 0;
 
+  /// inout y += b in every row, rounded.  y: (T, N), b: (N), compute.
+  virtual void add_bias(const Tensor& y, const Tensor& b, Stream& stream) = 0;
+  /// inout db += the sum of dy's rows.  dy: (T, N) compute; db: (N) gradient.
+  virtual void bias_backward(const Tensor& dy, const Tensor& db, Stream& stream) = 0;
+
   // --- RMSNorm (Zhang & Sennrich, 2019) ------------------------------------------------------------------
 
   /// y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + epsilon).  x, y: (T, C), w: (C) compute; rstd: (T) fp32.
@@ -149,6 +156,18 @@ class Kernels {
   virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                                  const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
                                  Stream& stream) = 0;
+
+  /// Normalizes each query and key head of inout qkv: (T, fused_columns) compute by itself, as
+  /// rms_norm_forward with the weights wq or wk: (D).  raw: (T, (Hq + Hkv) D) compute gets the heads as they
+  /// were; rstd: (T, Hq + Hkv) fp32.
+  virtual void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
+                                 const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
+                                 Stream& stream) = 0;
+  /// inout dqkv: (T, fused_columns) compute, of query and key heads the gradient behind the norm in, before
+  /// it out; inout dwq, dwk: (D) gradient += those of the weights.
+  virtual void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
+                                  const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
+                                  const Tensor& dwk, Stream& stream) = 0;
 
   // --- rotary position embedding (Su et al., 2021), Hugging Face's pairing (i, i + D/2) --------------------
 

@@ -12,7 +12,7 @@
 namespace llama3d {
 namespace {
 
-/// Matrix-product parameters of one layer: q, k, v and output projections, gate, up and down.
+/// Parameters of the GEMMs of one layer: q, k, v and output projections, gate, up and down.
 std::int64_t layer_matrices(const ModelConfig& c) {
   const std::int64_t query = c.query_heads * c.head_dim;
   const std::int64_t key_value = c.key_value_heads * c.head_dim;
@@ -47,9 +47,12 @@ std::int64_t ModelConfig::matrix_parameters() const {
 }
 
 std::int64_t ModelConfig::parameters() const {
-  const std::int64_t norms = (2 * layers + 1) * hidden;
-  const std::int64_t input_embedding = tied_embeddings ? 0 : vocabulary * hidden;
-  return matrix_parameters() + norms + input_embedding;
+  const std::int64_t norms = (2 * layers + 1) * hidden,
+                     head_norms = architecture->head_norm ? layers * 2 * head_dim : 0,
+                     biases =
+                         architecture->qkv_bias ? layers * (query_heads + 2 * key_value_heads) * head_dim : 0,
+                     input_embedding = tied_embeddings ? 0 : vocabulary * hidden;
+  return matrix_parameters() + norms + head_norms + biases + input_embedding;
 }
 
 double ModelConfig::training_flops_per_token(std::int64_t sequence) const {

@@ -1,11 +1,13 @@
 #pragma once
-// The sizes and constants of a Llama 3 model, as Hugging Face's config.json has them.
+// The architecture, sizes and constants of a model, as Hugging Face's config.json has them.
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "model/architecture.hpp"
 
 namespace llama3d {
 
@@ -20,6 +22,7 @@ struct RopeScaling {
 
 struct ModelConfig {
   std::string name;  ///< preset name, or path it was read from; for display
+  const Architecture* architecture = &llama_architecture();
   std::int64_t vocabulary = 0;
   std::int64_t hidden = 0;
   std::int64_t feed_forward = 0;
@@ -38,7 +41,7 @@ struct ModelConfig {
   /// All parameters, tied ones once. From the closed form, not the parameter table, so that each checks the
   /// other.
   std::int64_t parameters() const;
-  /// Parameters of matrix products: all but the norms and the input embedding; the head counts, tied or not.
+  /// Parameters of GEMMs: all but norms, biases and the input embedding; the head counts, tied or not.
   std::int64_t matrix_parameters() const;
   /// Model FLOPs of training on one token in a sequence of `sequence`: 6 for each matrix parameter, and
   /// 6 * layers * query_heads * head_dim * sequence for causal attention. Recomputation never counts.
@@ -47,9 +50,9 @@ struct ModelConfig {
 
 /// A preset's name (`llama3-8b`), a config.json, or a Hugging Face folder with one.
 /// Throws ConfigurationError for an unknown preset (with the nearest names), DataError for a missing or
-/// broken file, ConfigurationError for a model that is not Llama 3 (other architecture, biases, other
-/// activation or rope type, sizes that do not fit each other), naming the file, the key, its value and what
-/// would be right.
+/// broken file, ConfigurationError for a model that can't be trained here (an architecture that is none of
+/// architectures(), a sliding window, other biases, activation or rope type, sizes that do not fit each
+/// other), naming the file, the key, its value and what would be right.
 ModelConfig load_model_config(const std::string& preset_or_path);
 /// From the text of a config.json. `origin` names it in errors.
 ModelConfig parse_model_config(const std::string& json, const std::string& origin);

@@ -1,5 +1,7 @@
-// config.json, both ways. Keys and defaults are those of transformers' LlamaConfig, in the form of its
-// version 4 (rope_theta beside rope_scaling) and of its version 5 (both inside rope_parameters).
+// config.json, both ways. Keys and defaults are those of transformers, in the form of its version 4
+// (rope_theta beside rope_scaling) and of its version 5 (both inside rope_parameters).
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -26,6 +28,11 @@ class Section {
     return entry == object_.end() || entry->is_null() ? nullptr : &*entry;
   }
   bool has(const char* key) const { return find(key) != nullptr; }
+  /// Null is written, which says more than nothing where silence has a meaning.
+  bool is_null(const char* key) const {
+    const auto entry = object_.find(key);
+    return entry != object_.end() && entry->is_null();
+  }
 
   std::int64_t size(const char* key, std::optional<std::int64_t> fallback = {}) const {
     const json* value = find(key);
@@ -98,20 +105,47 @@ json parse_object(const std::string& text, const std::string& origin) {
   }
 }
 
-/// What makes a model another architecture than the one trained here.
-void require_llama(const Section& root) {
-  const auto require_text = [&](const char* key, const std::string& value, const char* wanted) {
-    if (value != wanted) root.refuse(key, value, fmt::format("\"{}\"", wanted));
-  };
-  require_text("model_type", root.text("model_type"), "llama");
-  require_text("hidden_act", root.text("hidden_act", "silu"), "silu");
+/// The type of config.json, as long as the model has all of what that says and nothing else.
+const Architecture& parse_architecture(const Section& root) {
+  const std::string type = root.text("model_type");
+  const Architecture* architecture = find_architecture(type);
+  if (!architecture) {
+    std::vector<std::string> words;
+    for (const Architecture& one : architectures()) words.push_back(fmt::format("\"{}\"", one.model_type));
+    root.refuse("model_type", type, fmt::format("{}", fmt::join(words, " or ")));
+  }
   if (const json* names = root.find("architectures"))
-    if (*names != json::array({"LlamaForCausalLM"}))
-      root.refuse("architectures", *names, "[\"LlamaForCausalLM\"]");
+    if (*names != json::array({architecture->class_name}))
+      root.refuse("architectures", *names, fmt::format("[\"{}\"]", architecture->class_name));
+  if (const std::string activation = root.text("hidden_act", "silu"); activation != "silu")
+    root.refuse("hidden_act", activation, "\"silu\"");
+  // Where there are biases by nature, they are on queries, keys and values alone, whatever this says.
   for (const char* key : {"attention_bias", "mlp_bias"})
-    if (root.flag(key, false)) root.refuse(key, true, "false: Llama 3 has no biases");
+    if (!architecture->qkv_bias && root.flag(key, false))
+      root.refuse(key, true, "false: such biases are not supported");
   if (const json* value = root.find("quantization_config"))
     root.refuse("quantization_config", *value, "absent: start from the weights before quantization");
+  return *architecture;
+}
+
+/// A window that leaves tokens out: attention here sees all before.
+void refuse_window(const Section& root, const ModelConfig& config) {
+  const Architecture& architecture = *config.architecture;
+  if (architecture.window_switch && root.flag("use_sliding_window", false))
+    root.refuse("use_sliding_window", true, "false: a sliding window is not supported");
+  if (architecture.sliding_window && !root.is_null("sliding_window")) {
+    const std::int64_t window = root.size("sliding_window", architecture.sliding_window);
+    if (window < config.max_positions)
+      root.refuse(
+          "sliding_window", window,
+          fmt::format("null, or at least max_position_embeddings, {}: a sliding window is not supported",
+                      config.max_positions));
+  }
+  if (const json* types = root.find("layer_types")) {
+    if (!types->is_array()) root.refuse("layer_types", *types, "an array of \"full_attention\"");
+    for (const json& type : *types)
+      if (type != "full_attention") root.refuse("layer_types", type, "\"full_attention\" for every layer");
+  }
 }
 
 RopeScaling parse_llama3_scaling(const Section& rope) {
@@ -171,13 +205,15 @@ void parse_sizes(const Section& root, ModelConfig& config) {
   if (config.layers > most_layers)
     root.refuse("num_hidden_layers", config.layers, fmt::format("at most {}", most_layers));
   config.query_heads = root.size("num_attention_heads");
-  config.key_value_heads = root.size("num_key_value_heads", config.query_heads);
-  config.max_positions = root.size("max_position_embeddings", 2048);
-  if (!root.has("head_dim") && config.hidden % config.query_heads != 0)
+  const Architecture& architecture = *config.architecture;
+  config.key_value_heads =
+      root.size("num_key_value_heads", architecture.key_value_heads.value_or(config.query_heads));
+  config.max_positions = root.size("max_position_embeddings", architecture.max_positions);
+  if (!root.has("head_dim") && !architecture.head_dim && config.hidden % config.query_heads != 0)
     root.refuse(
         "hidden_size", config.hidden,
         fmt::format("a multiple of num_attention_heads, {}, or head_dim be given", config.query_heads));
-  config.head_dim = root.size("head_dim", config.hidden / config.query_heads);
+  config.head_dim = root.size("head_dim", architecture.head_dim.value_or(config.hidden / config.query_heads));
 }
 
 void check_sizes(const Section& root, const ModelConfig& config) {
@@ -205,10 +241,11 @@ void check_sizes(const Section& root, const ModelConfig& config) {
 ModelConfig parse_model_config(const std::string& text, const std::string& origin) {
   const json document = parse_object(text, origin);
   const Section root(document, origin);
-  require_llama(root);
   ModelConfig config;
+  config.architecture = &parse_architecture(root);
   config.name = origin;
   parse_sizes(root, config);
+  refuse_window(root, config);
   parse_rope(root, config);
   config.norm_epsilon = root.positive("rms_norm_eps", 1e-6);
   config.tied_embeddings = root.flag("tie_word_embeddings", false);
@@ -220,8 +257,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& origi
 std::string to_json(const ModelConfig& config) {
   // The form of transformers 4, which version 5 reads too.
   nlohmann::ordered_json out = {
-      {"architectures", nlohmann::ordered_json::array({"LlamaForCausalLM"})},
-      {"model_type", "llama"},
+      {"architectures", nlohmann::ordered_json::array({config.architecture->class_name})},
+      {"model_type", config.architecture->model_type},
       {"vocab_size", config.vocabulary},
       {"hidden_size", config.hidden},
       {"intermediate_size", config.feed_forward},
@@ -231,14 +268,13 @@ std::string to_json(const ModelConfig& config) {
       {"head_dim", config.head_dim},
       {"max_position_embeddings", config.max_positions},
       {"hidden_act", "silu"},
-      {"attention_bias", false},
-      {"mlp_bias", false},
       {"rms_norm_eps", config.norm_epsilon},
       {"rope_theta", config.rope_theta},
       {"rope_scaling", nullptr},
       {"tie_word_embeddings", config.tied_embeddings},
       {"initializer_range", config.initializer_range},
   };
+  out.update(parse_json<nlohmann::ordered_json>(std::string(config.architecture->constants)));
   if (const auto& scaling = config.rope_scaling)
     out["rope_scaling"] = {{"rope_type", "llama3"},
                            {"factor", scaling->factor},
@@ -252,10 +288,12 @@ std::vector<ConfigDifference> differences(const ModelConfig& left, const ModelCo
   const json ours = parse_json(to_json(left)), theirs = parse_json(to_json(right));
   std::vector<ConfigDifference> found;
   for (const auto& [key, value] : ours.items()) {
-    if (theirs.at(key) == value) continue;
+    // What other architectures do not have follows from their type, which comes first.
+    const auto other = theirs.find(key);
+    if (other == theirs.end() || *other == value) continue;
     const bool decides = key.starts_with("num_") || key.ends_with("_size") || key == "head_dim" ||
-                         key == "tie_word_embeddings";
-    found.push_back({key, value.dump(), theirs.at(key).dump(), decides});
+                         key == "tie_word_embeddings" || key == "model_type";
+    found.push_back({key, value.dump(), other->dump(), decides});
   }
   return found;
 }

@@ -10,13 +10,22 @@ LayerWeights LayerWeights::view(const ParameterTable& table, std::int64_t layer,
     return WeightTensors{table.view(tensors.parameters, role, layer),
                          table.view(tensors.gradients, role, layer)};
   };
-  return {
-      .input_norm = weight(norms, ParameterRole::input_norm),
-      .middle_norm = weight(norms, ParameterRole::post_attention_norm),
-      .qkv = {table.view_qkv(group.parameters, layer), table.view_qkv(group.gradients, layer)},
-      .output = weight(group, ParameterRole::attention_output),
-      .gate_up = {table.view_gate_up(group.parameters, layer), table.view_gate_up(group.gradients, layer)},
-      .down = weight(group, ParameterRole::down)};
+  const auto weight_if_any = [&](const GroupTensors& tensors, ParameterRole role) {
+    return table.find(role, layer) ? weight(tensors, role) : WeightTensors();
+  };
+  const auto fused = [&](Tensor (ParameterTable::*view)(const Tensor&, std::int64_t) const) {
+    return WeightTensors{(table.*view)(group.parameters, layer), (table.*view)(group.gradients, layer)};
+  };
+  const bool bias = table.find(ParameterRole::query_bias, layer);
+  return {.input_norm = weight(norms, ParameterRole::input_norm),
+          .middle_norm = weight(norms, ParameterRole::post_attention_norm),
+          .query_norm = weight_if_any(norms, ParameterRole::query_norm),
+          .key_norm = weight_if_any(norms, ParameterRole::key_norm),
+          .qkv = fused(&ParameterTable::view_qkv),
+          .qkv_bias = bias ? fused(&ParameterTable::view_qkv_bias) : WeightTensors(),
+          .output = weight(group, ParameterRole::attention_output),
+          .gate_up = fused(&ParameterTable::view_gate_up),
+          .down = weight(group, ParameterRole::down)};
 }
 
 TransformerLayer::TransformerLayer(const TensorParallel& tp, const LayerConstants& constants,
@@ -26,7 +35,9 @@ TransformerLayer::TransformerLayer(const TensorParallel& tp, const LayerConstant
       shape_(&shape),
       input_norm_(weights.input_norm),
       middle_norm_(weights.middle_norm),
-      qkv_(tp, weights.qkv),
+      query_norm_(weights.query_norm),
+      key_norm_(weights.key_norm),
+      qkv_(tp, weights.qkv, weights.qkv_bias),
       output_(tp, weights.output),
       gate_up_(tp, weights.gate_up),
       down_(tp, weights.down) {}
@@ -63,6 +74,9 @@ void TransformerLayer::attention_forward(const LayerActivations& a, const Docume
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   qkv_.forward(a.input_normed, a.input_gathered, a.qkv);
+  if (query_norm_.value)
+    kernels.head_norm_forward(a.qkv, query_norm_.value, key_norm_.value, constants_->norm_epsilon,
+                              constants_->attention, a.heads, a.heads_rstd, stream);
   kernels.rope_forward(a.qkv, documents, constants_->rope, constants_->attention, stream);
   attend(a, documents, cache);
   output_.forward(a.attention, delta);
@@ -128,6 +142,9 @@ PendingWeightGradients TransformerLayer::attention_backward(const LayerActivatio
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
   kernels.rope_backward(g.qkv, documents, constants_->rope, constants_->attention, stream);
+  if (query_norm_.value)
+    kernels.head_norm_backward(g.qkv, a.heads, query_norm_.value, key_norm_.value, a.heads_rstd,
+                               constants_->attention, query_norm_.gradient, key_norm_.gradient, stream);
   pending = column_backward(qkv_, g.qkv, rows, scratch.normed, std::move(output));
   kernels.rms_norm_backward(scratch.normed, a.input, input_norm_.value, a.input_rstd, d, d,
                             input_norm_.gradient, stream);
@@ -170,7 +187,7 @@ PendingWeightGradients TransformerLayer::put_off(const WeightGradient& gradient)
 }
 
 void TransformerLayer::compute(const WeightGradient& gradient) const {
-  tp_->kernels().linear_backward_weight(gradient.dy, gradient.x, gradient.dw, tp_->stream());
+  gradient.compute(tp_->kernels(), tp_->stream());
 }
 
 PendingWeightGradients TransformerLayer::backward(const LayerActivations& a, const LayerGradients& g,

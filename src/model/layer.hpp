@@ -29,7 +29,9 @@ struct GroupTensors {
 /// A layer's weights and, in a backward pass, their gradients.
 struct LayerWeights {
   WeightTensors input_norm, middle_norm;
-  WeightTensors qkv, output, gate_up, down;
+  WeightTensors query_norm, key_norm;  ///< of heads; empty in models without
+  WeightTensors qkv, qkv_bias;         ///< the bias is empty in models without
+  WeightTensors output, gate_up, down;
 
   /// Views into the layer's group and that of the norms. Where a group's gradients are empty, so are these.
   static LayerWeights view(const ParameterTable& table, std::int64_t layer, const GroupTensors& group,
@@ -97,7 +99,7 @@ class TransformerLayer {
   const TensorParallel* tp_;
   const LayerConstants* constants_;
   const StageShape* shape_;
-  WeightTensors input_norm_, middle_norm_;
+  WeightTensors input_norm_, middle_norm_, query_norm_, key_norm_;
   ColumnParallelLinear qkv_;
   RowParallelLinear output_;
   ColumnParallelLinear gate_up_;

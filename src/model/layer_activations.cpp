@@ -11,7 +11,7 @@ struct Activation {
   DType (*dtype)(const StageShape&);
   Shape (*shape)(const StageShape&);
   Recompute (*dropped_from)(const StageShape&);  ///< lowest level of recomputation that does not keep it
-  bool gathered = false;                         ///< rows of all ranks: exists in a tp group of several only
+  bool (*exists)(const StageShape&) = [](const StageShape&) { return true; };
 };
 
 DType compute(const StageShape& s) {
@@ -30,6 +30,15 @@ Recompute full(const StageShape&) {
 Recompute until_gathered(const StageShape& s) {
   return s.tp > 1 ? Recompute::none : Recompute::cheap;
 }
+bool in_a_group(const StageShape& s) {
+  return s.tp > 1;
+}
+bool where_heads_are_normalized(const StageShape& s) {
+  return s.head_norm;
+}
+std::int64_t query_and_key_heads(const StageShape& s) {
+  return s.attention.query_heads + s.attention.key_value_heads;
+}
 Shape shard(const StageShape& s) {
   return {s.shard_rows, s.hidden};
 }
@@ -41,15 +50,25 @@ Shape all_rows(const StageShape& s) {
 }
 
 using A = LayerActivations;
-constexpr std::array<Activation, 12> activations{{
+constexpr std::array<Activation, 14> activations{{
     {&A::input_rstd, statistic, shard_statistic, full},
     {&A::input_normed, compute, shard, until_gathered},
-    {&A::input_gathered, compute, all_rows, cheap, true},
+    {&A::input_gathered, compute, all_rows, cheap, in_a_group},
     {&A::qkv, compute,
      [](const StageShape& s) -> Shape {
        return {s.rows, s.attention.fused_columns()};
      },
      full},
+    {&A::heads, compute,
+     [](const StageShape& s) -> Shape {
+       return {s.rows, query_and_key_heads(s) * s.attention.head_dim};
+     },
+     full, where_heads_are_normalized},
+    {&A::heads_rstd, statistic,
+     [](const StageShape& s) -> Shape {
+       return {s.rows, query_and_key_heads(s)};
+     },
+     full, where_heads_are_normalized},
     {&A::attention, compute,
      [](const StageShape& s) -> Shape {
        return {s.rows, s.attention.output_columns()};
@@ -63,7 +82,7 @@ constexpr std::array<Activation, 12> activations{{
     {&A::middle, compute, shard, full},
     {&A::middle_rstd, statistic, shard_statistic, full},
     {&A::middle_normed, compute, shard, until_gathered},
-    {&A::middle_gathered, compute, all_rows, cheap, true},
+    {&A::middle_gathered, compute, all_rows, cheap, in_a_group},
     {&A::gate_up, compute,
      [](const StageShape& s) -> Shape {
        return {s.rows, 2 * s.feed_forward};
@@ -83,7 +102,7 @@ bool kept(const Activation& activation, const StageShape& s) {
 LayerActivations take(Arena& arena, const StageShape& s, bool those_kept) {
   LayerActivations a;
   for (const Activation& activation : activations)
-    if (kept(activation, s) == those_kept && (s.tp > 1 || !activation.gathered))
+    if (kept(activation, s) == those_kept && activation.exists(s))
       a.*activation.member = arena.take(activation.dtype(s), activation.shape(s));
   return a;
 }

@@ -9,15 +9,17 @@ namespace llama3d {
 
 /// What a layer's forward leaves for its backward. "Shard" tensors hold T/tp rows, the others all T.
 struct LayerActivations {
-  Tensor input;            ///< shard (T/tp, C), the residual stream; placed by the caller
-  Tensor input_rstd;       ///< (T/tp) fp32
-  Tensor input_normed;     ///< shard (T/tp, C)
-  Tensor input_gathered;   ///< (T, C), its rows of all ranks; empty for tp 1
-  Tensor qkv;              ///< (T, fused columns), rotated
-  Tensor attention;        ///< (T, Hq D)
-  Tensor lse;              ///< (Hq, T) fp32
-  Tensor middle;           ///< shard (T/tp, C), the residual stream after attention
-  Tensor middle_rstd;      ///< (T/tp) fp32
+  Tensor input;           ///< shard (T/tp, C), the residual stream; placed by the caller
+  Tensor input_rstd;      ///< (T/tp) fp32
+  Tensor input_normed;    ///< shard (T/tp, C)
+  Tensor input_gathered;  ///< (T, C), its rows of all ranks; empty for tp 1
+  Tensor qkv;             ///< (T, fused columns), normalized in models that do, rotated
+  Tensor heads;        ///< (T, (Hq + Hkv) D), query and key heads before their norm; empty in models without
+  Tensor heads_rstd;   ///< (T, Hq + Hkv) fp32; likewise
+  Tensor attention;    ///< (T, Hq D)
+  Tensor lse;          ///< (Hq, T) fp32
+  Tensor middle;       ///< shard (T/tp, C), the residual stream after attention
+  Tensor middle_rstd;  ///< (T/tp) fp32
   Tensor middle_normed;    ///< shard (T/tp, C)
   Tensor middle_gathered;  ///< (T, C), its rows of all ranks; empty for tp 1
   Tensor gate_up;          ///< (T, 2F)

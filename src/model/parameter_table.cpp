@@ -35,7 +35,6 @@ class ParameterTable::Builder {
 
   void begin_group(GroupKind kind, std::int64_t layer = -1) {
     group_ = {.kind = kind, .layer = layer, .begin = table_.arena_elements_};
-    group_.decays = kind != GroupKind::norms;
     group_.tp_replicated = kind == GroupKind::norms;
   }
   ParameterGroup& group() { return group_; }
@@ -89,6 +88,12 @@ class ParameterTable::Builder {
     add(ParameterRole::up, "mlp.up_proj.weight", {f, c}, TensorSplit::rows);
     align();
     add(ParameterRole::down, "mlp.down_proj.weight", {c, f}, TensorSplit::columns);
+    if (config_.architecture->qkv_bias) {
+      align();
+      add(ParameterRole::query_bias, "self_attn.q_proj.bias", {q}, TensorSplit::rows);
+      add(ParameterRole::key_bias, "self_attn.k_proj.bias", {kv}, TensorSplit::rows);
+      add(ParameterRole::value_bias, "self_attn.v_proj.bias", {kv}, TensorSplit::rows);
+    }
     group_layer_ = -1;
     end_group();
   }
@@ -100,6 +105,12 @@ class ParameterTable::Builder {
     align();
     add(ParameterRole::post_attention_norm, "post_attention_layernorm.weight", {config_.hidden},
         TensorSplit::replicated);
+    if (config_.architecture->head_norm)
+      for (const auto& [role, name] : {std::pair{ParameterRole::query_norm, "self_attn.q_norm.weight"},
+                                       {ParameterRole::key_norm, "self_attn.k_norm.weight"}}) {
+        align();
+        add(role, name, {config_.head_dim}, TensorSplit::replicated);
+      }
     group_layer_ = -1;
   }
 
@@ -186,12 +197,16 @@ Tensor ParameterTable::view_fused(const Tensor& group, ParameterRole first, Para
   if (!group) return {};
   const std::int64_t elements = end->offset + end->elements() - begin->offset;
   const std::int64_t first_element = begin->offset - groups_[begin->group].begin;
-  return group.slice(first_element, first_element + elements)
-      .reshape({elements / begin->columns, begin->columns});
+  const Tensor flat = group.slice(first_element, first_element + elements);
+  return begin->shape.rank() == 2 ? flat.reshape({elements / begin->columns, begin->columns}) : flat;
 }
 
 Tensor ParameterTable::view_qkv(const Tensor& group, std::int64_t layer) const {
   return view_fused(group, ParameterRole::query, ParameterRole::value, layer);
+}
+
+Tensor ParameterTable::view_qkv_bias(const Tensor& group, std::int64_t layer) const {
+  return view_fused(group, ParameterRole::query_bias, ParameterRole::value_bias, layer);
 }
 
 Tensor ParameterTable::view_gate_up(const Tensor& group, std::int64_t layer) const {

@@ -21,6 +21,11 @@ enum class ParameterRole {
   query,
   key,
   value,
+  query_bias,
+  key_bias,
+  value_bias,
+  query_norm,
+  key_norm,
   attention_output,
   post_attention_norm,
   gate,
@@ -49,6 +54,10 @@ struct Parameter {
   bool tied_copy = false;  ///< the last stage's copy of the embedding: kept equal, never stored or counted
 
   std::int64_t elements() const { return rows * columns; }
+  /// Weight decay applies: to all matrices, embeddings included, not to norms and biases.
+  bool decays() const { return shape.rank() == 2; }
+  /// Norms begin as 1, biases as 0, matrices at random.
+  bool is_norm() const { return shape.rank() == 1 && !name.ends_with(".bias"); }
   std::int64_t global_rows() const { return shape[0]; }
   std::int64_t global_columns() const { return shape.rank() == 2 ? shape[1] : 1; }
 };
@@ -61,9 +70,8 @@ struct ParameterGroup {
   GroupKind kind = GroupKind::layer;
   std::int64_t layer = -1;
   std::int64_t begin = 0, end = 0;  ///< elements of the arena
-  bool decays = true;          ///< weight decay applies: to all matrices, embeddings included, not to norms
-  bool tp_replicated = false;  ///< every tp rank holds it whole; its gradients are partial sums
-  bool tied = false;           ///< lives on the first and the last stage
+  bool tp_replicated = false;       ///< every tp rank holds it whole; its gradients are partial sums
+  bool tied = false;                ///< lives on the first and the last stage
   bool tied_copy = false;
   std::int64_t elements() const { return end - begin; }
 };
@@ -100,6 +108,8 @@ class ParameterTable {
   Tensor view(const Tensor& group, ParameterRole role, std::int64_t layer = -1) const;
   /// Query, key and value shards as one (rows, C); gate and up as one.
   Tensor view_qkv(const Tensor& group, std::int64_t layer) const;
+  /// Their biases as one (columns of qkv), in models that have them.
+  Tensor view_qkv_bias(const Tensor& group, std::int64_t layer) const;
   Tensor view_gate_up(const Tensor& group, std::int64_t layer) const;
 
  private:

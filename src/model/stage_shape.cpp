@@ -31,6 +31,8 @@ StageShape StageShape::make(const ModelConfig& config, int tp, std::int64_t micr
   shape.feed_forward = config.feed_forward / tp;
   shape.vocabulary = local_vocabulary(config, tp);
   shape.attention = {config.query_heads / tp, config.key_value_heads / tp, config.head_dim};
+  shape.qkv_bias = config.architecture->qkv_bias;
+  shape.head_norm = config.architecture->head_norm;
   shape.positions = sequence;
   return shape;
 }
@@ -46,6 +48,8 @@ WorkspaceRequest StageShape::workspace() const {
                                               attention.output_columns()});
   request.vocabulary = vocabulary;
   request.attention = attention;
+  request.qkv_bias = qkv_bias;
+  request.head_norm = head_norm;
   return request;
 }
 

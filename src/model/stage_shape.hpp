@@ -29,11 +29,12 @@ struct StageShape {
   std::int64_t rows = 0;        ///< T: token rows of a micro-batch, padded to a multiple of tp
   std::int64_t shard_rows = 0;  ///< T/tp
   std::int64_t hidden = 0;
-  std::int64_t feed_forward = 0;  ///< local
-  std::int64_t vocabulary = 0;    ///< local rows, padding included
-  AttentionShape attention;       ///< local heads
-  std::int64_t positions = 0;     ///< rows of the rotary table
-  std::size_t logits_bytes = 0;   ///< about how large a chunk of logits may be
+  std::int64_t feed_forward = 0;             ///< local
+  std::int64_t vocabulary = 0;               ///< local rows, padding included
+  AttentionShape attention;                  ///< local heads
+  bool qkv_bias = false, head_norm = false;  ///< of the architecture
+  std::int64_t positions = 0;                ///< rows of the rotary table
+  std::size_t logits_bytes = 0;              ///< about how large a chunk of logits may be
 
   /// `micro_batch` sequences of `sequence` tokens.
   static StageShape make(const ModelConfig& config, int tp, std::int64_t micro_batch, std::int64_t sequence);

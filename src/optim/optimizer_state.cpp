@@ -33,7 +33,7 @@ std::vector<OwnedPiece> owned_pieces(const ParameterTable& table, const std::vec
                         .arena_begin = begin,
                         .state_begin = slice.state_begin + begin - slice.begin,
                         .elements = end - begin,
-                        .decays = group.decays,
+                        .decays = p.decays(),
                         .writes = !p.tied_copy && (!group.tp_replicated || grid.rank(Axis::tensor) == 0)});
     }
   }

@@ -15,6 +15,7 @@ void ColumnParallelLinear::forward(const Tensor& x, const Tensor& full, const Te
     tp_->kernels().linear_forward(tp_->block_of(rows.full(), block), weight_.value, tp_->block_of(y, block),
                                   tp_->stream());
   }
+  if (bias_.value) tp_->kernels().add_bias(y, bias_.value, tp_->stream());
 }
 
 void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx,

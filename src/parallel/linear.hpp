@@ -12,10 +12,12 @@ struct WeightTensors {
   Tensor gradient;  ///< gradient dtype, same shape
 };
 
-/// Output features split: w is (N/tp, K). The input arrives as a shard of rows, the output has all rows.
+/// Output features split: w is (N/tp, K), a bias (N/tp). The input arrives as a shard of rows, the output has
+/// all rows.
 class ColumnParallelLinear {
  public:
-  ColumnParallelLinear(const TensorParallel& tp, WeightTensors weight) : tp_(&tp), weight_(weight) {}
+  ColumnParallelLinear(const TensorParallel& tp, WeightTensors weight, WeightTensors bias = {})
+      : tp_(&tp), weight_(weight), bias_(bias) {}
 
   /// y: (T, N/tp) from x: (T/tp, K), whose rows are gathered in `full` (T, K).
   void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
@@ -27,12 +29,12 @@ class ColumnParallelLinear {
   void backward_input_in_blocks(const Tensor& dy, const Tensor& dx) const;
   /// x: (T, K), all rows.
   WeightGradient weight_gradient(const Tensor& dy, const Tensor& x) const {
-    return {dy, x, weight_.gradient};
+    return {dy, x, weight_.gradient, bias_.gradient};
   }
 
  private:
   const TensorParallel* tp_;
-  WeightTensors weight_;
+  WeightTensors weight_, bias_;
 };
 
 /// Input features split: w is (N, K/tp). The input has all rows, the output leaves as a shard of rows.
@@ -49,7 +51,7 @@ class RowParallelLinear {
                         PendingWeightGradients pending) const;
   /// dy: (T, N), all rows.
   WeightGradient weight_gradient(const Tensor& dy, const Tensor& x) const {
-    return {dy, x, weight_.gradient};
+    return {dy, x, weight_.gradient, {}};
   }
 
  private:

@@ -10,9 +10,12 @@
 
 namespace llama3d {
 
-/// The weight gradient of a linear layer: dw += dy^T x, tensors as in Kernels::linear_backward_weight.
+/// The gradients of a linear operation's parameters: dw += dy^T x, tensors as in
+/// Kernels::linear_backward_weight, and db += the sum of dy's rows unless that is empty.
 struct WeightGradient {
-  Tensor dy, x, dw;
+  Tensor dy, x, dw, db;
+
+  void compute(Kernels& kernels, Stream& stream) const;
 };
 
 /// Weight gradients that a layer's backward pass leaves to the next one, which computes them behind its first

@@ -25,7 +25,8 @@ namespace {
 /// Of fp32 results, as in golden_test.cpp; tests/golden/README.md has where it comes from.
 constexpr double tolerance = 1e-5;
 
-const std::vector<std::string> golden_folders = {"folder_untied", "folder_tied"};
+const std::vector<std::string> golden_folders = {"folder_untied", "folder_tied", "folder_qwen2",
+                                                 "folder_qwen3", "folder_mistral"};
 
 fs::path golden_folder(const std::string& name) {
   return fs::path(golden_directory()) / name;

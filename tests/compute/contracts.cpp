@@ -23,6 +23,15 @@ BOOST_DATA_TEST_CASE(wrong_shapes_types_and_aliases, data::make(machines()), mac
   BOOST_CHECK_THROW(k.squared_norm(x, Buffer(m, DType::fp32, {1}), s), ContractViolation);
   BOOST_CHECK_THROW(k.swiglu_forward(x, Buffer(m, DType::fp32, {4, 2}), s), ContractViolation);
   BOOST_CHECK_THROW(k.fill_normal(x, 0, 0, 3, 8, 1, s), ContractViolation);
+  BOOST_CHECK_THROW(k.add_bias(x, Buffer(m, DType::fp32, {5}), s), ContractViolation);
+  BOOST_CHECK_THROW(k.bias_backward(x, Buffer(m, DType::fp32, {4}), s), ContractViolation);
+  const AttentionShape shape{1, 1, 2};
+  const Buffer norm(m, DType::fp32, {2}), raw(m, DType::fp32, {4, 4}), rstd(m, DType::fp32, {4, 2});
+  BOOST_CHECK_THROW(k.head_norm_forward(x, norm, norm, 1e-5f, shape, raw, Buffer(m, DType::fp32, {4}), s),
+                    ContractViolation);
+  BOOST_CHECK_THROW(k.head_norm_forward(x, norm, Buffer(m, DType::fp32, {3}), 1e-5f, shape, raw, rstd, s),
+                    ContractViolation);
+  BOOST_CHECK_THROW(k.head_norm_backward(x, raw, norm, norm, rstd, shape, norm, norm, s), ContractViolation);
 }
 
 // A back end that cannot look into its memory without waiting need not check this; the host does.

@@ -70,7 +70,9 @@ Machine::Machine(std::unique_ptr<Device> made)
                               .hidden = 16384,
                               .largest_features = 16384,
                               .largest_weight = 512 * 512,
-                              .attention = {16, 4, 128}};
+                              .attention = {40, 8, 128},
+                              .qkv_bias = true,
+                              .head_norm = true};
   std::size_t bytes = 0;
   for (const DType compute : reals())
     for (const DType gradient : reals()) {

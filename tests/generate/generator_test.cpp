@@ -24,7 +24,8 @@ namespace {
 
 namespace data = boost::unit_test::data;
 
-const auto models = data::make({"untied_gqa", "tied_llama3_rope", "head_dim", "head_64", "odd_packed"});
+const auto models = data::make(
+    {"untied_gqa", "tied_llama3_rope", "head_dim", "head_64", "odd_packed", "qwen2", "qwen3", "mistral"});
 
 using Tokens = std::vector<std::uint32_t>;
 

@@ -7,6 +7,7 @@ only when at every step the likeliest token leads by MARGIN, so that rounding do
 Needs torch, transformers and h5py.
 """
 
+import argparse
 import json
 import pathlib
 
@@ -16,15 +17,16 @@ import torch
 import transformers
 
 FOLDER = pathlib.Path(__file__).parent
-MODELS = ["untied_gqa", "tied_llama3_rope", "head_dim", "head_64", "odd_packed"]
+MODELS = ["untied_gqa", "tied_llama3_rope", "head_dim", "head_64", "odd_packed", "qwen2", "qwen3", "mistral"]
 LENGTHS = [1, 7, 23]  # of the prompts, in tokens
 NEW_TOKENS = 48
 MARGIN = 1e-3  # between the two largest logits; fp32 leaves errors of 1e-5
 
 
-def load(file: h5py.File) -> transformers.LlamaForCausalLM:
-    config = transformers.LlamaConfig(**json.loads(file.attrs["config"]), attn_implementation="sdpa")
-    model = transformers.LlamaForCausalLM(config).float().eval()
+def load(file: h5py.File) -> transformers.PreTrainedModel:
+    members = json.loads(file.attrs["config"])
+    config = transformers.AutoConfig.for_model(members.pop("model_type"), **members, attn_implementation="sdpa")
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     weights = {name: torch.from_numpy(data[()]) for name, data in file["weights"].items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
@@ -32,7 +34,7 @@ def load(file: h5py.File) -> transformers.LlamaForCausalLM:
     return model
 
 
-def continue_greedily(model: transformers.LlamaForCausalLM, prompt: torch.Tensor) -> tuple[np.ndarray, float]:
+def continue_greedily(model: transformers.PreTrainedModel, prompt: torch.Tensor) -> tuple[np.ndarray, float]:
     """The new tokens, and the smallest lead of one of them over the next best."""
     result = model.generate(
         prompt[None], attention_mask=torch.ones_like(prompt[None]), do_sample=False, max_new_tokens=NEW_TOKENS,
@@ -42,11 +44,15 @@ def continue_greedily(model: transformers.LlamaForCausalLM, prompt: torch.Tensor
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help=f"which to make anew (default: all of {', '.join(MODELS)})")
+    models = parser.parse_args().models or MODELS
     torch.set_num_threads(1)
-    with h5py.File(FOLDER / "generation.h5", "w", libver=("earliest", "v110")) as out:
-        out.attrs["made_by"] = (f"make_generation.py, torch {torch.__version__}, "
-                                f"transformers {transformers.__version__}")
-        for name in MODELS:
+    with h5py.File(FOLDER / "generation.h5", "a", libver=("earliest", "v110")) as out:
+        for name in models:
+            out.pop(name, None)
+            out.create_group(name).attrs["made_by"] = (f"make_generation.py, torch {torch.__version__}, "
+                                                       f"transformers {transformers.__version__}")
             with h5py.File(FOLDER / f"{name}.h5") as file:
                 model = load(file)
             generator = torch.Generator().manual_seed(17)

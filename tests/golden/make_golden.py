@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden files beside this script: Llama models of Hugging Face's transformers, run on the CPU in fp32.
+"""Makes the golden files beside this script: models of Hugging Face's transformers, run on the CPU in fp32.
 
 Each number is computed a second time in fp64 by a separate path (own norms, own rotary frequencies), and the relative
 difference of the two is stored beside it: what rounding alone accounts for.
@@ -19,14 +19,13 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from transformers.models.llama import modeling_llama
 
 IGNORED = -1  # how the files mark a row without a target
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A model and the sizes of its batch. `sizes` are LlamaConfig arguments."""
+    """A model and the sizes of its batch. `sizes` are arguments of the model type's configuration."""
 
     name: str
     description: str
@@ -40,6 +39,7 @@ class Case:
     rope_theta: float = 10000.0
     rope_scaling: dict[str, Any] = dataclasses.field(default_factory=dict)
     weight_scale: float = 0.08
+    model_type: str = "llama"
 
 
 CASES = [
@@ -88,6 +88,36 @@ CASES = [
              num_attention_heads=8, num_key_value_heads=4),
         # Of the seeds 6 to 11, the one where AdamW amplifies rounding least; see README.md.
         batch=8, sequence=24, seed=11, steps=10, tied=True),
+    Case(
+        "qwen2",
+        "Qwen 2: biases on queries, keys and values; tied embeddings; the same batch once more as packed documents",
+        dict(vocab_size=131, hidden_size=32, intermediate_size=90, num_hidden_layers=4,
+             num_attention_heads=4, num_key_value_heads=2),
+        batch=4, sequence=40, seed=21, packed=True, tied=True, model_type="qwen2"),
+    Case(
+        "qwen3",
+        "Qwen 3: norms of query and key heads, a head size of its own; the same batch once more as packed documents",
+        dict(vocab_size=131, hidden_size=32, intermediate_size=90, num_hidden_layers=4,
+             num_attention_heads=4, num_key_value_heads=2, head_dim=20),
+        batch=4, sequence=40, seed=22, packed=True, model_type="qwen3"),
+    Case(
+        "mistral",
+        "Mistral without a window",
+        dict(vocab_size=131, hidden_size=32, intermediate_size=90, num_hidden_layers=4,
+             num_attention_heads=4, num_key_value_heads=2, head_dim=16, sliding_window=None),
+        batch=4, sequence=24, seed=23, model_type="mistral"),
+    Case(
+        "adamw_qwen2",
+        "ten AdamW steps, biases, which do not decay",
+        dict(vocab_size=131, hidden_size=32, intermediate_size=84, num_hidden_layers=2,
+             num_attention_heads=4, num_key_value_heads=2),
+        batch=8, sequence=24, seed=24, steps=10, model_type="qwen2"),
+    Case(
+        "adamw_qwen3",
+        "ten AdamW steps, norms of heads",
+        dict(vocab_size=131, hidden_size=32, intermediate_size=84, num_hidden_layers=2,
+             num_attention_heads=4, num_key_value_heads=2, head_dim=16),
+        batch=8, sequence=24, seed=25, steps=10, weight_scale=0.05, model_type="qwen3"),
 ]
 
 OPTIMIZER = dict(learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=3, beta1=0.9, beta2=0.95, epsilon=1e-8,
@@ -97,25 +127,26 @@ OPTIMIZER = dict(learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=3, bet
 # --- models --------------------------------------------------------------------------------------------------
 
 
-def make_config(case: Case) -> transformers.LlamaConfig:
+def make_config(case: Case) -> transformers.PretrainedConfig:
     rope = {"rope_type": "default"} | case.rope_scaling | {"rope_theta": case.rope_theta}
-    return transformers.LlamaConfig(
-        **case.sizes, max_position_embeddings=512, rms_norm_eps=1e-5, rope_parameters=rope, bos_token_id=0,
+    return transformers.AutoConfig.for_model(
+        case.model_type, **case.sizes, max_position_embeddings=512, rms_norm_eps=1e-5, rope_parameters=rope, bos_token_id=0,
         eos_token_id=1, tie_word_embeddings=case.tied, attn_implementation="sdpa")
 
 
-def make_model(case: Case) -> transformers.LlamaForCausalLM:
+def make_model(case: Case) -> transformers.PreTrainedModel:
     """Weights large enough, and norms far enough from 1, for every gradient to matter."""
     torch.manual_seed(case.seed)
-    model = transformers.LlamaForCausalLM(make_config(case)).float()
+    model = transformers.AutoModelForCausalLM.from_config(make_config(case)).float()
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            is_norm = weight.dim() == 1
-            weight.normal_(1.0 if is_norm else 0.0, 0.2 if is_norm else case.weight_scale)
+            is_norm = weight.dim() == 1 and not name.endswith(".bias")
+            is_matrix = weight.dim() == 2
+            weight.normal_(1.0 if is_norm else 0.0, case.weight_scale if is_matrix else 0.2)
     return model
 
 
-def config_text(model: transformers.LlamaForCausalLM) -> str:
+def config_text(model: transformers.PreTrainedModel) -> str:
     """config.json as transformers writes it into a model folder."""
     with tempfile.TemporaryDirectory() as folder:
         model.config.architectures = [type(model).__name__]
@@ -123,9 +154,9 @@ def config_text(model: transformers.LlamaForCausalLM) -> str:
         return (pathlib.Path(folder) / "config.json").read_text()
 
 
-def double_frequencies(config: transformers.LlamaConfig) -> torch.Tensor:
+def double_frequencies(config: transformers.PretrainedConfig) -> torch.Tensor:
     """Rotary frequencies from their definition, (head_dim / 2) fp64."""
-    head_dim = config.head_dim
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = config.rope_parameters
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
     frequencies = float(rope["rope_theta"]) ** -exponents
@@ -139,7 +170,7 @@ def double_frequencies(config: transformers.LlamaConfig) -> torch.Tensor:
     return frequencies * unscaled_share + frequencies / factor * (1 - unscaled_share)
 
 
-def make_double(model: transformers.LlamaForCausalLM) -> transformers.LlamaForCausalLM:
+def make_double(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """The same model in fp64 throughout: transformers itself computes norms and angles in fp32."""
     double = copy.deepcopy(model).double()
     frequencies = double_frequencies(model.config)
@@ -153,9 +184,9 @@ def make_double(model: transformers.LlamaForCausalLM) -> transformers.LlamaForCa
         return angles.cos(), angles.sin()
 
     for module in double.modules():
-        if isinstance(module, modeling_llama.LlamaRMSNorm):
+        if type(module).__name__.endswith("RMSNorm"):
             module.forward = norm.__get__(module)
-        elif isinstance(module, modeling_llama.LlamaRotaryEmbedding):
+        elif type(module).__name__.endswith("RotaryEmbedding"):
             module.forward = rotary
     return double
 
@@ -216,7 +247,7 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
     return (detached.float() if detached.dtype == torch.bfloat16 else detached).numpy().copy()
 
 
-def forward_backward(model: transformers.LlamaForCausalLM, tokens: torch.Tensor, targets: torch.Tensor,
+def forward_backward(model: transformers.PreTrainedModel, tokens: torch.Tensor, targets: torch.Tensor,
                      documents: dict[str, torch.Tensor] | None = None) -> dict[str, np.ndarray]:
     """logits (B, S, V), the mean loss over valid targets, and its gradient of every parameter."""
     extra: dict[str, torch.Tensor] = {}
@@ -241,7 +272,7 @@ def learning_rate(step: int, total: int) -> float:
     return low + 0.5 * (high - low) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def make_optimizer(model: transformers.LlamaForCausalLM) -> torch.optim.AdamW:
+def make_optimizer(model: transformers.PreTrainedModel) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": OPTIMIZER["weight_decay"]}, {"params": norms, "weight_decay": 0.0}]
@@ -249,7 +280,7 @@ def make_optimizer(model: transformers.LlamaForCausalLM) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=OPTIMIZER["epsilon"], foreach=False)
 
 
-def train(model: transformers.LlamaForCausalLM, tokens: torch.Tensor) -> dict[str, np.ndarray]:
+def train(model: transformers.PreTrainedModel, tokens: torch.Tensor) -> dict[str, np.ndarray]:
     """tokens: (steps, B, S + 1). The loss and the norm of its gradient before each step, and the last weights."""
     optimizer = make_optimizer(model)
     losses, norms, rates = [], [], []

@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(written_config_reads_back) {
 
 BOOST_AUTO_TEST_CASE(other_models_are_refused) {
   const std::vector<std::tuple<const char*, json, std::string>> wrong = {
-      {"model_type", "mistral", "\"llama\""},
+      {"model_type", "gpt2", "\"llama\" or \"mistral\" or \"qwen2\" or \"qwen3\""},
       {"architectures", {"LlamaForSequenceClassification", "x"}, "LlamaForCausalLM"},
       {"hidden_act", "gelu", "\"silu\""},
       {"attention_bias", true, "false"},
@@ -193,6 +193,78 @@ BOOST_AUTO_TEST_CASE(other_models_are_refused) {
     BOOST_CHECK_EXCEPTION(parse(with(key, value)), ConfigurationError,
                           says({"here.json", key, value.dump().substr(0, 50), right}));
   BOOST_CHECK_NO_THROW(parse(small()));
+}
+
+namespace {
+
+/// A config.json of another architecture, with these members more.
+json of_type(const char* type, const char* class_name, const json& more = json::object()) {
+  json document = with("model_type", type);
+  document["architectures"] = {class_name};
+  document.update(more);
+  return document;
+}
+json mistral(const json& more) {
+  return of_type("mistral", "MistralForCausalLM", more);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(architectures_are_told_by_their_type) {
+  const ModelConfig llama = parse(small()), qwen2 = parse(of_type("qwen2", "Qwen2ForCausalLM")),
+                    qwen3 = parse(of_type("qwen3", "Qwen3ForCausalLM", {{"head_dim", 16}})),
+                    without_window = parse(mistral({{"sliding_window", nullptr}}));
+  BOOST_TEST((!llama.architecture->qkv_bias && !llama.architecture->head_norm));
+  BOOST_TEST((qwen2.architecture->qkv_bias && !qwen2.architecture->head_norm));
+  BOOST_TEST((!qwen3.architecture->qkv_bias && qwen3.architecture->head_norm));
+  BOOST_TEST((!without_window.architecture->qkv_bias && !without_window.architecture->head_norm));
+  const std::int64_t layers = llama.layers;
+  BOOST_TEST(qwen2.parameters() ==
+             llama.parameters() + layers * (llama.query_heads + 2 * llama.key_value_heads) * llama.head_dim);
+  BOOST_TEST(qwen3.parameters() == llama.parameters() + layers * 2 * llama.head_dim);
+  for (const ModelConfig& config : {qwen2, qwen3, without_window}) {
+    ModelConfig back = parse_model_config(to_json(config), "written");
+    back.name = config.name;
+    BOOST_TEST((back == config));
+    const auto found = differences(config, llama);
+    BOOST_TEST(std::any_of(found.begin(), found.end(), [](const ConfigDifference& difference) {
+      return difference.key == "model_type" && difference.decides_tensors;
+    }));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(absent_keys_have_the_defaults_of_their_architecture) {
+  json document = of_type("qwen3", "Qwen3ForCausalLM", {{"num_attention_heads", 32}});
+  for (const char* key : {"num_key_value_heads", "head_dim", "max_position_embeddings"}) document.erase(key);
+  const ModelConfig qwen3 = parse(document);
+  BOOST_TEST(qwen3.key_value_heads == 32);
+  BOOST_TEST(qwen3.head_dim == 128);
+  BOOST_TEST(qwen3.max_positions == 32768);
+  document = mistral({{"sliding_window", nullptr}});
+  for (const char* key : {"num_key_value_heads", "max_position_embeddings"}) document.erase(key);
+  BOOST_TEST(parse(document).key_value_heads == 8);
+  BOOST_TEST(parse(document).max_positions == 131072);
+}
+
+BOOST_AUTO_TEST_CASE(a_sliding_window_is_refused) {
+  const auto refused = [](const json& document, const std::string& key) {
+    BOOST_CHECK_EXCEPTION(parse(document), ConfigurationError, says({"here.json", key, "sliding window"}));
+  };
+  refused(mistral({{"sliding_window", 4096}, {"max_position_embeddings", 32768}}), "sliding_window is 4096");
+  // Silence means 4096 tokens to transformers.
+  refused(mistral({{"max_position_embeddings", 32768}}), "sliding_window is 4096");
+  BOOST_TEST(parse(mistral({{"max_position_embeddings", 4096}})).max_positions == 4096);
+  for (const auto& [type, class_name] :
+       {std::pair{"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}}) {
+    refused(of_type(type, class_name, {{"use_sliding_window", true}, {"sliding_window", 64}}),
+            "use_sliding_window");
+    BOOST_CHECK_NO_THROW(parse(of_type(type, class_name, {{"sliding_window", 64}})));
+    BOOST_CHECK_EXCEPTION(
+        parse(of_type(type, class_name, {{"layer_types", {"full_attention", "sliding_attention"}}})),
+        ConfigurationError, says({"layer_types", "full_attention"}));
+  }
+  BOOST_CHECK_EXCEPTION(parse(of_type("qwen3", "Qwen3ForCausalLM", {{"attention_bias", true}})),
+                        ConfigurationError, says({"attention_bias", "false"}));
 }
 
 BOOST_AUTO_TEST_CASE(other_rope_is_refused) {

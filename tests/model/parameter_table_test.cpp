@@ -167,11 +167,10 @@ BOOST_AUTO_TEST_CASE(stages_own_the_layers_of_their_chunks) {
 BOOST_AUTO_TEST_CASE(norms_alone_do_not_decay) {
   const ParameterTable table = table_of(small(), {2, 1, 1}, {0, 0, 0});
   for (const ParameterGroup& group : table.groups()) {
-    BOOST_TEST(group.decays == (group.kind != GroupKind::norms));
     BOOST_TEST(group.tp_replicated == (group.kind == GroupKind::norms));
     for (const Parameter& p : table.parameters())
       if (p.offset >= group.begin && p.offset < group.end)
-        BOOST_TEST(group.decays == (p.shape.rank() == 2), p.name);
+        BOOST_TEST(p.decays() == (group.kind != GroupKind::norms), p.name);
   }
 }
 

@@ -26,9 +26,14 @@ struct Tolerance {
   double loss, logits, gradients, weights;
 };
 
-Tolerance tolerance_of(DType compute) {
+Tolerance tolerance_of(DType compute, const std::string& file) {
   if (compute == DType::fp32) return {1e-5, 1e-5, 1e-5, 1e-5};
-  return {.loss = 2e-3, .logits = 0.015, .gradients = 0.035, .weights = 0.035};
+  // Gradients of biases of keys, and of norms of heads, are sums that nearly cancel.
+  const bool cancels = file == "qwen2.h5" || file == "qwen3.h5";
+  return {.loss = 2e-3,
+          .logits = cancels ? 0.017 : 0.015,
+          .gradients = cancels ? 0.051 : 0.035,
+          .weights = 0.035};
 }
 
 struct Grid {
@@ -62,7 +67,7 @@ double relative(double actual, double expected) {
 }
 
 void check_pass(const std::string& file, const std::string& group, DType compute) {
-  const Tolerance tolerance = tolerance_of(compute);
+  const Tolerance tolerance = tolerance_of(compute, file);
   const GoldenFile golden(file);
   const GlobalBatch batch = golden.batch(group);
   const std::string prefix = group.empty() ? "" : "/" + group;
@@ -85,7 +90,7 @@ void check_pass(const std::string& file, const std::string& group, DType compute
 }
 
 void check_logits(const std::string& file, const std::string& group, DType compute) {
-  const Tolerance tolerance = tolerance_of(compute);
+  const Tolerance tolerance = tolerance_of(compute, file);
   const GoldenFile golden(file);
   const GlobalBatch batch = golden.batch(group);
   const auto expected = golden.values((group.empty() ? "" : "/" + group) + "/logits");
@@ -111,7 +116,7 @@ void check_logits(const std::string& file, const std::string& group, DType compu
 }
 
 void check_steps(const std::string& file, DType compute) {
-  const Tolerance tolerance = tolerance_of(compute);
+  const Tolerance tolerance = tolerance_of(compute, file);
   const GoldenFile golden(file);
   const auto losses = golden.values("/losses"), norms = golden.values("/gradient_norms"),
              rates = golden.values("/learning_rates");
@@ -170,12 +175,22 @@ BOOST_DATA_TEST_CASE(gradients_of_packed_documents, precisions, compute) {
   check_pass("odd_packed.h5", "packed", compute);
 }
 
+BOOST_DATA_TEST_CASE(gradients_of_biases, precisions, compute) {
+  for (const char* group : {"", "packed"}) check_pass("qwen2.h5", group, compute);
+}
+BOOST_DATA_TEST_CASE(gradients_of_norms_of_heads, precisions, compute) {
+  for (const char* group : {"", "packed"}) check_pass("qwen3.h5", group, compute);
+}
+BOOST_DATA_TEST_CASE(gradients_of_mistral, precisions, compute) {
+  check_pass("mistral.h5", "", compute);
+}
+
 BOOST_DATA_TEST_CASE(logits, precisions, compute) {
-  for (const char* file :
-       {"untied_gqa.h5", "tied_llama3_rope.h5", "head_dim.h5", "head_64.h5", "odd_packed.h5"})
+  for (const char* file : {"untied_gqa.h5", "tied_llama3_rope.h5", "head_dim.h5", "head_64.h5",
+                           "odd_packed.h5", "qwen2.h5", "qwen3.h5", "mistral.h5"})
     check_logits(file, "", compute);
-  check_logits("head_64.h5", "packed", compute);
-  check_logits("odd_packed.h5", "packed", compute);
+  for (const char* file : {"head_64.h5", "odd_packed.h5", "qwen2.h5", "qwen3.h5"})
+    check_logits(file, "packed", compute);
 }
 
 BOOST_DATA_TEST_CASE(ten_optimizer_steps, precisions, compute) {
@@ -183,4 +198,10 @@ BOOST_DATA_TEST_CASE(ten_optimizer_steps, precisions, compute) {
 }
 BOOST_DATA_TEST_CASE(ten_optimizer_steps_with_tied_embeddings, precisions, compute) {
   check_steps("adamw_tied.h5", compute);
+}
+BOOST_DATA_TEST_CASE(ten_optimizer_steps_with_biases_that_do_not_decay, precisions, compute) {
+  check_steps("adamw_qwen2.h5", compute);
+}
+BOOST_DATA_TEST_CASE(ten_optimizer_steps_with_norms_of_heads, precisions, compute) {
+  check_steps("adamw_qwen3.h5", compute);
 }

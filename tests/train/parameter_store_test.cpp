@@ -94,11 +94,12 @@ struct Case {
   Recompute recompute = Recompute::none;
   DType compute = DType::fp32;
   bool tied = false;
+  const char* architecture = "llama";
 };
 
 RunShape shape_of(const Case& c) {
   RunShape shape;
-  shape.model = small_model(c.tied);
+  shape.model = small_model(c.tied, c.architecture);
   shape.grid = c.grid;
   shape.schedule = c.schedule;
   shape.chunks = c.chunks;
@@ -161,6 +162,8 @@ BOOST_AUTO_TEST_CASE(a_store_that_frees_groups_between_uses_gives_the_same_bits)
     if (ranks % 2 == 0) check_the_same_bits({.grid = {2, 1, ranks / 2}, .recompute = recompute});
   }
   check_the_same_bits({.grid = {1, 1, ranks}, .compute = DType::bf16});
+  for (const char* architecture : {"qwen2", "qwen3"})
+    check_the_same_bits({.grid = {ranks, 1, 1}, .recompute = cheap, .architecture = architecture});
   if (ranks % 2 == 0) {
     check_the_same_bits({.grid = {1, 2, ranks / 2}, .schedule = ScheduleKind::zero_bubble, .tied = true});
     check_the_same_bits({.grid = {1, 2, ranks / 2}, .schedule = ScheduleKind::interleaved, .chunks = 2});

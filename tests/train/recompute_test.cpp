@@ -13,9 +13,10 @@ using namespace llama3d::test;
 
 namespace {
 
-RunShape shape_of(Recompute recompute, ScheduleKind schedule, DType compute) {
+RunShape shape_of(Recompute recompute, ScheduleKind schedule, DType compute,
+                  const char* architecture = "llama") {
   RunShape shape;
-  shape.model = small_model(false);
+  shape.model = small_model(false, architecture);
   const int ranks = control().size();
   shape.grid = ranks == 4 ? GridShape{2, 2, 1} : GridShape{1, 1, ranks};
   shape.schedule = schedule;
@@ -70,6 +71,16 @@ BOOST_AUTO_TEST_CASE(recomputation_gives_the_same_bits) {
         const Outcome none = run_steps(shape_of(Recompute::none, schedule, compute));
         BOOST_CHECK(same_bits(run_steps(shape_of(Recompute::cheap, schedule, compute)), none));
         BOOST_CHECK(same_bits(run_steps(shape_of(Recompute::full, schedule, compute)), none));
+      }
+}
+
+BOOST_AUTO_TEST_CASE(recomputation_gives_the_same_bits_with_biases_and_norms_of_heads) {
+  for (const char* architecture : {"qwen2", "qwen3"})
+    for (const ScheduleKind schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble})
+      BOOST_TEST_CONTEXT(architecture << " " << name_of(schedule)) {
+        const Outcome none = run_steps(shape_of(Recompute::none, schedule, DType::bf16, architecture));
+        for (const Recompute recompute : {Recompute::cheap, Recompute::full})
+          BOOST_CHECK(same_bits(run_steps(shape_of(recompute, schedule, DType::bf16, architecture)), none));
       }
 }
 

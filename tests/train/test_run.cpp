@@ -239,8 +239,9 @@ GlobalTensors TestRun::gather(const Tensor& arena, bool state_arena, double scal
   return tensors;
 }
 
-ModelConfig small_model(bool tied) {
+ModelConfig small_model(bool tied, const char* architecture) {
   ModelConfig config;
+  config.architecture = find_architecture(architecture);
   config.name = tied ? "small-tied" : "small";
   config.vocabulary = 131;
   config.hidden = 32;

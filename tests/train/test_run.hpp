@@ -77,8 +77,8 @@ class TestRun {
   std::unique_ptr<Engine> engine_;
 };
 
-/// A small Llama whose sizes divide by 4 where they must and are odd elsewhere.
-ModelConfig small_model(bool tied);
+/// A small model whose sizes divide by 4 where they must and are odd elsewhere.
+ModelConfig small_model(bool tied, const char* architecture = "llama");
 
 /// Largest relative error norm over all tensors; infinity when names or shapes differ. `worst` gets the name.
 double largest_error(const GlobalTensors& actual, const GlobalTensors& expected,

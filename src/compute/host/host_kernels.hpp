@@ -24,6 +24,8 @@ class HostKernels : public Kernels {
   void linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) override;
   void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) override;
   void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream& stream) override;
+  void add_bias(const Tensor& y, const Tensor& b, Stream& stream) override;
+  void bias_backward(const Tensor& dy, const Tensor& db, Stream& stream) override;
   void rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y, const Tensor& rstd,
                         Stream& stream) override;
   void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w, float epsilon,
@@ -31,6 +33,12 @@ class HostKernels : public Kernels {
   void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                          const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
                          Stream& stream) override;
+  void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
+                         const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
+                         Stream& stream) override;
+  void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
+                          const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
+                          const Tensor& dwk, Stream& stream) override;
   void rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
                     const AttentionShape& shape, Stream& stream) override;
   void rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,

@@ -20,8 +20,8 @@ std::size_t HostKernels::workspace_bytes(const WorkspaceRequest& request) const 
   std::int64_t floats = std::max({matmul_scratch(request), attention_forward_scratch(request, threads_),
                                   attention_cached_scratch(request, threads_), std::int64_t{16}});
   if (request.backward)
-    floats = std::max({floats, norm_scratch(request, threads_), embedding_scratch(request),
-                       attention_backward_scratch(request, threads_)});
+    floats = std::max({floats, norm_scratch(request, threads_), heads_scratch(request, threads_),
+                       embedding_scratch(request), attention_backward_scratch(request, threads_)});
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 

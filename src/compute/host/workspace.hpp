@@ -32,6 +32,7 @@ inline constexpr std::int64_t matmul_chunk = 512;
 /// Floats each group of operations needs for calls within the request, by `threads` threads.
 std::int64_t matmul_scratch(const WorkspaceRequest& request);
 std::int64_t norm_scratch(const WorkspaceRequest& request, int threads);
+std::int64_t heads_scratch(const WorkspaceRequest& request, int threads);
 std::int64_t embedding_scratch(const WorkspaceRequest& request);
 std::int64_t attention_forward_scratch(const WorkspaceRequest& request, int threads);
 std::int64_t attention_cached_scratch(const WorkspaceRequest& request, int threads);
