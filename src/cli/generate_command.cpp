@@ -183,8 +183,9 @@ void print_report(const GenerationReport& r) {
             rate(r.decoded_tokens, r.decode_seconds));
 }
 
-/// What the answers are made with.
+/// What the answers are made with and from.
 struct Texts {
+  std::unique_ptr<WeightSource> weights;
   std::unique_ptr<Tokenizer> tokenizer;
   StopRules rules;
   std::vector<std::uint32_t> prompt;
@@ -208,11 +209,12 @@ void leave_out_long_records(PromptRecords& all, const Tokenizer& tokenizer, std:
 }
 
 Texts read_texts(GenerateCommand& c, bool leader) {
-  const auto weights = open_weights(c.settings.load);
+  auto weights = open_weights(c.settings.load);
   const ModelConfig model = model_of(c.settings, *weights);
   const std::string tokenizer = tokenizer_of(c, *weights);
   if (!c.output.empty()) expect_no_input(c.output, {c.data, tokenizer_file(tokenizer)});
-  Texts texts{make_tokenizer(tokenizer), {}, {}, {}};
+  Texts texts;
+  texts.tokenizer = make_tokenizer(tokenizer);
   expect_fitting(*texts.tokenizer, model);
   if (leader) print_doubts(c, *texts.tokenizer, *weights, model);
   c.settings.decoding.vocabulary = texts.tokenizer->vocabulary_size();
@@ -226,6 +228,7 @@ Texts read_texts(GenerateCommand& c, bool leader) {
     texts.records = read_prompt_records(c.data, c.format, c.max_samples);
     leave_out_long_records(texts.records, *texts.tokenizer, model.max_positions);
   }
+  texts.weights = std::move(weights);
   return texts;
 }
 
@@ -242,7 +245,8 @@ void stream(const GenerateCommand& command, const Texts& texts, Runtime& runtime
     return ended;
   };
   const auto finish = [&](const GenerationRequest&) { show(text.take_rest() + "\n"); };
-  const GenerationReport report = generate(command.settings, {texts.prompt}, runtime, {append, finish});
+  const GenerationReport report =
+      generate(command.settings, *texts.weights, {texts.prompt}, runtime, {append, finish});
   if (runtime.control.rank() == 0) print_report(report);
 }
 
@@ -260,8 +264,8 @@ void answer(const GenerateCommand& command, const Texts& texts, Runtime& runtime
       line.show(fmt::format("{}/{} records, {:.1f} tokens/s", p.done, p.total,
                             static_cast<double>(p.new_tokens) / line.seconds()));
   };
-  const GenerationReport report =
-      predict(command.settings, all.records, *texts.tokenizer, texts.rules, command.output, runtime, show);
+  const GenerationReport report = predict(command.settings, *texts.weights, all.records, *texts.tokenizer,
+                                          texts.rules, command.output, runtime, show);
   if (!leader) return;
   line.clear();
   print_report(report);

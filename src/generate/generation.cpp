@@ -74,18 +74,17 @@ ModelConfig model_of(const GenerationSettings& settings, const WeightSource& wei
   return settings.model.empty() ? weights.model() : load_model_config(settings.model);
 }
 
-GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
-                          Runtime& runtime, const TokenConsumer& consumer) {
+GenerationReport generate(const GenerationSettings& settings, const WeightSource& weights,
+                          std::vector<std::vector<std::uint32_t>> prompts, Runtime& runtime,
+                          const TokenConsumer& consumer) {
   ControlPlane& control = runtime.control;
   expect_same_prompts(prompts, control);
   std::optional<ProcessGrid> grid;
   std::optional<InferencePlan> plan;
-  std::unique_ptr<WeightSource> weights;
   fail_together(control, [&] {
     check_settings(settings);
-    weights = open_weights(settings.load);
-    const ModelConfig model = model_of(settings, *weights);
-    weights->check(model);
+    const ModelConfig model = model_of(settings, weights);
+    weights.check(model);
     grid.emplace(ProcessGrid::derive(control.size(), {.tp = settings.tp_size}, control.rank()));
     plan.emplace(make_inference_plan(shape_of(settings, model, prompts, grid->size(Axis::data)),
                                      grid->rank(Axis::tensor), runtime.device.kernels()));
@@ -97,7 +96,7 @@ GenerationReport generate(const GenerationSettings& settings, std::vector<std::v
   for (auto i = static_cast<std::size_t>(grid->rank(Axis::data)); i < prompts.size(); i += replicas)
     requests.push_back({i, std::move(prompts[i])});
   Generator generator(std::move(*plan), runtime, std::move(communicators));
-  load_weights(*weights, generator.plan().shape.model, generator.state(), control);
+  load_weights(weights, generator.plan().shape.model, generator.state(), control);
   return generator.run(requests, settings.decoding, consumer);
 }
 

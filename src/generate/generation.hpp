@@ -24,10 +24,11 @@ void check_settings(const GenerationSettings& settings);
 /// The model that will generate. Throws as what it reads from does.
 ModelConfig model_of(const GenerationSettings& settings, const WeightSource& weights);
 
-/// Continues `prompts`, replica r those with number r, r + DP, .... The consumer is called on the first rank
-/// of every replica. Collective; CollectiveErrors as in train(), and DataError
-/// where a rank has other prompts than rank 0.
-GenerationReport generate(const GenerationSettings& settings, std::vector<std::vector<std::uint32_t>> prompts,
-                          Runtime& runtime, const TokenConsumer& consumer);
+/// Continues `prompts` with the weights of settings.load, replica r those with number r, r + DP, .... The
+/// consumer is called on the first rank of every replica. Collective; CollectiveErrors as in train(), and
+/// DataError where a rank has other prompts than rank 0.
+GenerationReport generate(const GenerationSettings& settings, const WeightSource& weights,
+                          std::vector<std::vector<std::uint32_t>> prompts, Runtime& runtime,
+                          const TokenConsumer& consumer);
 
 }  // namespace llama3d

@@ -45,9 +45,9 @@ std::vector<std::string> gather_texts(ControlPlane& control, const std::map<std:
 
 }  // namespace
 
-GenerationReport predict(const GenerationSettings& settings, const std::vector<PromptRecord>& records,
-                         const Tokenizer& tokenizer, const StopRules& rules,
-                         const std::filesystem::path& output, Runtime& runtime,
+GenerationReport predict(const GenerationSettings& settings, const WeightSource& weights,
+                         const std::vector<PromptRecord>& records, const Tokenizer& tokenizer,
+                         const StopRules& rules, const std::filesystem::path& output, Runtime& runtime,
                          const std::function<void(const PredictionProgress&)>& progress) {
   ControlPlane& control = runtime.control;
   std::optional<WholeFileWriter> file;
@@ -76,7 +76,7 @@ GenerationReport predict(const GenerationSettings& settings, const std::vector<P
     under_way.erase(request.number);
     ++state.done;
   };
-  const GenerationReport report = generate(settings, prompts, runtime, {append, finish});
+  const GenerationReport report = generate(settings, weights, prompts, runtime, {append, finish});
 
   const auto answers = gather_texts(control, texts, records.size());
   fail_together(control, [&] {

@@ -20,9 +20,9 @@ struct PredictionProgress {
 /// {"prompt", "predict", "label"}, the prompt with its special tokens by name. The file is there when all is
 /// done, not before. `progress` is called on rank 0 after every token. Collective; CollectiveErrors as in
 /// train().
-GenerationReport predict(const GenerationSettings& settings, const std::vector<PromptRecord>& records,
-                         const Tokenizer& tokenizer, const StopRules& rules,
-                         const std::filesystem::path& output, Runtime& runtime,
+GenerationReport predict(const GenerationSettings& settings, const WeightSource& weights,
+                         const std::vector<PromptRecord>& records, const Tokenizer& tokenizer,
+                         const StopRules& rules, const std::filesystem::path& output, Runtime& runtime,
                          const std::function<void(const PredictionProgress&)>& progress);
 
 }  // namespace llama3d
