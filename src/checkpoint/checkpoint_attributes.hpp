@@ -1,5 +1,5 @@
 #pragma once
-// What a checkpoint records besides tensors.
+// The record of a checkpoint besides tensors.
 
 #include <cstdint>
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace llama3d {
 
-/// Where a run stands, besides its tensors.
+/// The position of a run.
 struct TrainPosition {
   std::int64_t step = 0;              ///< steps done
   std::int64_t consumed_samples = 0;  ///< sequences read so far: the next global sample index

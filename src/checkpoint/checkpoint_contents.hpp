@@ -18,7 +18,7 @@ class CheckpointContents : public WeightSource {
   /// Checksums of tensors are left to verify().
   explicit CheckpointContents(const std::filesystem::path& folder);
 
-  /// Of the run that saved it; none where an import made it.
+  /// The run that saved it; none where an import made it.
   const std::optional<RunRecord>& run() const { return run_; }
   TrainPosition position() const { return run_ ? run_->position : TrainPosition{}; }
 

@@ -115,7 +115,7 @@ void Checkpoints::remove_old(std::int64_t step) {
   if (keep_ <= 0) return;
   int kept = 0;
   try {
-    // What can't be loaded does not count, as later steps do not: those are there only then.
+    // Checkpoints that can't be loaded do not count, nor do later steps: they are there only if they can't.
     for (const auto& folder : list_checkpoints(directory_)) {
       if (checkpoint_step(folder) > step) continue;
       if (kept < keep_)

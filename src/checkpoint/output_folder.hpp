@@ -30,13 +30,13 @@ class OutputFolder {
   /// Makes the folder where it isn't there, and locks it. Throws ConfigurationError.
   void make();
 
-  /// Whether this run may write under the folder's name now. Where the folder was renamed or removed since,
-  /// or its lock file, it is made anew and locked, with a warning.
+  /// Tells whether this run may write under the folder's name now. If the folder was renamed or removed
+  /// since, or its lock file, it is made anew and locked, with a warning.
   State keep();
   /// Why it is unreachable, or which run has taken it; a sentence that names it.
   const std::string& problem() const { return problem_; }
-  /// Where the checkpoint of a run goes whose folder is taken: the folder under the name that it has now, or
-  /// where it was removed a new one beside it, NAME.rescued-1.
+  /// The place for the checkpoint of a run whose folder is taken: the folder under the name that it has now,
+  /// or where it was removed a new one beside it, NAME.rescued-1.
   std::filesystem::path refuge() const;
 
  private:
@@ -45,7 +45,7 @@ class OutputFolder {
   /// Another folder's run may have the same checkpoints.
   void lock_linked_checkpoints();
   [[noreturn]] void refuse_lock(const char* reason) const;
-  /// Of the folder that was locked; empty where it was removed.
+  /// The name of the locked folder; empty where it was removed.
   std::filesystem::path name_now() const;
 
   std::filesystem::path path_;
@@ -57,7 +57,7 @@ class OutputFolder {
   std::string problem_;
 };
 
-/// What became of the output folder, on every rank. Collective; `output` is rank 0's.
+/// The state of the output folder, on every rank. Collective; `output` is rank 0's.
 OutputFolder::State agreed_state(OutputFolder* output, ControlPlane& control);
 
 /// Ends a run whose output folder is taken: `save` writes below the refuge and says what it did. Collective;

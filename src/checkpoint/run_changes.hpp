@@ -8,10 +8,11 @@
 
 namespace llama3d {
 
-/// Warnings of what a resumed run may change, but hardly wants to: the samples that follow become others.
+/// Warnings of changes that a resumed run may make, but hardly wants to: the samples that follow become
+/// others.
 std::vector<std::string> changed_samples(const RunRecord& before, const RunRecord& now);
 
-/// What it may well change, and should see that it has: options.
+/// Options, which it may well change. Its user should see that they are.
 std::vector<std::string> changed_options(const RunRecord& before, const RunRecord& now);
 
 }  // namespace llama3d

@@ -33,7 +33,7 @@ void copy(const fs::path& folder, const std::string& name, const fs::path& to) {
   }
 }
 
-/// What a lone file is called in a folder, whatever it is called elsewhere.
+/// The name of a lone file in a folder, whatever it is called elsewhere.
 const char* name_of_file(const fs::path& file) {
   const auto name = file.filename().string();
   return name.ends_with(".json") ? "tokenizer.json" : "tokenizer.model";
@@ -93,7 +93,7 @@ bool is_tokenizer_file(std::string_view name) {
 std::vector<std::string> copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   std::error_code ignored;
   if (!fs::is_directory(from, ignored)) {
-    // Whoever names a file means what it links to.
+    // A named file stands for the one it links to.
     const fs::path file = fs::weakly_canonical(from, ignored);
     const char* name = name_of_file(from);
     copy(file.parent_path(), file.filename().string(), to / name);

@@ -17,11 +17,11 @@ std::vector<std::string> copy_tokenizer_files(const std::filesystem::path& from,
 
 /// The folder's tokenizer.json and tokenizer.model, those that are there and can be read.
 std::vector<TokenizerName> tokenizers_of(const std::filesystem::path& folder);
-/// Whether the folder has a chat template that is not Llama 3's.
+/// True when the folder has a chat template that is not Llama 3's.
 bool has_other_chat_template(const std::filesystem::path& folder);
-/// Whether the folder holds a tokenizer.
+/// True when the folder holds a tokenizer.
 bool has_tokenizer(const std::filesystem::path& folder);
-/// Whether copy_tokenizer_files() makes files of this name.
+/// True when copy_tokenizer_files() makes files of this name.
 bool is_tokenizer_file(std::string_view name);
 
 }  // namespace llama3d

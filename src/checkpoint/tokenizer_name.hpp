@@ -1,5 +1,5 @@
 #pragma once
-// What token files and checkpoints say of the tokenizer that made their tokens.
+// The tokenizer that made the tokens of a token file or of a checkpoint's training.
 
 #include <string>
 
@@ -13,7 +13,7 @@ struct TokenizerName {
   std::string to_string() const;
 };
 
-/// Whether the two are known to be different files. These may yet hold the same tokenizer.
+/// True when the two are known to be different files. These may yet hold the same tokenizer.
 bool differ(const TokenizerName& left, const TokenizerName& right);
 
 }  // namespace llama3d

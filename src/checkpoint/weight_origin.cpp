@@ -24,7 +24,7 @@ json parse_object(const std::string& text, const std::string& place, const JsonL
   }
 }
 
-/// Of a folder's files. What is kept of them goes into other JSON, which may not become too deep for itself.
+/// One of a folder's files. Parts of it are kept in other JSON, which may not become too deep for itself.
 json parse_file(const fs::path& folder, const char* name, const std::string& text) {
   return parse_object(text, (folder / name).string(), {.depth = 16, .distinct_keys = true});
 }

@@ -1,6 +1,6 @@
 #pragma once
-// What a Hugging Face folder says besides sizes and weights. Checkpoints keep it from the first run on, so
-// that an export can give it back.
+// The facts of a Hugging Face folder besides sizes and weights. Checkpoints keep them from the first run on,
+// so that an export can give it back.
 
 #include <cstdint>
 #include <filesystem>
@@ -25,7 +25,7 @@ struct WeightOrigin {
   std::string to_json() const;
   /// Throws DataError naming `place` for anything to_json() did not make.
   static WeightOrigin parse(const std::string& json, const std::string& place);
-  /// Of a Hugging Face folder. Throws DataError for files that are no JSON objects or implausibly large.
+  /// Reads a Hugging Face folder. Throws DataError for files that are no JSON objects or implausibly large.
   static WeightOrigin of_folder(const std::filesystem::path& folder);
 };
 

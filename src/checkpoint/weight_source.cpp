@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* head = "lm_head.weight";
 
-/// What folders hold that a model does without.
+/// Tensors that folders hold and a model does without.
 bool needless(const WeightTensor& tensor, const ModelConfig& model) {
   if (tensor.name.ends_with(".rotary_emb.inv_freq")) return true;
   return model.tied_embeddings && tensor.name == head &&
@@ -41,7 +41,7 @@ std::string advice_for(const fs::path& folder) {
       std::error_code ignored;
       if (fs::is_directory(directory, ignored)) return list_checkpoints(directory);
     } catch (const CheckpointError&) {
-      // What is wrong with the folder named comes first.
+      // The caller's error, about the folder named, comes first.
     }
     return std::vector<fs::path>();
   };

@@ -1,5 +1,5 @@
 #pragma once
-// Where a model's weights come from: a checkpoint's folder or a Hugging Face folder, told apart by what they
+// The source of a model's weights: a checkpoint's folder or a Hugging Face folder, told apart by what they
 // hold.
 
 #include <filesystem>
@@ -37,10 +37,10 @@ class WeightSource {
   const ModelConfig& model() const { return model_; }
   /// Tokens of a sequence in training; 0: unknown.
   std::int64_t sequence() const { return sequence_; }
-  /// Of the training here that made the weights; 0: they are as the origin had them.
+  /// The step of the training here that made the weights; 0: they are as the origin had them.
   std::int64_t step() const { return step_; }
   const WeightOrigin& origin() const { return origin_; }
-  /// Of the tokens that the weights were last trained on here.
+  /// The tokenizer of the tokens that the weights were last trained on here.
   const TokenizerName& tokenizer() const { return tokenizer_; }
   virtual bool is_checkpoint() const = 0;
 

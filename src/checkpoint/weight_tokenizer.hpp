@@ -27,8 +27,8 @@ struct TokenizerPlace {
 /// The weights' own as far as it can be told, else the first there is.
 TokenizerPlace find_tokenizer(const WeightSource& source);
 
-/// Whether the weights came with a tokenizer and were then trained on bytes: its ids of begin and end of text
-/// are theirs no more.
+/// True when the weights came with a tokenizer and were then trained on bytes: its ids of begin and end of
+/// text are theirs no more.
 bool left_for_bytes(const WeightSource& source);
 
 }  // namespace llama3d

@@ -22,7 +22,7 @@ std::unique_ptr<WeightSource> open_input(const fs::path& input) {
   return source;
 }
 
-/// Those whose middle lies in this rank's share of all bytes.
+/// The pieces whose middle lies in this rank's share of all bytes.
 std::vector<TensorPiece> own_pieces(const std::vector<WeightTensor>& tensors, const ControlPlane& control) {
   std::int64_t all = 0, before = 0;
   for (const WeightTensor& tensor : tensors) all += bytes_of(tensor);

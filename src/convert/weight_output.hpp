@@ -22,7 +22,7 @@ struct WeightOutput {
 std::filesystem::path check_output(const WeightOutput& output);
 
 /// An empty new folder to write in, beside `folder` (its full name), gone with the object unless it was
-/// renamed. What killed writers of the same folder left goes. Throws ConfigurationError.
+/// renamed. Leftovers of killed writers of the same folder go. Throws ConfigurationError.
 std::unique_ptr<io::PartialFolder> make_temporary(const std::filesystem::path& folder);
 
 }  // namespace llama3d

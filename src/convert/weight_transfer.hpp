@@ -15,7 +15,7 @@ namespace llama3d {
 
 /// Element type of what is written: each tensor's own, or one for all.
 enum class WeightDType { same, bf16, fp32 };
-/// Of "same", "bf16" or "fp32"; throws ConfigurationError.
+/// Parses "same", "bf16" or "fp32"; throws ConfigurationError.
 WeightDType parse_weight_dtype(std::string_view word);
 std::string_view name_of(WeightDType dtype);
 
@@ -63,11 +63,11 @@ struct TensorPiece {
   Rectangle rectangle;
   std::int64_t bytes = 0;
 };
-/// Of every tensor, in order.
+/// The pieces of every tensor, in order.
 std::vector<TensorPiece> pieces_of(const std::vector<WeightTensor>& tensors);
 /// The source's tensors in the model's order, each with the type to write it in.
 std::vector<WeightTensor> tensors_to_write(const WeightSource& source, WeightDType dtype);
-/// Of all its elements.
+/// The bytes of all its elements.
 std::int64_t bytes_of(const WeightTensor& tensor);
 
 }  // namespace llama3d

@@ -9,7 +9,7 @@
 namespace llama3d {
 namespace {
 
-/// Rows that prompts may take together, even where each is short: enough for the products to run at full
+/// Rows that prompts may take together, even where each is short: enough for the GEMMs to run at full
 /// speed.
 constexpr std::int64_t prompt_rows = 2048;
 

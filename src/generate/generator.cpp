@@ -24,7 +24,7 @@ std::size_t logits_bytes(const InferenceLayout& layout) {
 
 }  // namespace
 
-/// Who is in which slot of the cache.
+/// The request in each slot of the cache.
 class Generator::Batch {
  public:
   Batch(std::span<const GenerationRequest> requests, const InferenceLayout& layout)

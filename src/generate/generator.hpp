@@ -20,10 +20,10 @@ struct GenerationRequest {
   std::vector<std::uint32_t> prompt;  ///< not empty
 };
 
-/// What a run of prompts took on this rank.
+/// Tokens and seconds of a run of prompts on this rank.
 struct GenerationReport {
   std::int64_t prompt_tokens = 0, new_tokens = 0;
-  /// Those of new_tokens that a prompt's own step gave do not count as decoded.
+  /// New tokens that a prompt's own step gave do not count as decoded.
   std::int64_t decoded_tokens = 0;
   double prompt_seconds = 0, decode_seconds = 0;
 };
@@ -34,7 +34,7 @@ struct DecodingOptions {
   std::int64_t vocabulary = 0;  ///< only ids below; 0: the model's
 };
 
-/// Who is told the new tokens, on the first rank of the tp group.
+/// The receiver of new tokens, on the first rank of the tp group.
 struct TokenConsumer {
   /// True: the sequence ends with this token.
   std::function<bool(const GenerationRequest& request, std::uint32_t token)> append;

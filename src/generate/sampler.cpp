@@ -62,7 +62,7 @@ void TokenSampler::keep_top_k() {
 
 double TokenSampler::keep_top_p(double total) {
   if (options_.top_p >= 1) return total;
-  // What is below the mean of the rest beyond top-p can't be needed: all of it together is less than that
+  // Tokens below the mean of the rest beyond top-p can't be needed: all of them together are less than that
   // rest.
   const double least = (1 - options_.top_p) * total / static_cast<double>(candidates_.size());
   std::vector<std::size_t> order;

@@ -17,14 +17,14 @@ struct SamplingOptions {
 /// Throws ConfigurationError naming the option.
 void check_sampling(const SamplingOptions& options);
 
-/// Temperature, then top-k, then top-p, as transformers has them. What is drawn depends on the logits, the
+/// Temperature, then top-k, then top-p, as transformers has them. The draw depends on the logits, the
 /// seed, the sequence's number and the token's position alone, so neither on what else is decoded nor on the
 /// grid.
 class TokenSampler {
  public:
   explicit TokenSampler(const SamplingOptions& options) : options_(options) {}
 
-  /// Of several tokens alike the one with the lowest id comes first. Throws NumericsError when no logit is a
+  /// Among equal tokens the one with the lowest id comes first. Throws NumericsError when no logit is a
   /// number.
   std::uint32_t choose(std::span<const float> logits, std::uint64_t sequence, std::uint64_t position);
 

@@ -11,7 +11,7 @@
 namespace llama3d {
 namespace {
 
-/// What is in the output folder is read only where no other run goes on with it.
+/// The output folder is read only once no other run can go on in it.
 void lock_output(PreparedRun& run, ControlPlane& control, RunLog& log) {
   fail_together(control, [&] {
     if (control.rank() != 0) return;

@@ -1,5 +1,5 @@
 #pragma once
-// What a person sees of a run: a bar that moves on a terminal, plain lines elsewhere.
+// The progress of a run for people: a bar that moves on a terminal, plain lines elsewhere.
 
 #include <chrono>
 #include <cstdint>

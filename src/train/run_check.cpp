@@ -13,7 +13,7 @@
 namespace llama3d {
 namespace {
 
-/// Whether the run starts from what a person wants; checksums of a checkpoint are left out, which take as
+/// Doubts that the run starts from what a person wants; checksums of a checkpoint are left out, which take as
 /// long as loading it.
 std::vector<std::string> doubts_about(const StartDecision& start, const TokenFileInfo& tokens) {
   std::vector<std::string> lines = start.doubts;

@@ -1,5 +1,5 @@
 #pragma once
-// What can be told of a run before anything is allocated, loaded or written.
+// The checks of a run before anything is allocated, loaded or written.
 
 #include <string>
 

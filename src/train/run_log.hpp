@@ -1,5 +1,5 @@
 #pragma once
-// What a run tells people, on standard error.
+// Messages of a run for people, on standard error.
 
 #include <cstdint>
 #include <functional>
@@ -10,8 +10,8 @@
 
 namespace llama3d {
 
-/// Silent on every rank but the first, so that all ranks may tell the same. Outlives what notes are taken
-/// for.
+/// Silent on every rank but the first, so that all ranks may call it alike. It outlives the
+/// function that taking_notes() gives.
 class RunLog {
  public:
   explicit RunLog(bool speaks) : speaks_(speaks) {}

@@ -16,7 +16,7 @@ std::string describe_run(const TrainSettings& settings, const RunShape& shape, c
 /// The attributes of /run. Collective.
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& settings, const RunShape& shape,
                            TensorParallelOverlap overlap, Runtime& runtime);
-/// What its checkpoints record, but for the position and the weights' origin.
+/// The record of its checkpoints, but for the position and the weights' origin.
 CheckpointAttributes checkpoint_attributes(const TrainSettings& settings, const RunShape& shape,
                                            const TrainingBatches& batches);
 /// "TP 2 x PP 2 x DP 2, 1f1b"

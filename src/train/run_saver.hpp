@@ -10,15 +10,15 @@ class RunSaver {
   /// All outlive the saver.
   RunSaver(PreparedRun& run, ControlPlane& control, RunLog& log);
 
-  /// Whether this step is the one saved last.
+  /// True for the step saved last.
   bool saved(std::int64_t step) const { return last_save_ == step; }
-  /// Saves at the run's position; no step may be under way. That nothing could be written is a warning; in
-  /// the `last_chance` it is an error. Collective; CollectiveErrors.
+  /// Saves at the run's position; no step may be under way. A failed write is a warning; in the
+  /// `last_chance` it is an error. Collective; CollectiveErrors.
   void save(bool last_chance);
   /// A step behind the last save was finite, which shows that what was saved is good: what is older than the
   /// newest to keep goes.
   void prove();
-  /// Whether another run has taken the output folder; the first rank's to see.
+  /// True when another run has taken the output folder; only the first rank can see it.
   bool output_taken() { return run_.output && run_.output->keep() == OutputFolder::State::taken; }
   /// Saves where the output folder is now and ends the run; no step may be under way. Collective; always
   /// throws a CollectiveError.

@@ -1,5 +1,5 @@
 #pragma once
-// What the settings mean for the modules below.
+// The settings as the modules below take them.
 
 #include <filesystem>
 
@@ -11,7 +11,7 @@
 
 namespace llama3d {
 
-/// Where a run's checkpoints are.
+/// The folder of a run's checkpoints.
 std::filesystem::path checkpoint_directory(const TrainSettings& settings);
 /// The shape of a run of this model on `world_size` ranks. Throws ConfigurationError.
 RunShape run_shape(const TrainSettings& settings, const ModelConfig& model, int world_size);

@@ -78,7 +78,7 @@ StartDecision decide_start(const TrainSettings& s) {
     resume_newest(start, s, model);
   else if (!s.resume.empty())
     resume_named(start, s, model);
-  // What a run that goes on once started from may be gone.
+  // A run that goes on does not need what it once started from, which may be gone.
   if (!start.resumes() && !s.load.empty()) load(start, s, model);
   if (start.kind == Kind::fresh && is_safetensors_folder(s.model))
     start.doubts.push_back(fmt::format(

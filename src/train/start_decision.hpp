@@ -20,7 +20,7 @@ struct StartDecision {
     resume_elsewhere,  ///< goes on from another folder's checkpoint, and begins anew in its output folder
   };
   Kind kind = Kind::fresh;
-  /// What to read. In `resume` the others, which are older, stand in for a first one whose data prove
+  /// The folders to read. In `resume` the others, which are older, stand in for a first one whose data prove
   /// damaged.
   std::vector<std::filesystem::path> folders;
   ModelConfig model;                ///< of the run
@@ -47,10 +47,11 @@ StartDecision decide_start(const TrainSettings& settings);
 /// CollectiveErrors.
 StartDecision agreed_start(const TrainSettings& settings, ControlPlane& control);
 
-/// That an automatic start found checkpoints and none that can be loaded, the last one for this reason.
+/// Throws CheckpointError: an automatic start found checkpoints, and none can be loaded. The last one failed
+/// for `reason`.
 [[noreturn]] void refuse_all_checkpoints(const TrainSettings& settings, const std::string& reason);
 
-/// What a person should know of a checkpoint that is passed over.
+/// A warning about a checkpoint that is passed over.
 std::string skipped_checkpoint(const std::string& reason);
 
 }  // namespace llama3d

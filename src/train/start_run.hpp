@@ -8,7 +8,7 @@
 
 namespace llama3d {
 
-/// Where a run stands once its state is filled.
+/// A run whose state is filled.
 struct StartedRun {
   TrainPosition position;
   WeightOrigin origin;           ///< of its weights

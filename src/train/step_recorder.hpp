@@ -1,5 +1,5 @@
 #pragma once
-// What is kept of every step: rows of metrics, the progress bar, and the table at the end.
+// Records of every step: rows of metrics, the progress bar, and the table at the end.
 
 #include <string>
 #include <vector>
@@ -24,7 +24,7 @@ class StepRecorder {
   /// Collective: some steps are recorded of every rank.
   void record(const QueuedStep& step, const StepReport& report);
   double last_loss() const { return loss_; }
-  /// Of all steps recorded.
+  /// The table of all steps recorded.
   std::string summary() const;
 
  private:
