@@ -1,5 +1,5 @@
 #pragma once
-// The variants of attention. attention.cpp picks one by dtype, head size and GPU.
+// The kernels of attention. attention_variants.cpp says which suits what.
 
 #include <cuda_runtime_api.h>
 
@@ -25,7 +25,9 @@ struct AttentionCall {
   void* dqkv = nullptr;        ///< (T, fused columns)
   float* delta = nullptr;      ///< scratch (Hq, T): sums over D of out * dout
   float* dq = nullptr;         ///< scratch, dq_elements() fp32
-  float* partial = nullptr;    ///< scratch of attention_backward_wgmma: (splits, T, Hkv, 2, D)
+  // attention_backward_wgmma only
+  int splits = 1;            ///< blocks over which a key-value head's query heads are split, a divisor
+  float* partial = nullptr;  ///< scratch where there are several: (splits, T, Hkv, 2, D)
 
   LLAMA3D_HOST_DEVICE std::int64_t fused_columns() const {
     return std::int64_t{query_heads + 2 * key_value_heads} * head_dim;
@@ -42,8 +44,7 @@ void attention_backward_mma(const AttentionCall& call, cudaStream_t stream);
 bool has_wgmma_code();
 /// `multiprocessors`: of the GPU.
 void attention_forward_wgmma(const AttentionCall& call, int multiprocessors, cudaStream_t stream);
-/// A key-value head's query heads are split over `splits` blocks, a divisor.
-void attention_backward_wgmma(const AttentionCall& call, int splits, cudaStream_t stream);
+void attention_backward_wgmma(const AttentionCall& call, cudaStream_t stream);
 inline constexpr int wgmma_key_tile = 128;  ///< key rows of a block of the backward pass
 /// Shared memory that a block takes: sm_80 and sm_90 have it, the smaller GPUs of their generations do not.
 std::size_t mma_shared_bytes(int head_dim);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "compute/contracts.hpp"
 #include "cuda/attention/attention_kernels.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
@@ -288,9 +287,8 @@ std::size_t attention_cached_scratch(const WorkspaceRequest& request, const GpuT
   return scratch.used();
 }
 
-void CudaKernels::attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                                   const Tensor& cache, const Tensor& out, Stream& stream) {
-  contracts::attention_cached(qkv, rows, shape, cache, out);
+void CudaKernels::do_attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                                      const Tensor& cache, const Tensor& out, Stream& stream) {
   LLAMA3D_EXPECT(shape.head_dim <= largest_head_dim, "head size {}, at most {} on GPUs", shape.head_dim,
                  largest_head_dim);
   if (qkv.rows() == 0) return;

@@ -376,17 +376,17 @@ __global__ __launch_bounds__(256) void key_gradient_kernel(const BackwardArgumen
 
 }  // namespace
 
-void attention_backward_wgmma(const AttentionCall& call, int splits, cudaStream_t stream) {
+void attention_backward_wgmma(const AttentionCall& call, cudaStream_t stream) {
   const BackwardArguments a(call);
-  const Work work{splits, splits > 1 ? call.partial : nullptr};
+  const Work work{call.splits, call.splits > 1 ? call.partial : nullptr};
   begin_backward<D>(a, call, stream);
   take_shared_memory(attention_backward_kernel, Memory::bytes);
-  const dim3 grid(call.key_value_heads * splits, divide_up(call.rows, key_rows));
+  const dim3 grid(call.key_value_heads * call.splits, divide_up(call.rows, key_rows));
   attention_backward_kernel<<<grid, threads, Memory::bytes, stream>>>(
       a, work, map_matrix(call.qkv, call.rows, call.fused_columns(), query_rows),
       map_matrix(call.dout, call.rows, call.output_columns(), query_rows));
   end_backward<D>(a, stream);
-  if (splits > 1)
+  if (call.splits > 1)
     key_gradient_kernel<<<blocks_for(std::int64_t{a.rows} * a.key_value_heads * 2 * (D / 8), 256), 256, 0,
                           stream>>>(a, work);
 }

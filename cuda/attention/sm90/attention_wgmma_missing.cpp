@@ -12,7 +12,7 @@ bool has_wgmma_code() {
 void attention_forward_wgmma(const AttentionCall&, int, cudaStream_t) {
   throw std::logic_error("attention_forward_wgmma in a build without it");
 }
-void attention_backward_wgmma(const AttentionCall&, int, cudaStream_t) {
+void attention_backward_wgmma(const AttentionCall&, cudaStream_t) {
   throw std::logic_error("attention_backward_wgmma in a build without it");
 }
 
