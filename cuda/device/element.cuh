@@ -129,13 +129,17 @@ T* elements(const Tensor& tensor) {
   return static_cast<T*>(tensor.data());
 }
 
-/// Calls f<float>() or f<Bf16>().
+/// Calls f<float>() or f<Bf16>(). Another type that Kernels let through has no kernels yet: a
+/// ContractViolation.
 template <class F>
 void with_type(DType dtype, F&& f) {
-  if (dtype == DType::fp32)
-    f.template operator()<float>();
-  else
-    f.template operator()<Bf16>();
+  switch (dtype) {
+    case DType::fp32: return f.template operator()<float>();
+    case DType::bf16: return f.template operator()<Bf16>();
+    case DType::fp64:
+    case DType::int32: break;
+  }
+  throw ContractViolation(fmt::format("no kernel takes {}", name_of(dtype)));
 }
 
 /// Calls f<8>() where `tensors`, used in runs of `columns` elements, can move in packets, f<1>() otherwise.

@@ -1,6 +1,5 @@
 // Keys and values of new tokens, into the cache.
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -29,9 +28,8 @@ __global__ __launch_bounds__(threads) void append_kernel(const T* qkv, const std
 
 }  // namespace
 
-void CudaKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                               const Tensor& cache, Stream& stream) {
-  contracts::cache_append(qkv, rows, shape, cache);
+void CudaKernels::do_cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                                  const Tensor& cache, Stream& stream) {
   if (qkv.rows() == 0) return;
   with_type(qkv.dtype(), [&]<class T>() {
     with_packet(shape.head_dim, {&qkv, &cache}, [&]<int N>() {

@@ -3,7 +3,6 @@
 #include <numbers>
 
 #include "base/philox.hpp"
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -99,14 +98,12 @@ void accumulate(const Tensor& in, const Tensor& sum, cudaStream_t stream) {
   check_launch("accumulate", sum.shape());
 }
 
-void CudaKernels::fill_zero(const Tensor& out, Stream& stream) {
-  contracts::fill_zero(out);
+void CudaKernels::do_fill_zero(const Tensor& out, Stream& stream) {
   check(cudaMemsetAsync(out.data(), 0, out.bytes(), handle_of(stream)),
         fmt::format("fill_zero of {}", out.shape().to_string()));
 }
 
-void CudaKernels::copy(const Tensor& in, const Tensor& out, Stream& stream) {
-  contracts::copy(in, out);
+void CudaKernels::do_copy(const Tensor& in, const Tensor& out, Stream& stream) {
   const std::int64_t n = in.elements();
   if (n == 0) return;
   if (in.dtype() == out.dtype()) {
@@ -125,8 +122,7 @@ void CudaKernels::copy(const Tensor& in, const Tensor& out, Stream& stream) {
   check_launch("copy", in.shape());
 }
 
-void CudaKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) {
-  contracts::add(a, b, out);
+void CudaKernels::do_add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) {
   const std::int64_t n = a.elements();
   if (n == 0) return;
   with_type(a.dtype(), [&]<class T>() {
@@ -138,10 +134,9 @@ void CudaKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Strea
   check_launch("add", a.shape());
 }
 
-void CudaKernels::fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
-                              std::int64_t first_column, std::int64_t global_columns,
-                              float standard_deviation, Stream& stream) {
-  contracts::fill_normal(out, first_row, first_column, global_columns);
+void CudaKernels::do_fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
+                                 std::int64_t first_column, std::int64_t global_columns,
+                                 float standard_deviation, Stream& stream) {
   const std::int64_t columns = out.columns();
   constexpr std::int64_t most_rows = 65535;  // of a grid
   with_type(out.dtype(), [&]<class T>() {

@@ -3,7 +3,6 @@
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -93,9 +92,8 @@ std::size_t embedding_scratch(const WorkspaceRequest& request) {
   return scratch.used();
 }
 
-void CudaKernels::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
-                                    const Tensor& out, Stream& stream) {
-  contracts::embedding_forward(ids, table, out);
+void CudaKernels::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
+                                       const Tensor& out, Stream& stream) {
   if (out.elements() == 0) return;
   with_type(table.dtype(), [&]<class T>() {
     with_packet(out.columns(), {&table, &out}, [&]<int N>() {
@@ -107,9 +105,8 @@ void CudaKernels::embedding_forward(const Tensor& ids, const Tensor& table, std:
   check_launch("embedding_forward", out.shape());
 }
 
-void CudaKernels::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
-                                     const Tensor& dtable, Stream& stream) {
-  contracts::embedding_backward(ids, dout, dtable);
+void CudaKernels::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
+                                        const Tensor& dtable, Stream& stream) {
   const int rows = static_cast<int>(dout.rows()), columns = static_cast<int>(dout.columns());
   const int vocabulary = static_cast<int>(dtable.rows());
   if (rows == 0 || columns == 0) return;

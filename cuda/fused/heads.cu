@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -177,8 +176,7 @@ std::size_t heads_scratch(const WorkspaceRequest& request, const GpuTraits& gpu)
   return std::max(bias.used(), norm.used());
 }
 
-void CudaKernels::add_bias(const Tensor& y, const Tensor& b, Stream& stream) {
-  contracts::add_bias(y, b);
+void CudaKernels::do_add_bias(const Tensor& y, const Tensor& b, Stream& stream) {
   const std::int64_t n = y.elements();
   if (n == 0) return;
   with_type(y.dtype(), [&]<class T>() {
@@ -190,8 +188,7 @@ void CudaKernels::add_bias(const Tensor& y, const Tensor& b, Stream& stream) {
   check_launch("add_bias", y.shape());
 }
 
-void CudaKernels::bias_backward(const Tensor& dy, const Tensor& db, Stream& stream) {
-  contracts::bias_backward(dy, db);
+void CudaKernels::do_bias_backward(const Tensor& dy, const Tensor& db, Stream& stream) {
   if (dy.rows() == 0) return;
   const int columns = static_cast<int>(dy.columns());
   const int blocks = static_cast<int>(std::min<std::int64_t>(dy.rows(), row_blocks(gpu_)));
@@ -205,10 +202,9 @@ void CudaKernels::bias_backward(const Tensor& dy, const Tensor& db, Stream& stre
   check_launch("bias_backward", dy.shape());
 }
 
-void CudaKernels::head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
-                                    const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
-                                    Stream& stream) {
-  contracts::head_norm_forward(qkv, wq, wk, shape, raw, rstd);
+void CudaKernels::do_head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
+                                       const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
+                                       Stream& stream) {
   if (qkv.rows() == 0) return;
   with_type(qkv.dtype(), [&]<class T>() {
     const auto heads = heads_of<T>(qkv, raw, wq, wk, rstd, shape);
@@ -218,10 +214,9 @@ void CudaKernels::head_norm_forward(const Tensor& qkv, const Tensor& wq, const T
   check_launch("head_norm_forward", qkv.shape());
 }
 
-void CudaKernels::head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq,
-                                     const Tensor& wk, const Tensor& rstd, const AttentionShape& shape,
-                                     const Tensor& dwq, const Tensor& dwk, Stream& stream) {
-  contracts::head_norm_backward(dqkv, raw, wq, wk, rstd, shape, dwq, dwk);
+void CudaKernels::do_head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq,
+                                        const Tensor& wk, const Tensor& rstd, const AttentionShape& shape,
+                                        const Tensor& dwq, const Tensor& dwk, Stream& stream) {
   if (dqkv.rows() == 0) return;
   const std::int64_t count = dqkv.rows() * (shape.query_heads + shape.key_value_heads);
   const int blocks = static_cast<int>(std::min<std::int64_t>((count + warps - 1) / warps, head_blocks(gpu_)));

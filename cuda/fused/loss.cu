@@ -1,6 +1,5 @@
 // Cross entropy over a vocabulary split among ranks.
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -147,9 +146,9 @@ std::size_t loss_scratch(const WorkspaceRequest& request) {
   return scratch.used();
 }
 
-void CudaKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                           std::int64_t columns, const Tensor& statistics, Stream& stream) {
-  contracts::cross_entropy_statistics(logits, targets, columns, statistics);
+void CudaKernels::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets,
+                                              std::int64_t first_id, std::int64_t columns,
+                                              const Tensor& statistics, Stream& stream) {
   if (logits.rows() == 0) return;
   with_type(logits.dtype(), [&]<class T>() {
     with_packet(logits.columns(), {&logits}, [&]<int N>() {
@@ -161,13 +160,12 @@ void CudaKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& t
   check_launch("cross_entropy_statistics", logits.shape());
 }
 
-void CudaKernels::cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                       std::int64_t columns, const Tensor& statistics, bool gradient,
-                                       const Tensor& losses, const Tensor& totals, Stream& stream) {
-  const auto shards =
-      static_cast<int>(contracts::cross_entropy_finish(logits, targets, columns, statistics, losses, totals));
+void CudaKernels::do_cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                          std::int64_t columns, const Tensor& statistics, bool gradient,
+                                          const Tensor& losses, const Tensor& totals, Stream& stream) {
   const int rows = static_cast<int>(logits.rows());
   if (rows == 0) return;
+  const int shards = static_cast<int>(statistics.elements() / (3 * rows));
   const auto* target = elements<std::int32_t>(targets);
   const auto* known = elements<float>(statistics);
   Scratch scratch(workspace_);

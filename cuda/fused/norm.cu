@@ -1,7 +1,6 @@
 // RMSNorm, alone and behind the residual addition. Rows of whole packets up to 16,384 wide stay in registers
 // between the sum of squares and the result; others are read twice.
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -284,9 +283,8 @@ std::size_t norm_scratch(const WorkspaceRequest& request, const GpuTraits& gpu) 
   return scratch.used();
 }
 
-void CudaKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
-                                   const Tensor& rstd, Stream& stream) {
-  contracts::rms_norm_forward(x, w, y, rstd);
+void CudaKernels::do_rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
+                                      const Tensor& rstd, Stream& stream) {
   if (x.rows() == 0) return;
   with_type(x.dtype(), [&]<class T>() {
     with_packet(x.columns(), {&x, &w, &y}, [&]<int N>() {
@@ -304,10 +302,9 @@ void CudaKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsil
   check_launch("rms_norm_forward", x.shape());
 }
 
-void CudaKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
-                                       float epsilon, const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                       Stream& stream) {
-  contracts::add_rms_norm_forward(residual, delta, w, sum, y, rstd);
+void CudaKernels::do_add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
+                                          float epsilon, const Tensor& sum, const Tensor& y,
+                                          const Tensor& rstd, Stream& stream) {
   if (residual.rows() == 0) return;
   with_type(residual.dtype(), [&]<class T>() {
     with_packet(residual.columns(), {&residual, &delta, &w, &sum, &y}, [&]<int N>() {
@@ -325,10 +322,9 @@ void CudaKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& del
   check_launch("add_rms_norm_forward", residual.shape());
 }
 
-void CudaKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                                    const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
-                                    Stream& stream) {
-  contracts::rms_norm_backward(dy, x, w, rstd, dresidual, dx, dw);
+void CudaKernels::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                                       const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
+                                       Stream& stream) {
   if (x.rows() == 0) return;
   const int columns = static_cast<int>(x.columns());
   const int blocks = static_cast<int>(std::min<std::int64_t>(x.rows(), backward_blocks(gpu_)));

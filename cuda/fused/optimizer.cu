@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "base/philox.hpp"
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -243,8 +242,7 @@ std::size_t optimizer_scratch() {
   return most_norm_blocks * sizeof(double);
 }
 
-void CudaKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream& stream) {
-  contracts::squared_norm(in, sum);
+void CudaKernels::do_squared_norm(const Tensor& in, const Tensor& sum, Stream& stream) {
   const std::int64_t n = in.elements();
   if (n == 0) return;
   Scratch scratch(workspace_);
@@ -262,18 +260,16 @@ void CudaKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream& stre
   check_launch("squared_norm", in.shape());
 }
 
-void CudaKernels::gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale,
-                                 const Tensor& report, Stream& stream) {
-  contracts::gradient_scale(totals, scale, report);
+void CudaKernels::do_gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale,
+                                    const Tensor& report, Stream& stream) {
   gradient_scale_kernel<<<1, 1, 0, handle_of(stream)>>>(elements<double>(totals), max_norm,
                                                         elements<float>(scale), elements<float>(report));
   check_launch("gradient_scale", totals.shape());
 }
 
-void CudaKernels::adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
-                        const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
-                        const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) {
-  contracts::adamw(step, pieces, parameter, master, gradient, exp_avg, exp_avg_sq, scale);
+void CudaKernels::do_adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+                           const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
+                           const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) {
   const Update update(step);
   with_type(parameter.dtype(), [&]<class P>() {
     with_type(gradient.dtype(), [&]<class G>() {

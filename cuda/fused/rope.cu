@@ -1,6 +1,5 @@
 // Rotary position embedding: a head's elements i and i + D/2 rotate by the angle of (position, i).
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -54,7 +53,6 @@ __global__ __launch_bounds__(threads) void rotate_kernel(T* qkv, const std::int3
 
 void rotate(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
             const AttentionShape& shape, float direction, Stream& stream) {
-  contracts::rope(qkv, documents, table, shape);
   if (qkv.rows() == 0) return;
   const auto heads = static_cast<int>(shape.query_heads + shape.key_value_heads);
   with_type(qkv.dtype(), [&]<class T>() {
@@ -72,13 +70,13 @@ void rotate(const Tensor& qkv, const DocumentRows& documents, const Tensor& tabl
 
 }  // namespace
 
-void CudaKernels::rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
-                               const AttentionShape& shape, Stream& stream) {
+void CudaKernels::do_rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
+                                  const AttentionShape& shape, Stream& stream) {
   rotate(qkv, documents, table, shape, 1.0f, stream);
 }
 
-void CudaKernels::rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
-                                const AttentionShape& shape, Stream& stream) {
+void CudaKernels::do_rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
+                                   const AttentionShape& shape, Stream& stream) {
   rotate(dqkv, documents, table, shape, -1.0f, stream);
 }
 

@@ -1,6 +1,5 @@
 // SwiGLU: h = silu(gate) * up, silu(g) = g / (1 + e^-g).
 
-#include "compute/contracts.hpp"
 #include "cuda/device/check.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -106,8 +105,7 @@ __global__ __launch_bounds__(threads) void backward_kernel(const T* gate_up, con
 
 }  // namespace
 
-void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) {
-  contracts::swiglu_forward(gate_up, h);
+void CudaKernels::do_swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) {
   if (h.elements() == 0) return;
   with_type(h.dtype(), [&]<class T>() {
     with_packet(h.columns(), {&gate_up, &h}, [&]<int N>() {
@@ -118,9 +116,8 @@ void CudaKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   check_launch("swiglu_forward", h.shape());
 }
 
-void CudaKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
-                                  const Tensor& h, Stream& stream) {
-  contracts::swiglu_backward(gate_up, dh, dgate_up, h);
+void CudaKernels::do_swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
+                                     const Tensor& h, Stream& stream) {
   if (dh.elements() == 0) return;
   with_type(dh.dtype(), [&]<class T>() {
     with_packet(dh.columns(), {&gate_up, &dh, &dgate_up, h ? &h : &dh}, [&]<int N>() {

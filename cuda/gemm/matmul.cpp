@@ -1,6 +1,5 @@
 // Matrix products. A row-major matrix is its transpose to cuBLAS: y = x w^T is computed as y^T = w x^T.
 
-#include "compute/contracts.hpp"
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
 #include "cuda/device/workspace.hpp"
@@ -51,31 +50,30 @@ std::size_t matmul_scratch(const WorkspaceRequest& request) {
   return scratch.used();
 }
 
-void CudaKernels::linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) {
-  contracts::linear_forward(x, w, y);
+void CudaKernels::do_linear_forward(const GemmOperand& x, const GemmOperand& w, const Tensor& y,
+                                    Stream& stream) {
   if (y.elements() == 0) return;
-  multiply(*matmul_, {w, true}, {x}, y, x.columns(), false, workspace_, stream);
+  multiply(*matmul_, {w.tensor, true}, {x.tensor}, y, x.columns(), false, workspace_, stream);
 }
 
-void CudaKernels::linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) {
-  contracts::linear_backward_input(dy, w, dx);
+void CudaKernels::do_linear_backward_input(const GemmOperand& dy, const GemmOperand& w, const Tensor& dx,
+                                           Stream& stream) {
   if (dx.elements() == 0) return;
-  multiply(*matmul_, {w}, {dy}, dx, dy.columns(), false, workspace_, stream);
+  multiply(*matmul_, {w.tensor}, {dy.tensor}, dx, dy.columns(), false, workspace_, stream);
 }
 
-void CudaKernels::linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw,
-                                         Stream& stream) {
-  contracts::linear_backward_weight(dy, x, dw);
+void CudaKernels::do_linear_backward_weight(const GemmOperand& dy, const GemmOperand& x, const Tensor& dw,
+                                            Stream& stream) {
   if (dy.rows() == 0) return;
-  if (x.dtype() == DType::bf16 || dw.dtype() == DType::fp32) {
-    multiply(*matmul_, {x}, {dy, true}, dw, dy.rows(), true, workspace_, stream);
+  if (x.tensor.dtype() == DType::bf16 || dw.dtype() == DType::fp32) {
+    multiply(*matmul_, {x.tensor}, {dy.tensor, true}, dw, dy.rows(), true, workspace_, stream);
     return;
   }
   // cuBLASLt does not add fp32 products to bf16: the product goes through the workspace.
   Scratch scratch(workspace_);
   scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a matrix product");
   const Tensor product(scratch.take<float>(dw.elements(), "linear_backward_weight"), DType::fp32, dw.shape());
-  multiply(*matmul_, {x}, {dy, true}, product, dy.rows(), false, workspace_, stream);
+  multiply(*matmul_, {x.tensor}, {dy.tensor, true}, product, dy.rows(), false, workspace_, stream);
   accumulate(product, dw, handle_of(stream));
 }
 

@@ -19,22 +19,22 @@ DocumentRows documents_of(Laboratory& lab, const RunShape& run) {
 
 double bench_attention(Laboratory& lab, const RunShape& run, const BenchSink& sink) {
   const StageShape s = bench_shape(run);
-  const double ceiling = measured_product_rate(lab, s.compute);
+  const double ceiling = measured_product_rate(lab, s.compute());
   lab.set_workspace(s.workspace());
   const std::int64_t rows = run.micro_batch * run.sequence;
   const AttentionShape& heads = s.attention;
   const auto prepare = [&](bool backward) -> std::function<void()> {
     const DocumentRows documents = documents_of(lab, run);
-    const Tensor qkv = lab.normal(s.compute, {rows, heads.fused_columns()});
-    const Tensor out = lab.zeros(s.compute, {rows, heads.output_columns()});
+    const Tensor qkv = lab.normal(s.compute(), {rows, heads.fused_columns()});
+    const Tensor out = lab.zeros(s.compute(), {rows, heads.output_columns()});
     const Tensor lse = lab.zeros(DType::fp32, {heads.query_heads, rows});
     const auto forward = [=, &lab] {
       lab.kernels().attention_forward(qkv, documents, heads, out, lse, lab.stream());
     };
     if (!backward) return forward;
     forward();
-    const Tensor dout = lab.normal(s.compute, {rows, heads.output_columns()});
-    const Tensor dqkv = lab.zeros(s.compute, {rows, heads.fused_columns()});
+    const Tensor dout = lab.normal(s.compute(), {rows, heads.output_columns()});
+    const Tensor dqkv = lab.zeros(s.compute(), {rows, heads.fused_columns()});
     return [=, &lab] {
       lab.kernels().attention_backward(qkv, documents, heads, out, lse, dout, dqkv, lab.stream());
     };
@@ -46,10 +46,10 @@ double bench_attention(Laboratory& lab, const RunShape& run, const BenchSink& si
     row.name = backward ? "backward" : "forward";
     row.shape = fmt::format("{} x {}, {} heads over {} of {}", run.micro_batch, run.sequence,
                             heads.query_heads, heads.key_value_heads, heads.head_dim);
-    row.dtype = std::string(name_of(s.compute));
+    row.dtype = std::string(name_of(s.compute()));
     row.seconds = lab.median_seconds(
-        {[&] { return prepare(backward); },
-         static_cast<double>(rows * heads.fused_columns()) * 2.0 * static_cast<double>(size_of(s.compute))});
+        {[&] { return prepare(backward); }, static_cast<double>(rows * heads.fused_columns()) * 2.0 *
+                                                static_cast<double>(size_of(s.compute()))});
     // Two products forward and five backward, each over half of the pairs of rows.
     const double pairs = static_cast<double>(rows) * static_cast<double>(run.sequence) / 2;
     row.work = (backward ? 5 : 2) * 2.0 * pairs * static_cast<double>(heads.output_columns());

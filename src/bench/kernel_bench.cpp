@@ -13,8 +13,8 @@ struct Bench {
 
   Kernels& kernels() const { return lab.kernels(); }
   Stream& stream() const { return lab.stream(); }
-  double element() const { return static_cast<double>(size_of(s.compute)); }
-  Tensor activations(std::int64_t columns) const { return lab.normal(s.compute, {s.rows, columns}); }
+  double element() const { return static_cast<double>(size_of(s.compute())); }
+  Tensor activations(std::int64_t columns) const { return lab.normal(s.compute(), {s.rows, columns}); }
 
   /// `bytes`: the floor, each input read once and each output written once.
   void measure(const std::string& name, const std::string& shape, const std::string& dtype, double bytes,
@@ -34,7 +34,7 @@ struct Bench {
   }
   void measure(const std::string& name, std::int64_t rows, std::int64_t columns, double bytes_an_element,
                const std::function<std::function<void()>()>& prepare) const {
-    measure(name, fmt::format("{} x {}", rows, columns), std::string(name_of(s.compute)),
+    measure(name, fmt::format("{} x {}", rows, columns), std::string(name_of(s.compute())),
             bytes_an_element * static_cast<double>(rows) * static_cast<double>(columns), prepare);
   }
 };
@@ -49,7 +49,7 @@ void bench_elements(const Bench& b) {
 
 void bench_norms(const Bench& b) {
   const std::int64_t c = b.s.hidden, t = b.s.rows;
-  const auto weight = [&b, c] { return b.lab.normal(b.s.compute, {c}); };
+  const auto weight = [&b, c] { return b.lab.normal(b.s.compute(), {c}); };
   const auto column = [&b, t] { return b.lab.zeros(DType::fp32, {t}); };
   b.measure("rms_norm_forward", t, c, 2 * b.element(), [&] {
     const Tensor x = b.activations(c), w = weight(), y = b.activations(c), rstd = column();
@@ -96,7 +96,7 @@ void bench_heads(const Bench& b) {
   const std::int64_t columns = shape.fused_columns(), heads = shape.query_heads + shape.key_value_heads;
   if (b.s.qkv_bias) {
     b.measure("add_bias", b.s.rows, columns, 2 * b.element(), [&] {
-      const Tensor y = b.activations(columns), bias = b.lab.normal(b.s.compute, {columns});
+      const Tensor y = b.activations(columns), bias = b.lab.normal(b.s.compute(), {columns});
       return [&b, y, bias] { b.kernels().add_bias(y, bias, b.stream()); };
     });
     b.measure("bias_backward", b.s.rows, columns, b.element(), [&] {
@@ -109,8 +109,8 @@ void bench_heads(const Bench& b) {
     b.measure(backward ? "head_norm_backward" : "head_norm_forward", b.s.rows, heads * shape.head_dim,
               3 * b.element(), [&, backward] {
                 const Tensor qkv = b.activations(columns), raw = b.activations(heads * shape.head_dim);
-                const Tensor wq = b.lab.normal(b.s.compute, {shape.head_dim}),
-                             wk = b.lab.normal(b.s.compute, {shape.head_dim});
+                const Tensor wq = b.lab.normal(b.s.compute(), {shape.head_dim}),
+                             wk = b.lab.normal(b.s.compute(), {shape.head_dim});
                 const Tensor rstd = b.lab.normal(DType::fp32, {b.s.rows, heads}),
                              dwq = b.lab.zeros(b.s.gradient, {shape.head_dim}),
                              dwk = b.lab.zeros(b.s.gradient, {shape.head_dim});
@@ -144,7 +144,7 @@ void bench_embedding(const Bench& b) {
   const std::int64_t c = b.s.hidden;
   b.measure("embedding_forward", b.s.rows, c, 2 * b.element(), [&] {
     const Tensor ids = b.lab.random_ids(b.s.rows, b.vocabulary), out = b.activations(c);
-    const Tensor table = b.lab.normal(b.s.compute, {b.s.vocabulary, c});
+    const Tensor table = b.lab.normal(b.s.compute(), {b.s.vocabulary, c});
     return [&b, ids, table, out] { b.kernels().embedding_forward(ids, table, 0, out, b.stream()); };
   });
   // With random ids nearly every row of the gradient is another row of the table: read, added to, written.
@@ -158,10 +158,10 @@ void bench_embedding(const Bench& b) {
 
 void bench_loss(const Bench& b) {
   const std::int64_t v = b.s.vocabulary;
-  const auto chunk = static_cast<std::int64_t>(b.kernels().logits_bytes() / size_of(b.s.compute)) / v;
+  const auto chunk = static_cast<std::int64_t>(b.kernels().logits_bytes() / size_of(b.s.compute())) / v;
   const std::int64_t rows = std::clamp<std::int64_t>(chunk, 1, b.s.rows);
   const auto prepare = [&](bool finish) -> std::function<void()> {
-    const Tensor logits = b.lab.normal(b.s.compute, {rows, v}),
+    const Tensor logits = b.lab.normal(b.s.compute(), {rows, v}),
                  targets = b.lab.random_ids(rows, b.vocabulary);
     const Tensor statistics = b.lab.zeros(DType::fp32, {1, rows, 3}),
                  losses = b.lab.zeros(DType::fp32, {rows});

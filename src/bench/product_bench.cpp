@@ -23,11 +23,11 @@ enum class Pass { forward, input_gradient, weight_gradient };
 
 std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, const Product& p,
                               std::int64_t rows) {
-  const Tensor x = lab.normal(s.compute, {rows, p.features_in});
-  const Tensor y = lab.normal(s.compute, {rows, p.features_out});
+  const Tensor x = lab.normal(s.compute(), {rows, p.features_in});
+  const Tensor y = lab.normal(s.compute(), {rows, p.features_out});
   const Tensor w = pass == Pass::weight_gradient
                        ? lab.zeros(s.gradient, {p.features_out, p.features_in})
-                       : lab.normal(s.compute, {p.features_out, p.features_in}, 0.02f);
+                       : lab.normal(s.compute(), {p.features_out, p.features_in}, 0.02f);
   Kernels& k = lab.kernels();
   Stream& stream = lab.stream();
   switch (pass) {
@@ -41,7 +41,7 @@ std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, c
 
 StageShape bench_shape(const RunShape& run) {
   StageShape shape = StageShape::make(run.model, run.grid.size(Axis::tensor), run.micro_batch, run.sequence);
-  shape.compute = run.compute;
+  shape.precision = run.precision;
   shape.gradient = run.states.gradient;
   shape.recompute = run.recompute;
   return shape;
@@ -49,7 +49,7 @@ StageShape bench_shape(const RunShape& run) {
 
 double bench_products(Laboratory& lab, const RunShape& run, const BenchSink& sink) {
   const StageShape s = bench_shape(run);
-  const double ceiling = measured_product_rate(lab, s.compute);
+  const double ceiling = measured_product_rate(lab, s.compute());
   lab.set_workspace(s.workspace());
   double total = 0;
   for (const Product& p : products_of(run, s))
@@ -58,7 +58,7 @@ double bench_products(Laboratory& lab, const RunShape& run, const BenchSink& sin
                                      {Pass::weight_gradient, "weight gradient"}}) {
       // The head runs on chunks of rows; one chunk stands for all.
       const auto chunk =
-          static_cast<std::int64_t>(lab.kernels().logits_bytes() / size_of(s.compute)) / p.features_out;
+          static_cast<std::int64_t>(lab.kernels().logits_bytes() / size_of(s.compute())) / p.features_out;
       const std::int64_t rows = p.count == 1 ? std::clamp<std::int64_t>(chunk, 1, s.rows) : s.rows;
       const auto elements =
           static_cast<double>(rows * (p.features_in + p.features_out) + p.features_in * p.features_out);
@@ -66,10 +66,10 @@ double bench_products(Laboratory& lab, const RunShape& run, const BenchSink& sin
       row.group = "gemm";
       row.name = fmt::format("{}, {}", p.name, name);
       row.shape = fmt::format("{} x {} -> {}", rows, p.features_in, p.features_out);
-      row.dtype = std::string(name_of(s.compute));
+      row.dtype = std::string(name_of(s.compute()));
       if (pass == Pass::weight_gradient) row.dtype += fmt::format(" into {}", name_of(s.gradient));
       row.seconds = lab.median_seconds({[&, pass = pass] { return prepare(lab, pass, s, p, rows); },
-                                        elements * static_cast<double>(size_of(s.compute))});
+                                        elements * static_cast<double>(size_of(s.compute()))});
       row.unit = "FLOP";
       row.work = 2.0 * static_cast<double>(rows) * static_cast<double>(p.features_in) *
                  static_cast<double>(p.features_out);

@@ -106,9 +106,9 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   row.name = run.model.name;
   row.shape = fmt::format("{}, micro-batch {} x {}, {} accumulated", run.grid.to_string(), run.micro_batch,
                           run.sequence, run.micro_batches());
-  row.dtype = fmt::format("{} {} {}{}", name_of(run.compute), name_of(run.states.gradient),
+  row.dtype = fmt::format("{} {} {}{}", run.precision->name, name_of(run.states.gradient),
                           name_of(run.states.moments),
-                          run.compute == DType::bf16 && run.states.master ? " +master" : "");
+                          run.compute() == DType::bf16 && run.states.master ? " +master" : "");
   row.seconds = median(result.step_seconds);
   row.work = tokens;
   row.unit = "token";
@@ -118,7 +118,7 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   row.fraction = row.rate / row.ceiling;
   sink(row);
   const double per_gpu = row.rate / run.grid.world();
-  const auto peak = runtime.device.peak_flops(run.compute);
+  const auto peak = runtime.device.peak_flops(run.compute());
   print_result("a micro-batch: products {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
                products * 1e3, attention * 1e3, row.ceiling);
   print_result("{:.0f} tokens/s/rank", per_gpu);

@@ -69,9 +69,8 @@ void print_head(const TrainSettings& settings, int ranks, const Device& device) 
                settings.micro_batch_size);
   if (settings.global_batch_size > 0) print_result("{} a step, ", settings.global_batch_size);
   print_result("{}, gradients {}, moments {}, master weights {}, --recompute {}, {}{}\n\n",
-               name_of(settings.precision), name_of(settings.gradient_dtype),
-               name_of(settings.optimizer_dtype),
-               settings.precision == DType::bf16 && settings.master_weights ? "fp32" : "none",
+               settings.precision->name, name_of(settings.gradient_dtype), name_of(settings.optimizer_dtype),
+               settings.precision->compute == DType::bf16 && settings.master_weights ? "fp32" : "none",
                name_of(settings.recompute), name_of(settings.pipeline_schedule),
                settings.pipeline_receive_ahead ? ", --pipeline-receive-ahead" : "");
 }

@@ -1,5 +1,7 @@
 #include "cli/train_options.hpp"
 
+#include <fmt/ranges.h>
+
 #include "base/error.hpp"
 
 namespace llama3d {
@@ -10,8 +12,14 @@ DType parse_dtype(std::string_view option, std::string_view word) {
     if (word == name_of(dtype)) return dtype;
   throw ConfigurationError(fmt::format("--{} {}: unknown; use fp32 or bf16", option, word));
 }
-DType parse_precision(std::string_view word) {
-  return parse_dtype("precision", word);
+const PrecisionRecipe* parse_precision(std::string_view word) {
+  if (const PrecisionRecipe* recipe = find_precision(word)) return recipe;
+  std::vector<std::string_view> words;
+  for (const PrecisionRecipe& recipe : precision_recipes()) words.push_back(recipe.name);
+  throw ConfigurationError(fmt::format("--precision {}: unknown; use {}", word, fmt::join(words, " or ")));
+}
+std::string_view name_of_precision(const PrecisionRecipe* recipe) {
+  return recipe->name;
 }
 DType parse_gradient_dtype(std::string_view word) {
   return parse_dtype("gradient-dtype", word);
@@ -50,8 +58,8 @@ void add_job_options(CommandLine& line, double& comm_timeout) {
       "hung and ended; 0: no limit");
 }
 
-void add_precision_option(CommandLine& line, DType& precision) {
-  line.add_word("precision", precision, parse_precision, name_of,
+void add_precision_option(CommandLine& line, const PrecisionRecipe*& precision) {
+  line.add_word("precision", precision, parse_precision, name_of_precision,
                 "of parameters and activations: fp32 or bf16");
 }
 
@@ -153,7 +161,7 @@ void add_training_options(CommandLine& line, TrainSettings& s) {
 
 void refuse_idle_shape_options(const CommandLine& line, const TrainSettings& s) {
   if (!s.tp_overlap) line.refuse_idle({"tp-overlap-blocks"}, "beside --no-tp-overlap; leave one of them out");
-  if (!s.master_weights && s.precision == DType::fp32)
+  if (!s.master_weights && s.precision->compute == DType::fp32)
     line.refuse_idle({"master-weights"}, "--precision is fp32; leave it out, or choose bf16");
 }
 

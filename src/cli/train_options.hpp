@@ -9,7 +9,7 @@ namespace llama3d {
 void add_machine_options(CommandLine& line, MachineOptions& machine);
 /// What holds the ranks of a job together.
 void add_job_options(CommandLine& line, double& comm_timeout);
-void add_precision_option(CommandLine& line, DType& precision);
+void add_precision_option(CommandLine& line, const PrecisionRecipe*& precision);
 /// Model, grid and micro-batch: how the weights and a forward pass are laid out.
 void add_layout_options(CommandLine& line, TrainSettings& settings);
 /// These, and the batch and state of a training step: what decides the shape and memory of a run.

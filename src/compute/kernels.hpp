@@ -19,6 +19,8 @@
 #include <span>
 
 #include "compute/device.hpp"
+#include "compute/gemm_operand.hpp"
+#include "compute/kernel_operations.hpp"
 #include "compute/tensor.hpp"
 
 namespace llama3d {
@@ -110,86 +112,80 @@ class Kernels {
 
   // --- data movement -------------------------------------------------------------------------------------
 
-  virtual void fill_zero(const Tensor& out, Stream& stream) = 0;
+  void fill_zero(const Tensor& out, Stream& stream);
   /// out = in, converted to out's dtype; same element count. fp32, bf16.
-  virtual void copy(const Tensor& in, const Tensor& out, Stream& stream) = 0;
+  void copy(const Tensor& in, const Tensor& out, Stream& stream);
   /// out = a + b, elementwise, compute dtype; out may alias either.
-  virtual void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream) = 0;
+  void add(const Tensor& a, const Tensor& b, const Tensor& out, Stream& stream);
   /// Normal deviates of `standard_deviation` in a block of a global (., global_columns) matrix: the block's
   /// element (i, j) depends only on `key` and the global index (first_row + i) * global_columns +
   /// first_column + j. Philox4x32-10 block index/4, Box-Muller on its word pairs (a, b): the radius from
   /// ((a >> 8) + 1) / 2^24, the angle (b >> 8) / 2^24 of a turn, cosine first. out: (rows, columns) fp32 or
   /// bf16.
-  virtual void fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
-                           std::int64_t first_column, std::int64_t global_columns, float standard_deviation,
-                           Stream& stream) = 0;
+  void fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row, std::int64_t first_column,
+                   std::int64_t global_columns, float standard_deviation, Stream& stream);
 
-  // --- matrix products -----------------------------------------------------------------------------------
+  // --- linear operations: GEMMs, with matrices of fp32 or bf16 as they are, row-major and unscaled --------
 
   /// y = x w^T.  x: (T, K), w: (N, K), y: (T, N), all compute.
-  virtual void linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) = 0;
+  void linear_forward(const GemmOperand& x, const GemmOperand& w, const Tensor& y, Stream& stream);
   /// dx = dy w.  dy: (T, N), w: (N, K), dx: (T, K), all compute.
-  virtual void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) = 0;
+  void linear_backward_input(const GemmOperand& dy, const GemmOperand& w, const Tensor& dx, Stream& stream);
   /// inout dw += dy^T x.  dy: (T, N), x: (T, K) compute; dw: (N, K) gradient.
-  virtual void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw,
-                                      Stream& stream) = 0;
+  void linear_backward_weight(const GemmOperand& dy, const GemmOperand& x, const Tensor& dw, Stream& stream);
 
   /// inout y += b in every row, rounded.  y: (T, N), b: (N), compute.
-  virtual void add_bias(const Tensor& y, const Tensor& b, Stream& stream) = 0;
+  void add_bias(const Tensor& y, const Tensor& b, Stream& stream);
   /// inout db += the sum of dy's rows.  dy: (T, N) compute; db: (N) gradient.
-  virtual void bias_backward(const Tensor& dy, const Tensor& db, Stream& stream) = 0;
+  void bias_backward(const Tensor& dy, const Tensor& db, Stream& stream);
 
   // --- RMSNorm (Zhang & Sennrich, 2019) ------------------------------------------------------------------
 
   /// y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + epsilon).  x, y: (T, C), w: (C) compute; rstd: (T) fp32.
   /// x * rstd is rounded to the compute dtype before the product with w, as Hugging Face does.
-  virtual void rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
-                                const Tensor& rstd, Stream& stream) = 0;
+  void rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y, const Tensor& rstd,
+                        Stream& stream);
   /// sum = residual + delta (rounded), then y, rstd as rms_norm_forward(sum): bit-equal to the two steps.
   /// sum may alias residual or delta.
-  virtual void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
-                                    float epsilon, const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                    Stream& stream) = 0;
+  void add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w, float epsilon,
+                            const Tensor& sum, const Tensor& y, const Tensor& rstd, Stream& stream);
   /// dx = dresidual + d(norm)/dx, inout dw += d(norm)/dw.  dy, x, dx: (T, C) compute; rstd: (T) fp32;
   /// dw: (C) gradient. dresidual: (T, C) compute, the gradient that reaches x around the norm, or empty for
   /// zero; dx may alias dresidual or dy.
-  virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                                 const Tensor& dresidual, const Tensor& dx, const Tensor& dw,
-                                 Stream& stream) = 0;
+  void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                         const Tensor& dresidual, const Tensor& dx, const Tensor& dw, Stream& stream);
 
   /// Normalizes each query and key head of inout qkv: (T, fused_columns) compute by itself, as
   /// rms_norm_forward with the weights wq or wk: (D).  raw: (T, (Hq + Hkv) D) compute gets the heads as they
   /// were; rstd: (T, Hq + Hkv) fp32.
-  virtual void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
-                                 const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
-                                 Stream& stream) = 0;
+  void head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
+                         const AttentionShape& shape, const Tensor& raw, const Tensor& rstd, Stream& stream);
   /// inout dqkv: (T, fused_columns) compute, of query and key heads the gradient behind the norm in, before
   /// it out; inout dwq, dwk: (D) gradient += those of the weights.
-  virtual void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
-                                  const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
-                                  const Tensor& dwk, Stream& stream) = 0;
+  void head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq, const Tensor& wk,
+                          const Tensor& rstd, const AttentionShape& shape, const Tensor& dwq,
+                          const Tensor& dwk, Stream& stream);
 
   // --- rotary position embedding (Su et al., 2021), Hugging Face's pairing (i, i + D/2) --------------------
 
   /// Rotates the query and key heads of inout qkv: (T, fused_columns) compute by documents.position.
   /// table: (P, D) fp32, row p = cos of D/2 angles, then sin; positions must be below P.
-  virtual void rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
-                            const AttentionShape& shape, Stream& stream) = 0;
+  void rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
+                    const AttentionShape& shape, Stream& stream);
   /// The inverse rotation of inout dqkv: the gradient of rope_forward.
-  virtual void rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
-                             const AttentionShape& shape, Stream& stream) = 0;
+  void rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
+                     const AttentionShape& shape, Stream& stream);
 
   // --- attention: causal within documents, grouped-query ---------------------------------------------------
 
   /// out = softmax(scale q k^T) v, scale = 1 / sqrt(D).  qkv: (T, fused_columns), out: (T, Hq D) compute;
   /// lse: (Hq, T) fp32, log of the sum of exponentials. Never holds T x T scores (Dao et al., 2022).
-  virtual void attention_forward(const Tensor& qkv, const DocumentRows& documents,
-                                 const AttentionShape& shape, const Tensor& out, const Tensor& lse,
-                                 Stream& stream) = 0;
+  void attention_forward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
+                         const Tensor& out, const Tensor& lse, Stream& stream);
   /// dqkv: (T, fused_columns) compute, from dout: (T, Hq D) and the forward's tensors.
-  virtual void attention_backward(const Tensor& qkv, const DocumentRows& documents,
-                                  const AttentionShape& shape, const Tensor& out, const Tensor& lse,
-                                  const Tensor& dout, const Tensor& dqkv, Stream& stream) = 0;
+  void attention_backward(const Tensor& qkv, const DocumentRows& documents, const AttentionShape& shape,
+                          const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv,
+                          Stream& stream);
 
   // --- attention to cached keys and values, for inference
   // ---------------------------------------------------
@@ -198,57 +194,57 @@ class Kernels {
 
   /// Stores the keys and values of qkv: (T, fused_columns) compute at their places. No two rows share one;
   /// padding is left out.
-  virtual void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                            const Tensor& cache, Stream& stream) = 0;
+  void cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                    const Tensor& cache, Stream& stream);
   /// out = softmax(scale q k^T) v over the entries [0, position] of the row's slot, its own among them, with
   /// the queries of qkv: (T, fused_columns). out: (T, Hq D), 0 for padding; all compute.
-  virtual void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                                const Tensor& cache, const Tensor& out, Stream& stream) = 0;
+  void attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                        const Tensor& cache, const Tensor& out, Stream& stream);
 
   // --- SwiGLU (Shazeer, 2020) ------------------------------------------------------------------------------
 
   /// h = silu(gate) * up.  gate_up: (T, 2F) compute, a row is F gates then F ups; h: (T, F) compute.
-  virtual void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream) = 0;
+  void swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream& stream);
   /// dgate_up: (T, 2F) from dh: (T, F); may alias gate_up. h: (T, F) gets the forward's output again, bit for
   /// bit, unless it is empty.
-  virtual void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
-                               const Tensor& h, Stream& stream) = 0;
+  void swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up, const Tensor& h,
+                       Stream& stream);
 
   // --- embedding and loss over a vocabulary shard [first_id, first_id + V) ---------------------------------
 
   /// out[t] = table[ids[t] - first_id], or zero when the id is not in the shard.
   /// ids: (T) int32; table: (V, C), out: (T, C) compute.
-  virtual void embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
-                                 const Tensor& out, Stream& stream) = 0;
+  void embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id, const Tensor& out,
+                         Stream& stream);
   /// inout dtable[ids[t] - first_id] += dout[t].  dout: (T, C) compute; dtable: (V, C) gradient.
-  virtual void embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
-                                  const Tensor& dtable, Stream& stream) = 0;
+  void embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id, const Tensor& dtable,
+                          Stream& stream);
 
   /// What a shard knows of each row's softmax. statistics: (T, 3) fp32 = largest logit, sum of
   /// exp(logit - largest), logit of the target or 0 when it is not in the shard. Only the first `columns`
   /// logits of a row exist; the rest is padding. logits: (T, V) compute; targets: (T) int32, global ids.
   /// With no existing column: largest = -infinity, sum = 0.
-  virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                        std::int64_t columns, const Tensor& statistics, Stream& stream) = 0;
+  void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                std::int64_t columns, const Tensor& statistics, Stream& stream);
   /// Joins the statistics of all shards, (shards, T, 3) fp32: losses (T) fp32 gets each row's loss, and
   /// inout totals (2) fp64 gains the sum of the losses and the number of rows. A target below 0 is no target:
   /// its row's loss is 0 and it does not count.
   /// When `gradient`, inout logits becomes d(sum of losses)/d(logits), padding 0.
-  virtual void cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                    std::int64_t columns, const Tensor& statistics, bool gradient,
-                                    const Tensor& losses, const Tensor& totals, Stream& stream) = 0;
+  void cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                            std::int64_t columns, const Tensor& statistics, bool gradient,
+                            const Tensor& losses, const Tensor& totals, Stream& stream);
 
   // --- optimizer -------------------------------------------------------------------------------------------
 
   /// inout sum (1) fp64 += sum of in^2.  in: (n) gradient.
-  virtual void squared_norm(const Tensor& in, const Tensor& sum, Stream& stream) = 0;
+  void squared_norm(const Tensor& in, const Tensor& sum, Stream& stream);
   /// From the totals of a step, (3) fp64 = squared norm of the summed gradients, sum of losses, number of
   /// targets: scale (1) fp32 = what turns summed gradients into clipped means,
   ///   1 / targets * min(1, max_norm / (norm + 1e-6)),  norm = sqrt(squared norm) / targets,
   /// or 0 when norm or loss is not finite or there is no target: adamw then leaves everything as it is.
   /// max_norm <= 0 does not clip. report (2) fp32 = mean loss, norm before clipping.
-  virtual void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
-                              Stream& stream) = 0;
+  void gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale, const Tensor& report,
+                      Stream& stream);
   /// Updates the pieces unless *scale is 0. parameter: compute and gradient: gradient dtype, of one extent;
   /// master: fp32 weights of which parameter is the rounded copy, or empty; exp_avg, exp_avg_sq: fp32 or
   /// bf16, of one extent with master; scale: (1) fp32. Pieces do not overlap. bf16 moments, and bf16
@@ -257,9 +253,13 @@ class Kernels {
   /// exp_avg, its high half for exp_avg_sq and the low half of r[h + 1] for the parameter; the 16 bits are
   /// added below those that stay, then the rest is cut off. So bits do not depend on how parameters are
   /// sharded.
-  virtual void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
-                     const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
-                     const Tensor& exp_avg_sq, const Tensor& scale, Stream& stream) = 0;
+  void adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+             const Tensor& master, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+             const Tensor& scale, Stream& stream);
+
+ protected:
+  // What a machine implements: the operations on operands that were checked.
+  LLAMA3D_KERNEL_OPERATIONS(LLAMA3D_VIRTUAL_OPERATION)
 };
 
 }  // namespace llama3d

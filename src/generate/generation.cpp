@@ -28,7 +28,7 @@ InferenceShape shape_of(const GenerationSettings& settings, const ModelConfig& m
   InferenceShape shape;
   shape.model = model;
   shape.tp = settings.tp_size;
-  shape.compute = settings.precision;
+  shape.compute = settings.precision->compute;
   shape.sequences =
       std::clamp<std::int64_t>((std::ssize(prompts) + replicas - 1) / replicas, 1, settings.batch_size);
   shape.capacity = longest + std::min(settings.decoding.max_new_tokens, model.max_positions - longest);

@@ -13,7 +13,7 @@ struct GenerationSettings {
   std::string load;              ///< checkpoint or Hugging Face folder
   std::string model;             ///< preset, config.json or folder; empty: that of the weights
   int tp_size = 1, pp_size = 1;  ///< the ranks beyond tp share the prompts
-  DType precision = DType::fp32;
+  const PrecisionRecipe* precision = &precision_of(DType::fp32);
   std::int64_t batch_size = 16;  ///< sequences a replica decodes at once
   DecodingOptions decoding;
 };

@@ -18,7 +18,7 @@ std::int32_t ending(std::int32_t token) {
 }
 
 std::size_t logits_bytes(const InferenceLayout& layout) {
-  return size_of(layout.shape.compute) *
+  return size_of(layout.shape.compute()) *
          static_cast<std::size_t>(layout.padded(layout.slots) * layout.shape.tp * layout.shape.vocabulary);
 }
 
@@ -175,7 +175,7 @@ std::span<const float> Generator::logits_of(std::int64_t row, std::int64_t rows)
                      all + (shard * rows + row + 1) * shape.vocabulary,
                      row_.begin() + shard * shape.vocabulary, [](auto x) { return static_cast<float>(x); });
     };
-    if (shape.compute == DType::bf16)
+    if (shape.compute() == DType::bf16)
       widen(static_cast<const bf16*>(host_logits_.get()));
     else
       widen(static_cast<const float*>(host_logits_.get()));

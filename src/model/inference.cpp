@@ -27,7 +27,7 @@ InferenceLayout InferenceLayout::make(const ModelConfig& config, int tp, DType c
   InferenceLayout layout;
   layout.shape.tp = tp;
   layout.shape = StageShape::make(config, tp, 1, layout.padded(rows));
-  layout.shape.compute = compute;
+  layout.shape.precision = &precision_of(compute);
   layout.shape.recompute = Recompute::full;  // nothing of a layer is kept
   layout.shape.positions = capacity;
   layout.layers = config.layers;
@@ -52,13 +52,13 @@ InferenceStep InferenceStep::take(Arena& arena, const InferenceLayout& layout, s
   InferenceStep step;
   step.inputs = arena.take(DType::int32, {row_kinds * rows + choices});
   step.layer = LayerActivations::take_shared(arena, s);
-  step.layer.input = arena.take(s.compute, shard);
-  step.delta = arena.take(s.compute, shard);
-  step.final_sum = arena.take(s.compute, shard);
-  step.normed = arena.take(s.compute, shard);
+  step.layer.input = arena.take(s.compute(), shard);
+  step.delta = arena.take(s.compute(), shard);
+  step.final_sum = arena.take(s.compute(), shard);
+  step.normed = arena.take(s.compute(), shard);
   step.final_rstd = arena.take(DType::fp32, {s.shard_rows});
-  step.chosen = arena.take(s.compute, {choices, s.hidden});
-  step.logits = arena.take(s.compute, {s.tp, choices, s.vocabulary});
+  step.chosen = arena.take(s.compute(), {choices, s.hidden});
+  step.logits = arena.take(s.compute(), {s.tp, choices, s.vocabulary});
   return step;
 }
 
@@ -66,10 +66,11 @@ InferenceMemory InferenceMemory::take(Arena& cache, Arena& activations, const In
   const StageShape& s = layout.shape;
   InferenceMemory memory;
   for (std::int64_t layer = 0; layer < layout.layers; ++layer)
-    memory.caches.push_back(cache.take(
-        s.compute, {layout.slots, layout.capacity, 2 * s.attention.key_value_heads * s.attention.head_dim}));
+    memory.caches.push_back(
+        cache.take(s.compute(),
+                   {layout.slots, layout.capacity, 2 * s.attention.key_value_heads * s.attention.head_dim}));
   memory.rope = activations.take(DType::fp32, {s.positions, s.attention.head_dim});
-  if (s.tp > 1) memory.all_rows = activations.take(s.compute, {s.rows, s.hidden});
+  if (s.tp > 1) memory.all_rows = activations.take(s.compute(), {s.rows, s.hidden});
   memory.tokens = activations.take(DType::int32, {layout.slots});
   Arena measured;
   InferenceStep::take(measured, layout, s.rows, layout.padded(layout.slots));

@@ -15,7 +15,7 @@ struct Activation {
 };
 
 DType compute(const StageShape& s) {
-  return s.compute;
+  return s.compute();
 }
 DType statistic(const StageShape&) {
   return DType::fp32;
@@ -132,20 +132,20 @@ bool is_kept(Tensor LayerActivations::*activation, const StageShape& shape) {
 
 LayerGradients LayerGradients::take(Arena& arena, const StageShape& s) {
   LayerGradients g;
-  g.qkv = arena.take(s.compute, {s.rows, s.attention.fused_columns()});
-  g.gate_up = arena.take(s.compute, {s.rows, 2 * s.feed_forward});
+  g.qkv = arena.take(s.compute(), {s.rows, s.attention.fused_columns()});
+  g.gate_up = arena.take(s.compute(), {s.rows, 2 * s.feed_forward});
   if (s.split_backward || s.tp > 1) {
-    g.down_output = arena.take(s.compute, {s.rows, s.hidden});
+    g.down_output = arena.take(s.compute(), {s.rows, s.hidden});
     // A joint backward is done with one before it needs the other.
-    g.attention_output = s.split_backward ? arena.take(s.compute, {s.rows, s.hidden}) : g.down_output;
+    g.attention_output = s.split_backward ? arena.take(s.compute(), {s.rows, s.hidden}) : g.down_output;
   }
   return g;
 }
 
 LayerScratch LayerScratch::take(Arena& arena, const StageShape& s) {
-  return {.gated = arena.take(s.compute, {s.rows, s.feed_forward}),
-          .attention = arena.take(s.compute, {s.rows, s.attention.output_columns()}),
-          .normed = arena.take(s.compute, {s.shard_rows, s.hidden})};
+  return {.gated = arena.take(s.compute(), {s.rows, s.feed_forward}),
+          .attention = arena.take(s.compute(), {s.rows, s.attention.output_columns()}),
+          .normed = arena.take(s.compute(), {s.shard_rows, s.hidden})};
 }
 
 }  // namespace llama3d

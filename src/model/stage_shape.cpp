@@ -39,7 +39,7 @@ StageShape StageShape::make(const ModelConfig& config, int tp, std::int64_t micr
 
 WorkspaceRequest StageShape::workspace() const {
   WorkspaceRequest request;
-  request.compute = compute;
+  request.compute = compute();
   request.gradient = gradient;
   request.tokens = rows;
   request.hidden = hidden;

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "compute/kernels.hpp"
+#include "compute/precision.hpp"
 #include "model/config.hpp"
 
 namespace llama3d {
@@ -20,7 +21,7 @@ std::string_view name_of(Recompute recompute);
 Recompute parse_recompute(std::string_view word);
 
 struct StageShape {
-  DType compute = DType::fp32;
+  const PrecisionRecipe* precision = &precision_of(DType::fp32);
   DType gradient = DType::fp32;
   Recompute recompute = Recompute::none;
   /// Weight gradients are computed apart from input gradients, so what they need is kept until then.
@@ -35,6 +36,8 @@ struct StageShape {
   bool qkv_bias = false, head_norm = false;  ///< of the architecture
   std::int64_t positions = 0;                ///< rows of the rotary table
   std::size_t logits_bytes = 0;              ///< about how large a chunk of logits may be
+
+  DType compute() const { return precision->compute; }
 
   /// `micro_batch` sequences of `sequence` tokens.
   static StageShape make(const ModelConfig& config, int tp, std::int64_t micro_batch, std::int64_t sequence);

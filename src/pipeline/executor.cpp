@@ -64,7 +64,7 @@ PipelineBuffers PipelineBuffers::take(Arena& arena, const StageShape& shape,
   const auto take = [&](int count) {
     std::vector<Tensor> buffers;
     for (int i = 0; i < count; ++i)
-      buffers.push_back(arena.take(shape.compute, {shape.shard_rows, shape.hidden}));
+      buffers.push_back(arena.take(shape.compute(), {shape.shard_rows, shape.hidden}));
     return buffers;
   };
   return {take(counts.inputs), take(counts.outputs), take(counts.gradients)};

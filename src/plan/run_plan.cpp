@@ -26,8 +26,8 @@ constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::par
 void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
   const RunShape& s = plan.shape;
   m.state = s.training ? ModelStateMemory::take({m.parameters, m.gradients, m.optimizer, m.host}, plan.table,
-                                                s.grid, s.compute, s.states)
-                       : ModelStateMemory::take_weights(m.parameters, m.workspace, plan.table, s.compute);
+                                                s.grid, s.compute(), s.states)
+                       : ModelStateMemory::take_weights(m.parameters, m.workspace, plan.table, s.compute());
   m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
   m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
   WorkspaceRequest request = plan.layout.shape.workspace();
@@ -63,7 +63,7 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
                       const std::vector<LayerRange>& partition, int slots, const Kernels& kernels) {
   StageLayout layout;
   layout.shape = StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch, shape.sequence);
-  layout.shape.compute = shape.compute;
+  layout.shape.precision = shape.precision;
   layout.shape.gradient = shape.states.gradient;
   layout.shape.recompute = shape.training ? shape.recompute : Recompute::full;
   layout.shape.logits_bytes = kernels.logits_bytes();
@@ -109,10 +109,10 @@ constexpr std::array<Saving, 9> savings{{
     {"--micro-batch-size 1", [](RunShape& s) { s.micro_batch = 1; }},
     {"--offload-optimizer", [](RunShape& s) { s.states.offload = true; }},
     {"--recompute full", [](RunShape& s) { s.recompute = Recompute::full; }},
-    {"--precision bf16", [](RunShape& s) { s.compute = DType::bf16; }},
+    {"--precision bf16", [](RunShape& s) { s.precision = &precision_of(DType::bf16); }},
     {"--gradient-dtype bf16",
      [](RunShape& s) {
-       if (s.compute == DType::bf16) s.states.gradient = DType::bf16;
+       if (s.compute() == DType::bf16) s.states.gradient = DType::bf16;
      }},
     {"--optimizer-dtype bf16", [](RunShape& s) { s.states.moments = DType::bf16; }},
     {"--master-weights none", [](RunShape& s) { s.states.master = false; }},

@@ -24,7 +24,7 @@ struct RunShape {
   std::int64_t micro_batch = 1;                       ///< sequences
   std::int64_t global_batch = 1;                      ///< sequences
   std::int64_t sequence = 1;                          ///< tokens
-  DType compute = DType::fp32;
+  const PrecisionRecipe* precision = &precision_of(DType::fp32);
   bool training = true;  ///< false: forward passes only, without gradients and optimizer
   StateOptions states;   ///< of training
   Recompute recompute = Recompute::none;
@@ -33,6 +33,7 @@ struct RunShape {
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
   /// of micro-batch size x DP, and when the batch has more micro-batches or tokens than can be counted.
   int micro_batches() const;
+  DType compute() const { return precision->compute; }
   PipelineShape pipeline() const { return {grid.size(Axis::pipeline), chunks, micro_batches()}; }
 };
 

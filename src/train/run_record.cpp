@@ -22,9 +22,9 @@ std::string describe_run(const TrainSettings& s, const RunShape& shape, const De
   return fmt::format(
       "llama3d {}: {} ({:.2f} M parameters, {}) on {}\n"
       "grid: {}; {} sequences of {} tokens a step, micro-batch {}, {} accumulated",
-      version(), shape.model.name, static_cast<double>(shape.model.parameters()) / 1e6,
-      name_of(shape.compute), device.name(), method(shape), shape.global_batch, s.seq_length,
-      shape.micro_batch, shape.micro_batches());
+      version(), shape.model.name, static_cast<double>(shape.model.parameters()) / 1e6, shape.precision->name,
+      device.name(), method(shape), shape.global_batch, s.seq_length, shape.micro_batch,
+      shape.micro_batches());
 }
 
 void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, const RunShape& shape,
@@ -52,7 +52,7 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("gradient_accumulation", integer(shape.micro_batches()));
   metrics.attribute("global_batch_size", shape.global_batch);
   metrics.attribute("sequence", shape.sequence);
-  metrics.attribute("precision", std::string(name_of(shape.compute)));
+  metrics.attribute("precision", std::string(shape.precision->name));
   metrics.attribute("hosts", hosts);
   metrics.attribute("nodes", nodes);
   metrics.attribute("ranks_per_node", runtime.control.all_max(runtime.control.node_size()));
@@ -62,7 +62,7 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("flops_formula",
                     "6 * matrix_parameters + 6 * layers * heads * head_dim * sequence, a token");
   metrics.attribute("flops_per_token", shape.model.training_flops_per_token(shape.sequence));
-  metrics.attribute("peak_flops", runtime.device.peak_flops(shape.compute).value_or(std::nan("")));
+  metrics.attribute("peak_flops", runtime.device.peak_flops(shape.compute()).value_or(std::nan("")));
   metrics.attribute("peak_source", runtime.device.peak_source());
 }
 

@@ -20,7 +20,7 @@ RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_s
                                                : s.micro_batch_size * shape.grid.size(Axis::data) *
                                                      shape.grid.size(Axis::pipeline);
   shape.sequence = s.seq_length;
-  shape.compute = s.precision;
+  shape.precision = s.precision;
   shape.states = {.gradient = s.gradient_dtype,
                   .moments = s.optimizer_dtype,
                   .master = s.master_weights,

@@ -55,7 +55,7 @@ struct TrainSettings {
       10;  ///< consecutive steps with non-finite loss or gradient before giving up
 
   // machine
-  DType precision = DType::fp32;        ///< of parameters and activations
+  const PrecisionRecipe* precision = &precision_of(DType::fp32);
   bool master_weights = true;           ///< fp32 weights beside bf16 parameters
   DType gradient_dtype = DType::fp32;   ///< of accumulated gradients
   DType optimizer_dtype = DType::fp32;  ///< of AdamW's moments

@@ -21,7 +21,7 @@ TrainRow StepRecorder::row_of(const QueuedStep& step, const StepResult& result, 
   row.step_seconds = seconds;
   row.tokens_per_second = static_cast<double>(step.tokens) / seconds;
   row.tokens_per_second_per_gpu = row.tokens_per_second / shape.grid.world();
-  const auto peak = device_.peak_flops(shape.compute);
+  const auto peak = device_.peak_flops(shape.compute());
   row.mfu = peak
                 ? row.tokens_per_second_per_gpu * shape.model.training_flops_per_token(shape.sequence) / *peak
                 : std::nan("");
@@ -47,7 +47,7 @@ void StepRecorder::record(const QueuedStep& step, const StepReport& report) {
 
 std::string StepRecorder::summary() const {
   return summary_table(run_.shape, device_.memory_in_use(), step_seconds_, step_tokens_,
-                       device_.peak_flops(run_.shape.compute));
+                       device_.peak_flops(run_.shape.compute()));
 }
 
 }  // namespace llama3d

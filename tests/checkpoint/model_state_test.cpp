@@ -16,7 +16,7 @@ GlobalTensors initial_weights(DType compute, bool master) {
   shape.grid = {1, 1, control().size()};
   shape.global_batch = control().size();
   shape.sequence = 8;
-  shape.compute = compute;
+  shape.precision = &precision_of(compute);
   shape.states.master = master;
   TestRun run(shape, {});
   run.initialize(3);

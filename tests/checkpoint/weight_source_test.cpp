@@ -44,7 +44,7 @@ RunShape shape_of(const ModelConfig& model, const GridShape& grid, const GlobalB
   shape.micro_batch = 1;
   shape.global_batch = batch.samples;
   shape.sequence = batch.sequence;
-  shape.compute = compute;
+  shape.precision = &precision_of(compute);
   return shape;
 }
 

@@ -20,6 +20,11 @@ BOOST_DATA_TEST_CASE(wrong_shapes_types_and_aliases, data::make(machines()), mac
   BOOST_CHECK_THROW(k.linear_forward(x, Buffer(m, DType::fp32, {4, 6}), x.tensor().reshape({4, 6}), s),
                     ContractViolation);
   BOOST_CHECK_THROW(k.linear_forward(x, w, Tensor(), s), ContractViolation);
+  const Buffer scale(m, DType::fp32, {1}), transposed(m, DType::fp32, {6, 5});
+  BOOST_CHECK_THROW(k.linear_forward(x, {w, scale, GemmLayout::row_major}, y, s), ContractViolation);
+  BOOST_CHECK_THROW(k.linear_forward(x, {transposed, {}, GemmLayout::transposed}, y, s), ContractViolation);
+  // What Kernels lets through by mistake is not taken for bf16.
+  BOOST_CHECK_THROW(k.fill_normal(Buffer(m, DType::int32, {2, 2}), 0, 0, 0, 2, 1, s), ContractViolation);
   BOOST_CHECK_THROW(k.squared_norm(x, Buffer(m, DType::fp32, {1}), s), ContractViolation);
   BOOST_CHECK_THROW(k.swiglu_forward(x, Buffer(m, DType::fp32, {4, 2}), s), ContractViolation);
   BOOST_CHECK_THROW(k.fill_normal(x, 0, 0, 3, 8, 1, s), ContractViolation);

@@ -63,6 +63,7 @@ class Buffer {
 
   const Tensor& tensor() const { return tensor_; }
   operator const Tensor&() const { return tensor_; }
+  operator GemmOperand() const { return tensor_; }
   /// The elements after all queued work, fp32 and bf16 exactly, fp64 rounded.
   std::vector<float> read() const;
   std::vector<double> read_doubles() const;

@@ -21,7 +21,7 @@ RunShape large_run() {
   shape.micro_batch = 4;
   shape.global_batch = 8;
   shape.sequence = 256;
-  shape.compute = DType::bf16;
+  shape.precision = &precision_of(DType::bf16);
   return shape;
 }
 

@@ -52,7 +52,7 @@ std::vector<Grid> grids() {
 RunShape shape_of(const GoldenFile& golden, const Grid& grid, std::int64_t samples, std::int64_t sequence,
                   std::int64_t micro_batch, DType compute) {
   RunShape shape;
-  shape.compute = compute;
+  shape.precision = &precision_of(compute);
   shape.model = golden.config();
   shape.grid = {grid.tp, grid.pp, grid.dp};
   shape.schedule = grid.schedule;

@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(in_bf16_every_schedule_is_near_the_run_of_one_process,
   };
   const auto shape_in_bf16 = [](const Case& c) {
     RunShape shape = shape_of(c, false);
-    shape.compute = DType::bf16;
+    shape.precision = &precision_of(DType::bf16);
     return shape;
   };
   const auto expected = losses_of(TestRun::alone(shape_in_bf16({1, 1, 1}), options()));
@@ -290,7 +290,7 @@ BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
   const Case c{1, 1, control().size()};
   RunShape shape = shape_of(c, false);
   shape.model.vocabulary = 20000;
-  shape.compute = DType::bf16;
+  shape.precision = &precision_of(DType::bf16);
   shape.global_batch = c.dp;
   shape.sequence = 48;
   const GlobalBatch batch = random_batch(shape.global_batch, shape.sequence, 20000, 1);
@@ -300,7 +300,7 @@ BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
   };
   const StepResult result = first_step(TestRun(shape, options()));
   shape.grid = {1, 1, 1};
-  shape.compute = DType::fp32;
+  shape.precision = &precision_of(DType::fp32);
   const StepResult expected = first_step(TestRun::alone(shape, options()));
   // Random weights know next to nothing of the tokens: the gradients tell models apart, not the loss. Each of
   // their factors rounds by 2^-9.

@@ -29,17 +29,22 @@ using Journal = std::vector<JournalEntry>;
 class JournalKernels final : public host::HostKernels {
  public:
   explicit JournalKernels(Journal& journal) : HostKernels(1), journal_(&journal) {}
-  void linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream& stream) override {
-    note("forward", w);
-    HostKernels::linear_forward(x, w, y, stream);
+
+ protected:
+  void do_linear_forward(const GemmOperand& x, const GemmOperand& w, const Tensor& y,
+                         Stream& stream) override {
+    note("forward", w.tensor);
+    HostKernels::do_linear_forward(x, w, y, stream);
   }
-  void linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream& stream) override {
-    note("input", w);
-    HostKernels::linear_backward_input(dy, w, dx, stream);
+  void do_linear_backward_input(const GemmOperand& dy, const GemmOperand& w, const Tensor& dx,
+                                Stream& stream) override {
+    note("input", w.tensor);
+    HostKernels::do_linear_backward_input(dy, w, dx, stream);
   }
-  void linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream& stream) override {
+  void do_linear_backward_weight(const GemmOperand& dy, const GemmOperand& x, const Tensor& dw,
+                                 Stream& stream) override {
     note("weight", dw);
-    HostKernels::linear_backward_weight(dy, x, dw, stream);
+    HostKernels::do_linear_backward_weight(dy, x, dw, stream);
   }
 
  private:

@@ -106,7 +106,7 @@ RunShape shape_of(const Case& c) {
   shape.global_batch = global_batch;
   shape.sequence = sequence;
   shape.recompute = c.recompute;
-  shape.compute = c.compute;
+  shape.precision = &precision_of(c.compute);
   return shape;
 }
 

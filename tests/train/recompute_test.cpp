@@ -23,7 +23,7 @@ RunShape shape_of(Recompute recompute, ScheduleKind schedule, DType compute,
   shape.micro_batch = 2;
   shape.global_batch = 8;
   shape.sequence = 9;
-  shape.compute = compute;
+  shape.precision = &precision_of(compute);
   shape.recompute = recompute;
   return shape;
 }

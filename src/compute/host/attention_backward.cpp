@@ -4,7 +4,6 @@
 
 #include <limits>
 
-#include "compute/contracts.hpp"
 #include "compute/host/attention_tiles.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -188,10 +187,9 @@ std::int64_t attention_backward_scratch(const WorkspaceRequest& request, int thr
   return count.used();
 }
 
-void HostKernels::attention_backward(const Tensor& qkv, const DocumentRows& documents,
-                                     const AttentionShape& shape, const Tensor& out, const Tensor& lse,
-                                     const Tensor& dout, const Tensor& dqkv, Stream&) {
-  contracts::attention_backward(qkv, documents, shape, out, lse, dout, dqkv);
+void HostKernels::do_attention_backward(const Tensor& qkv, const DocumentRows& documents,
+                                        const AttentionShape& shape, const Tensor& out, const Tensor& lse,
+                                        const Tensor& dout, const Tensor& dqkv, Stream&) {
   expect_whole_documents(documents, qkv.rows());
   const std::int64_t rows = qkv.rows();
   const AttentionSizes sizes(shape);

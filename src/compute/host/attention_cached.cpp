@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "compute/contracts.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -94,9 +93,8 @@ std::int64_t attention_cached_scratch(const WorkspaceRequest& request, int threa
   return count.used();
 }
 
-void HostKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                               const Tensor& cache, Stream&) {
-  contracts::cache_append(qkv, rows, shape, cache);
+void HostKernels::do_cache_append(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                                  const Tensor& cache, Stream&) {
   expect_cached(rows, cache);
   const std::int64_t capacity = cache.shape()[1], width = cache.shape()[2];
   const auto *slot = elements<std::int32_t>(rows.slot), *position = elements<std::int32_t>(rows.position);
@@ -110,9 +108,8 @@ void HostKernels::cache_append(const Tensor& qkv, const CacheRows& rows, const A
   });
 }
 
-void HostKernels::attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
-                                   const Tensor& cache, const Tensor& out, Stream&) {
-  contracts::attention_cached(qkv, rows, shape, cache, out);
+void HostKernels::do_attention_cached(const Tensor& qkv, const CacheRows& rows, const AttentionShape& shape,
+                                      const Tensor& cache, const Tensor& out, Stream&) {
   expect_cached(rows, cache);
   const std::int64_t size = shape.head_dim, kv_heads = shape.key_value_heads,
                      groups = shape.query_heads / kv_heads;

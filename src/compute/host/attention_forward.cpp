@@ -3,7 +3,6 @@
 
 #include <limits>
 
-#include "compute/contracts.hpp"
 #include "compute/host/attention_tiles.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -155,10 +154,9 @@ std::int64_t attention_forward_scratch(const WorkspaceRequest& request, int thre
   return count.used();
 }
 
-void HostKernels::attention_forward(const Tensor& qkv, const DocumentRows& documents,
-                                    const AttentionShape& shape, const Tensor& out, const Tensor& lse,
-                                    Stream&) {
-  contracts::attention_forward(qkv, documents, shape, out, lse);
+void HostKernels::do_attention_forward(const Tensor& qkv, const DocumentRows& documents,
+                                       const AttentionShape& shape, const Tensor& out, const Tensor& lse,
+                                       Stream&) {
   expect_whole_documents(documents, qkv.rows());
   const AttentionSizes sizes(shape);
   const std::int64_t rows = qkv.rows();

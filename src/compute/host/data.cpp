@@ -5,15 +5,13 @@
 #include <numbers>
 
 #include "base/philox.hpp"
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
 
 namespace llama3d::host {
 
-void HostKernels::fill_zero(const Tensor& out, Stream&) {
-  contracts::fill_zero(out);
+void HostKernels::do_fill_zero(const Tensor& out, Stream&) {
   auto* bytes = static_cast<std::byte*>(out.data());
   parallel_ranges(threads_, static_cast<std::int64_t>(out.bytes()), 4 * elements_grain,
                   [&](std::int64_t begin, std::int64_t end) {
@@ -21,8 +19,7 @@ void HostKernels::fill_zero(const Tensor& out, Stream&) {
                   });
 }
 
-void HostKernels::copy(const Tensor& in, const Tensor& out, Stream&) {
-  contracts::copy(in, out);
+void HostKernels::do_copy(const Tensor& in, const Tensor& out, Stream&) {
   with_type(in.dtype(), [&]<class In>(In) {
     with_type(out.dtype(), [&]<class Out>(Out) {
       const In* from = elements<In>(in);
@@ -39,8 +36,7 @@ void HostKernels::copy(const Tensor& in, const Tensor& out, Stream&) {
   });
 }
 
-void HostKernels::add(const Tensor& a, const Tensor& b, const Tensor& out, Stream&) {
-  contracts::add(a, b, out);
+void HostKernels::do_add(const Tensor& a, const Tensor& b, const Tensor& out, Stream&) {
   with_type(a.dtype(), [&]<class T>(T) {
     const T* first = elements<T>(a);
     const T* second = elements<T>(b);
@@ -81,10 +77,9 @@ void draw_normal(T* out, std::int64_t first, std::int64_t count, std::uint64_t k
 
 }  // namespace
 
-void HostKernels::fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
-                              std::int64_t first_column, std::int64_t global_columns,
-                              float standard_deviation, Stream&) {
-  contracts::fill_normal(out, first_row, first_column, global_columns);
+void HostKernels::do_fill_normal(const Tensor& out, std::uint64_t key, std::int64_t first_row,
+                                 std::int64_t first_column, std::int64_t global_columns,
+                                 float standard_deviation, Stream&) {
   const std::int64_t rows = out.rows(), columns = out.columns();
   with_type(out.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(columns), [&](std::int64_t begin, std::int64_t end) {

@@ -39,14 +39,16 @@ void narrow_row(const float* in, T* out, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = narrow<T>(in[i]);
 }
 
-/// f(float{}) or f(bf16{}) for a tensor checked to be one of the two.
+/// f(float{}) or f(bf16{}). Another type that Kernels let through has no code yet: a ContractViolation.
 template <class F>
 void with_type(DType dtype, F&& f) {
-  if (dtype == DType::bf16) {
-    f(bf16{});
-  } else {
-    f(float{});
+  switch (dtype) {
+    case DType::fp32: return f(float{});
+    case DType::bf16: return f(bf16{});
+    case DType::fp64:
+    case DType::int32: break;
   }
+  throw ContractViolation(fmt::format("no kernel takes {}", name_of(dtype)));
 }
 
 }  // namespace llama3d::host

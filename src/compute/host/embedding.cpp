@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -16,9 +15,8 @@ std::int64_t embedding_scratch(const WorkspaceRequest& request) {
   return count.used();
 }
 
-void HostKernels::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
-                                    const Tensor& out, Stream&) {
-  contracts::embedding_forward(ids, table, out);
+void HostKernels::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_id,
+                                       const Tensor& out, Stream&) {
   const std::int64_t rows = out.rows(), n = table.columns();
   with_type(table.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
@@ -63,9 +61,8 @@ void scatter_columns(const std::int32_t* ids, const std::int32_t* order, std::in
 
 }  // namespace
 
-void HostKernels::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
-                                     const Tensor& dtable, Stream&) {
-  contracts::embedding_backward(ids, dout, dtable);
+void HostKernels::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_id,
+                                        const Tensor& dtable, Stream&) {
   const std::int64_t rows = dout.rows(), n = dout.columns();
   if (rows == 0) return;
   Scratch space = scratch();

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -59,8 +58,7 @@ std::int64_t heads_scratch(const WorkspaceRequest& request, int threads) {
   return std::max(count.used(), norms.used());
 }
 
-void HostKernels::add_bias(const Tensor& y, const Tensor& b, Stream&) {
-  contracts::add_bias(y, b);
+void HostKernels::do_add_bias(const Tensor& y, const Tensor& b, Stream&) {
   const std::int64_t n = y.columns();
   with_type(y.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, y.rows(), rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
@@ -72,8 +70,7 @@ void HostKernels::add_bias(const Tensor& y, const Tensor& b, Stream&) {
   });
 }
 
-void HostKernels::bias_backward(const Tensor& dy, const Tensor& db, Stream&) {
-  contracts::bias_backward(dy, db);
+void HostKernels::do_bias_backward(const Tensor& dy, const Tensor& db, Stream&) {
   const std::int64_t n = dy.columns();
   if (dy.rows() == 0) return;
   float* sums = scratch().take(threads_ * n, "bias_backward");
@@ -90,10 +87,9 @@ void HostKernels::bias_backward(const Tensor& dy, const Tensor& db, Stream&) {
   });
 }
 
-void HostKernels::head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
-                                    const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
-                                    Stream&) {
-  contracts::head_norm_forward(qkv, wq, wk, shape, raw, rstd);
+void HostKernels::do_head_norm_forward(const Tensor& qkv, const Tensor& wq, const Tensor& wk, float epsilon,
+                                       const AttentionShape& shape, const Tensor& raw, const Tensor& rstd,
+                                       Stream&) {
   const std::int64_t heads = shape.query_heads + shape.key_value_heads, size = shape.head_dim;
   with_type(qkv.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, qkv.rows(), rows_grain(heads * size),
@@ -108,10 +104,9 @@ void HostKernels::head_norm_forward(const Tensor& qkv, const Tensor& wq, const T
   });
 }
 
-void HostKernels::head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq,
-                                     const Tensor& wk, const Tensor& rstd, const AttentionShape& shape,
-                                     const Tensor& dwq, const Tensor& dwk, Stream&) {
-  contracts::head_norm_backward(dqkv, raw, wq, wk, rstd, shape, dwq, dwk);
+void HostKernels::do_head_norm_backward(const Tensor& dqkv, const Tensor& raw, const Tensor& wq,
+                                        const Tensor& wk, const Tensor& rstd, const AttentionShape& shape,
+                                        const Tensor& dwq, const Tensor& dwk, Stream&) {
   const std::int64_t heads = shape.query_heads + shape.key_value_heads, size = shape.head_dim;
   if (dqkv.rows() == 0) return;
   float* sums = scratch().take(threads_ * 2 * size, "head_norm_backward");  // of queries, then of keys

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <limits>
 
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -57,9 +56,9 @@ void differentiate_row(T* logits, std::int64_t columns, std::int64_t width, cons
 
 }  // namespace
 
-void HostKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                           std::int64_t columns, const Tensor& statistics, Stream&) {
-  contracts::cross_entropy_statistics(logits, targets, columns, statistics);
+void HostKernels::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets,
+                                              std::int64_t first_id, std::int64_t columns,
+                                              const Tensor& statistics, Stream&) {
   const std::int64_t rows = logits.rows(), width = logits.columns();
   with_type(logits.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(width), [&](std::int64_t begin, std::int64_t end) {
@@ -75,12 +74,11 @@ void HostKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& t
   });
 }
 
-void HostKernels::cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                       std::int64_t columns, const Tensor& statistics, bool gradient,
-                                       const Tensor& losses, const Tensor& totals, Stream&) {
-  const std::int64_t shards =
-      contracts::cross_entropy_finish(logits, targets, columns, statistics, losses, totals);
+void HostKernels::do_cross_entropy_finish(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                          std::int64_t columns, const Tensor& statistics, bool gradient,
+                                          const Tensor& losses, const Tensor& totals, Stream&) {
   const std::int64_t rows = logits.rows(), width = logits.columns();
+  const std::int64_t shards = rows == 0 ? 1 : statistics.elements() / (3 * rows);
   const std::int32_t* target = elements<std::int32_t>(targets);
   with_type(logits.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(width), [&](std::int64_t begin, std::int64_t end) {

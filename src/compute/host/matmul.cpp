@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "compute/contracts.hpp"
 #include "compute/host/blas.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -81,26 +80,25 @@ std::int64_t matmul_scratch(const WorkspaceRequest& request) {
   return count.used();
 }
 
-void HostKernels::linear_forward(const Tensor& x, const Tensor& w, const Tensor& y, Stream&) {
-  contracts::linear_forward(x, w, y);
-  project(threads_, scratch(), x, w, true, y);
+void HostKernels::do_linear_forward(const GemmOperand& x, const GemmOperand& w, const Tensor& y, Stream&) {
+  project(threads_, scratch(), x.tensor, w.tensor, true, y);
 }
 
-void HostKernels::linear_backward_input(const Tensor& dy, const Tensor& w, const Tensor& dx, Stream&) {
-  contracts::linear_backward_input(dy, w, dx);
-  project(threads_, scratch(), dy, w, false, dx);
+void HostKernels::do_linear_backward_input(const GemmOperand& dy, const GemmOperand& w, const Tensor& dx,
+                                           Stream&) {
+  project(threads_, scratch(), dy.tensor, w.tensor, false, dx);
 }
 
-void HostKernels::linear_backward_weight(const Tensor& dy, const Tensor& x, const Tensor& dw, Stream&) {
-  contracts::linear_backward_weight(dy, x, dw);
+void HostKernels::do_linear_backward_weight(const GemmOperand& dy, const GemmOperand& x, const Tensor& dw,
+                                            Stream&) {
   if (dy.rows() == 0) return;
   if (dw.dtype() == DType::fp32) {
-    correlate(threads_, scratch(), dy, x, 1.0f, elements<float>(dw));
+    correlate(threads_, scratch(), dy.tensor, x.tensor, 1.0f, elements<float>(dw));
     return;
   }
   Scratch space = scratch();
   float* sum = space.take(dw.elements(), "linear_backward_weight");
-  correlate(threads_, space, dy, x, 0.0f, sum);
+  correlate(threads_, space, dy.tensor, x.tensor, 0.0f, sum);
   bf16* total = elements<bf16>(dw);
   parallel_ranges(threads_, dw.elements(), elements_grain, [&](std::int64_t begin, std::int64_t end) {
 #pragma omp simd

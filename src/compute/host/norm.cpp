@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -66,9 +65,8 @@ std::int64_t norm_scratch(const WorkspaceRequest& request, int threads) {
   return count.used();
 }
 
-void HostKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
-                                   const Tensor& rstd, Stream&) {
-  contracts::rms_norm_forward(x, w, y, rstd);
+void HostKernels::do_rms_norm_forward(const Tensor& x, const Tensor& w, float epsilon, const Tensor& y,
+                                      const Tensor& rstd, Stream&) {
   const std::int64_t n = x.columns();
   with_type(x.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, x.rows(), rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
@@ -80,10 +78,9 @@ void HostKernels::rms_norm_forward(const Tensor& x, const Tensor& w, float epsil
   });
 }
 
-void HostKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
-                                       float epsilon, const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                       Stream&) {
-  contracts::add_rms_norm_forward(residual, delta, w, sum, y, rstd);
+void HostKernels::do_add_rms_norm_forward(const Tensor& residual, const Tensor& delta, const Tensor& w,
+                                          float epsilon, const Tensor& sum, const Tensor& y,
+                                          const Tensor& rstd, Stream&) {
   const std::int64_t n = residual.columns();
   with_type(residual.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, residual.rows(), rows_grain(n), [&](std::int64_t begin, std::int64_t end) {
@@ -99,9 +96,8 @@ void HostKernels::add_rms_norm_forward(const Tensor& residual, const Tensor& del
   });
 }
 
-void HostKernels::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
-                                    const Tensor& dresidual, const Tensor& dx, const Tensor& dw, Stream&) {
-  contracts::rms_norm_backward(dy, x, w, rstd, dresidual, dx, dw);
+void HostKernels::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
+                                       const Tensor& dresidual, const Tensor& dx, const Tensor& dw, Stream&) {
   const std::int64_t n = x.columns();
   if (x.rows() == 0) return;
   float* sums = scratch().take(threads_ * n, "rms_norm_backward");

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "base/philox.hpp"
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -27,8 +26,7 @@ double sum_of_squares(const G* values, std::int64_t n) {
 
 }  // namespace
 
-void HostKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
-  contracts::squared_norm(in, sum);
+void HostKernels::do_squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
   std::array<double, max_threads> partial{};
   with_type(in.dtype(), [&]<class G>(G) {
     parallel_parts(
@@ -41,9 +39,8 @@ void HostKernels::squared_norm(const Tensor& in, const Tensor& sum, Stream&) {
   elements<double>(sum)[0] += total;
 }
 
-void HostKernels::gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale,
-                                 const Tensor& report, Stream&) {
-  contracts::gradient_scale(totals, scale, report);
+void HostKernels::do_gradient_scale(const Tensor& totals, float max_norm, const Tensor& scale,
+                                    const Tensor& report, Stream&) {
   const double* total = elements<double>(totals);
   const double targets = total[2];
   const double norm = std::sqrt(total[0]) / targets, loss = total[1] / targets;
@@ -166,10 +163,9 @@ void update_range(const Update& update, const AdamWStep& step, const AdamWPiece&
 
 }  // namespace
 
-void HostKernels::adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
-                        const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
-                        const Tensor& exp_avg_sq, const Tensor& scale, Stream&) {
-  contracts::adamw(step, pieces, parameter, master, gradient, exp_avg, exp_avg_sq, scale);
+void HostKernels::do_adamw(const AdamWStep& step, std::span<const AdamWPiece> pieces, const Tensor& parameter,
+                           const Tensor& master, const Tensor& gradient, const Tensor& exp_avg,
+                           const Tensor& exp_avg_sq, const Tensor& scale, Stream&) {
   const float factor = elements<float>(scale)[0];
   if (factor == 0) return;
   with_type(parameter.dtype(), [&]<class P>(P) {

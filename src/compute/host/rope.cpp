@@ -1,6 +1,5 @@
 // Rotary position embedding: a head's elements i and i + D/2 rotate by the angle of (position, i).
 
-#include "compute/contracts.hpp"
 #include "compute/host/checks.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
@@ -23,7 +22,6 @@ void rotate_head(T* head, const float* cosine, const float* sine, float directio
 /// Rotates the query and key heads of every row; direction -1 turns back.
 void rotate(int threads, const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
             const AttentionShape& shape, float direction) {
-  contracts::rope(qkv, documents, table, shape);
   const std::int64_t rows = qkv.rows(), columns = shape.fused_columns(), size = shape.head_dim;
   expect_positions(documents, table.rows());
   const std::int32_t* position = elements<std::int32_t>(documents.position);
@@ -43,13 +41,13 @@ void rotate(int threads, const Tensor& qkv, const DocumentRows& documents, const
 
 }  // namespace
 
-void HostKernels::rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
-                               const AttentionShape& shape, Stream&) {
+void HostKernels::do_rope_forward(const Tensor& qkv, const DocumentRows& documents, const Tensor& table,
+                                  const AttentionShape& shape, Stream&) {
   rotate(threads_, qkv, documents, table, shape, 1.0f);
 }
 
-void HostKernels::rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
-                                const AttentionShape& shape, Stream&) {
+void HostKernels::do_rope_backward(const Tensor& dqkv, const DocumentRows& documents, const Tensor& table,
+                                   const AttentionShape& shape, Stream&) {
   rotate(threads_, dqkv, documents, table, shape, -1.0f);
 }
 

@@ -1,6 +1,5 @@
 // SwiGLU: h = silu(gate) * up, silu(g) = g / (1 + e^-g).
 
-#include "compute/contracts.hpp"
 #include "compute/host/elements.hpp"
 #include "compute/host/host_kernels.hpp"
 #include "compute/host/parallel.hpp"
@@ -32,8 +31,7 @@ void activate_row_backward(const T* gate, const T* up, const T* dh, T* dgate, T*
 
 }  // namespace
 
-void HostKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&) {
-  contracts::swiglu_forward(gate_up, h);
+void HostKernels::do_swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&) {
   const std::int64_t rows = h.rows(), n = h.columns();
   with_type(h.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(2 * n), [&](std::int64_t begin, std::int64_t end) {
@@ -45,9 +43,8 @@ void HostKernels::swiglu_forward(const Tensor& gate_up, const Tensor& h, Stream&
   });
 }
 
-void HostKernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
-                                  const Tensor& h, Stream&) {
-  contracts::swiglu_backward(gate_up, dh, dgate_up, h);
+void HostKernels::do_swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Tensor& dgate_up,
+                                     const Tensor& h, Stream&) {
   const std::int64_t rows = dh.rows(), n = dh.columns();
   with_type(dh.dtype(), [&]<class T>(T) {
     parallel_ranges(threads_, rows, rows_grain(2 * n), [&](std::int64_t begin, std::int64_t end) {
