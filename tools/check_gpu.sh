@@ -80,7 +80,7 @@ ranks() {
   done
 }
 
-# Pipelines whose first step comes to a GPU where no kernel is loaded and no product timed, as in every new process: what
+# Pipelines whose first step comes to a GPU where no kernel is loaded and no GEMM timed, as in every new process: what
 # is loaded waits for what is under way. Later steps start receives ahead.
 cold() {
   local folder schedule batch

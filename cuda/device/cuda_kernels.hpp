@@ -21,7 +21,7 @@ class CudaKernels final : public Kernels {
   ~CudaKernels() override;
 
   std::size_t workspace_bytes(const WorkspaceRequest& request) const override;
-  /// 4096 rows of Llama 3's vocabulary in bf16: enough for the products of the head to run at full speed.
+  /// 4096 rows of Llama 3's vocabulary in bf16: enough for the GEMMs of the head to run at full speed.
   std::size_t logits_bytes() const override { return std::size_t{1} << 30; }
   void set_workspace(const Tensor& workspace) override;
   void set_use(KernelUse use) override;

@@ -1,4 +1,4 @@
-// Matrix products. A row-major matrix is its transpose to cuBLAS: y = x w^T is computed as y^T = w x^T.
+// GEMMs. A row-major matrix is its transpose to cuBLAS: y = x w^T is computed as y^T = w x^T.
 
 #include "cuda/device/cuda_kernels.hpp"
 #include "cuda/device/cuda_stream.hpp"
@@ -22,7 +22,7 @@ struct Operand {
 };
 
 /// The row-major (n, m) `out` = op(b) op(a), summed over k.
-void multiply(MatmulTuner& tuner, const Operand& a, const Operand& b, const Tensor& out, std::int64_t k,
+void run_gemm(MatmulTuner& tuner, const Operand& a, const Operand& b, const Tensor& out, std::int64_t k,
               bool accumulate, const Tensor& workspace, Stream& stream) {
   const MatmulKey key{.m = out.columns(),
                       .n = out.rows(),
@@ -36,8 +36,8 @@ void multiply(MatmulTuner& tuner, const Operand& a, const Operand& b, const Tens
                       .alignment_b = alignment_of(b.tensor),
                       .alignment_d = alignment_of(out)};
   Scratch scratch(workspace);
-  void* space = scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a matrix product");
-  tuner.multiply(key, {a.tensor.data(), b.tensor.data(), out.data()}, space, handle_of(stream));
+  void* space = scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a GEMM");
+  tuner.run(key, {a.tensor.data(), b.tensor.data(), out.data()}, space, handle_of(stream));
 }
 
 }  // namespace
@@ -53,28 +53,28 @@ std::size_t matmul_scratch(const WorkspaceRequest& request) {
 void CudaKernels::do_linear_forward(const GemmOperand& x, const GemmOperand& w, const Tensor& y,
                                     Stream& stream) {
   if (y.elements() == 0) return;
-  multiply(*matmul_, {w.tensor, true}, {x.tensor}, y, x.columns(), false, workspace_, stream);
+  run_gemm(*matmul_, {w.tensor, true}, {x.tensor}, y, x.columns(), false, workspace_, stream);
 }
 
 void CudaKernels::do_linear_backward_input(const GemmOperand& dy, const GemmOperand& w, const Tensor& dx,
                                            Stream& stream) {
   if (dx.elements() == 0) return;
-  multiply(*matmul_, {w.tensor}, {dy.tensor}, dx, dy.columns(), false, workspace_, stream);
+  run_gemm(*matmul_, {w.tensor}, {dy.tensor}, dx, dy.columns(), false, workspace_, stream);
 }
 
 void CudaKernels::do_linear_backward_weight(const GemmOperand& dy, const GemmOperand& x, const Tensor& dw,
                                             Stream& stream) {
   if (dy.rows() == 0) return;
   if (x.tensor.dtype() == DType::bf16 || dw.dtype() == DType::fp32) {
-    multiply(*matmul_, {x.tensor}, {dy.tensor, true}, dw, dy.rows(), true, workspace_, stream);
+    run_gemm(*matmul_, {x.tensor}, {dy.tensor, true}, dw, dy.rows(), true, workspace_, stream);
     return;
   }
-  // cuBLASLt does not add fp32 products to bf16: the product goes through the workspace.
+  // cuBLASLt does not add an fp32 result to bf16: the result goes through the workspace.
   Scratch scratch(workspace_);
-  scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a matrix product");
-  const Tensor product(scratch.take<float>(dw.elements(), "linear_backward_weight"), DType::fp32, dw.shape());
-  multiply(*matmul_, {x.tensor}, {dy.tensor, true}, product, dy.rows(), false, workspace_, stream);
-  accumulate(product, dw, handle_of(stream));
+  scratch.take<std::byte>(MatmulTuner::workspace_bytes, "a GEMM");
+  const Tensor result(scratch.take<float>(dw.elements(), "linear_backward_weight"), DType::fp32, dw.shape());
+  run_gemm(*matmul_, {x.tensor}, {dy.tensor, true}, result, dy.rows(), false, workspace_, stream);
+  accumulate(result, dw, handle_of(stream));
 }
 
 }  // namespace llama3d::cuda

@@ -88,7 +88,7 @@ void write(const std::filesystem::path& file, const Choices& choices) {
   std::error_code error;
   {
     std::ofstream out(aside);
-    for (const auto& [product, algorithm] : choices) out << product << ' ' << to_hex(algorithm) << '\n';
+    for (const auto& [gemm, algorithm] : choices) out << gemm << ' ' << to_hex(algorithm) << '\n';
     out.close();
     if (!out) error = std::make_error_code(std::errc::io_error);
   }
@@ -106,24 +106,22 @@ MatmulChoices::MatmulChoices(std::filesystem::path file) : file_(std::move(file)
   if (!file_.empty()) choices_ = read(file_);
 }
 
-std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& product) const {
-  const auto found = choices_.find(product);
+std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& gemm) const {
+  const auto found = choices_.find(gemm);
   return found == choices_.end() ? std::nullopt : std::optional(found->second);
 }
 
-cublasLtMatmulAlgo_t MatmulChoices::settle(const std::string& product,
-                                           const cublasLtMatmulAlgo_t& algorithm) {
-  const auto known = find(product);
-  choices_[product] = algorithm;
+cublasLtMatmulAlgo_t MatmulChoices::settle(const std::string& gemm, const cublasLtMatmulAlgo_t& algorithm) {
+  const auto known = find(gemm);
+  choices_[gemm] = algorithm;
   if (file_.empty()) return algorithm;
   std::error_code error;
   std::filesystem::create_directories(file_.parent_path(), error);
   const Lock lock(file_);
   Choices kept = read(file_);
-  const auto other = kept.find(product);
-  if (other != kept.end() && !(known && same(*known, other->second)))
-    return choices_[product] = other->second;
-  kept[product] = algorithm;
+  const auto other = kept.find(gemm);
+  if (other != kept.end() && !(known && same(*known, other->second))) return choices_[gemm] = other->second;
+  kept[gemm] = algorithm;
   write(file_, kept);
   return algorithm;
 }

@@ -1,5 +1,5 @@
 #pragma once
-// The algorithms chosen for matrix products, in a small file that all processes of a user share.
+// The algorithms chosen for GEMMs, in a small file that all processes of a user share.
 
 #include <cublasLt.h>
 
@@ -16,12 +16,12 @@ class MatmulChoices {
   /// next run measures again.
   explicit MatmulChoices(std::filesystem::path file);
 
-  std::optional<cublasLtMatmulAlgo_t> find(const std::string& product) const;
+  std::optional<cublasLtMatmulAlgo_t> find(const std::string& gemm) const;
 
-  /// Keeps `algorithm` for a product of which `find` knew nothing good. Returns the choice that holds from
+  /// Keeps `algorithm` for a GEMM of which `find` knew nothing good. Returns the choice that holds from
   /// here on: another process's where one was first, so that the ranks of a job and all later runs compute
   /// the same bits.
-  cublasLtMatmulAlgo_t settle(const std::string& product, const cublasLtMatmulAlgo_t& algorithm);
+  cublasLtMatmulAlgo_t settle(const std::string& gemm, const cublasLtMatmulAlgo_t& algorithm);
 
  private:
   std::filesystem::path file_;

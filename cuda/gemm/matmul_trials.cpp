@@ -9,17 +9,17 @@
 namespace llama3d::cuda {
 namespace {
 
-// Large products hold a GPU at its power limit, where the clock follows the power that an algorithm draws:
-// the fastest in a few calls is often not the fastest in training. The clock takes tens of milliseconds to
-// settle, so a short heat only screens the candidates.
+// Large GEMMs are power-bound: they hold a GPU at its power limit, where the clock follows the power that an
+// algorithm draws: the fastest in a few calls is often not the fastest in training. The clock takes tens of
+// milliseconds to settle, so a short round only screens the candidates.
 constexpr float screening_milliseconds = 20;
 constexpr float screening_margin = 1.08f;
 constexpr float lead_milliseconds = 50;
 constexpr float timed_milliseconds = 100;
-constexpr int timed_heats = 2;
-/// Products shorter than this leave the chip cool, like those that memory limits: a few more calls decide.
-constexpr float cool_milliseconds = 0.02f;
-constexpr int most_cool_calls = 50;
+constexpr int timed_rounds = 2;
+/// GEMMs shorter than this are not power-bound, nor are memory-bound ones: a few more calls decide.
+constexpr float short_milliseconds = 0.02f;
+constexpr int most_short_calls = 50;
 constexpr float quick_milliseconds = 2;
 
 struct EventTraits {
@@ -43,10 +43,10 @@ bool quicker(const Trial& x, const Trial& y) {
   return x.milliseconds < y.milliseconds;
 }
 
-class Heats {
+class Rounds {
  public:
-  Heats(const MatmulCall& call, cudaStream_t stream, const std::string& product)
-      : call_(call), stream_(stream), product_(product), begin_(make_event()), end_(make_event()) {}
+  Rounds(const MatmulCall& call, cudaStream_t stream, const std::string& gemm)
+      : call_(call), stream_(stream), gemm_(gemm), begin_(make_event()), end_(make_event()) {}
 
   /// Milliseconds of `calls` calls without a pause, after `lead` calls that are not timed.
   float time(const cublasLtMatmulAlgo_t& algorithm, int calls, int lead = 0) const {
@@ -54,7 +54,7 @@ class Heats {
     check(cudaEventRecord(begin_.get(), stream_), "recording an event");
     queue(algorithm, calls);
     check(cudaEventRecord(end_.get(), stream_), "recording an event");
-    check(cudaEventSynchronize(end_.get()), "timing matrix product " + product_);
+    check(cudaEventSynchronize(end_.get()), "timing GEMM " + gemm_);
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, begin_.get(), end_.get()), "reading an event");
     return milliseconds;
@@ -62,12 +62,12 @@ class Heats {
 
  private:
   void queue(const cublasLtMatmulAlgo_t& algorithm, int calls) const {
-    for (int i = 0; i < calls; ++i) check(call_(algorithm), "matrix product " + product_);
+    for (int i = 0; i < calls; ++i) check(call_(algorithm), "GEMM " + gemm_);
   }
 
   const MatmulCall& call_;
   cudaStream_t stream_;
-  const std::string& product_;
+  const std::string& gemm_;
   UniqueHandle<EventTraits> begin_, end_;
 };
 
@@ -78,31 +78,31 @@ int calls_in(float milliseconds, float once) {
 }  // namespace
 
 cublasLtMatmulAlgo_t fastest_algorithm(const std::vector<cublasLtMatmulAlgo_t>& algorithms,
-                                       const MatmulCall& call, bool hot, cudaStream_t stream,
-                                       const std::string& product) {
+                                       const MatmulCall& call, bool settle, cudaStream_t stream,
+                                       const std::string& gemm) {
   if (algorithms.size() == 1) return algorithms.front();
-  const Heats heats(call, stream, product);
+  const Rounds rounds(call, stream, gemm);
   std::vector<Trial> trials;
   for (const auto& algorithm : algorithms)
-    if (call(algorithm) == CUBLAS_STATUS_SUCCESS) trials.push_back({algorithm, heats.time(algorithm, 1)});
-  LLAMA3D_EXPECT(!trials.empty(), "no algorithm runs matrix product {}", product);
+    if (call(algorithm) == CUBLAS_STATUS_SUCCESS) trials.push_back({algorithm, rounds.time(algorithm, 1)});
+  LLAMA3D_EXPECT(!trials.empty(), "no algorithm runs GEMM {}", gemm);
 
   const float once = std::min_element(trials.begin(), trials.end(), quicker)->milliseconds;
-  const bool cool = !hot || once < cool_milliseconds;
-  const int screening = cool ? std::min(most_cool_calls, calls_in(quick_milliseconds, once))
-                             : calls_in(screening_milliseconds, once);
-  heats.time(trials.front().algorithm, screening);
-  for (Trial& trial : trials) trial.milliseconds = heats.time(trial.algorithm, screening);
+  const bool quick = !settle || once < short_milliseconds;
+  const int screening = quick ? std::min(most_short_calls, calls_in(quick_milliseconds, once))
+                              : calls_in(screening_milliseconds, once);
+  rounds.time(trials.front().algorithm, screening);
+  for (Trial& trial : trials) trial.milliseconds = rounds.time(trial.algorithm, screening);
   std::sort(trials.begin(), trials.end(), quicker);
   const float limit = screening_margin * trials.front().milliseconds;
   std::erase_if(trials, [limit](const Trial& trial) { return trial.milliseconds > limit; });
   if (trials.size() == 1) return trials.front().algorithm;
 
   for (Trial& trial : trials) trial.milliseconds = 0;
-  const int lead = cool ? 0 : calls_in(lead_milliseconds, once);
-  const int timed = cool ? screening : calls_in(timed_milliseconds, once);
-  for (int heat = 0; heat < timed_heats; ++heat)
-    for (Trial& trial : trials) trial.milliseconds += heats.time(trial.algorithm, timed, lead);
+  const int lead = quick ? 0 : calls_in(lead_milliseconds, once);
+  const int timed = quick ? screening : calls_in(timed_milliseconds, once);
+  for (int round = 0; round < timed_rounds; ++round)
+    for (Trial& trial : trials) trial.milliseconds += rounds.time(trial.algorithm, timed, lead);
   return std::min_element(trials.begin(), trials.end(), quicker)->algorithm;
 }
 

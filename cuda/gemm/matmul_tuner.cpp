@@ -44,17 +44,17 @@ UniqueHandle<LayoutTraits> make_layout(DType dtype, std::int64_t rows, std::int6
 template <class T>
 void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
   check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
-        "setting a preference for matrix products");
+        "setting a preference for GEMMs");
 }
 
 void set_transpose(cublasLtMatmulDesc_t descriptor, cublasLtMatmulDescAttributes_t attribute,
                    bool transpose) {
   const cublasOperation_t operation = transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
   check(cublasLtMatmulDescSetAttribute(descriptor, attribute, &operation, sizeof(operation)),
-        "describing a matrix product");
+        "describing a GEMM");
 }
 
-/// Whether arithmetic rather than memory limits the product, so that it draws all the power there is.
+/// Whether arithmetic rather than memory limits the GEMM, so that it draws all the power there is.
 bool compute_bound(const MatmulKey& key) {
   constexpr double most_of_memory = 100;  // operations a byte; the balance of an A100 is 160, of an H100 300
   const auto m = static_cast<double>(key.m), n = static_cast<double>(key.n), k = static_cast<double>(key.k);
@@ -83,7 +83,7 @@ struct MatmulTuner::Plan {
         b(make_layout(key.in, key.rows_b(), key.transpose_b ? key.k : key.n)),
         d(make_layout(key.out, key.m, key.n)) {
     cublasLtMatmulDesc_t made = nullptr;
-    check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a matrix product");
+    check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a GEMM");
     descriptor.reset(made);
     set_transpose(made, CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_a);
     set_transpose(made, CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_b);
@@ -111,12 +111,12 @@ std::filesystem::path MatmulTuner::default_cache() {
   return {};
 }
 
-void MatmulTuner::multiply(const MatmulKey& key, const MatmulOperands& operands, void* workspace,
-                           cudaStream_t stream) {
+void MatmulTuner::run(const MatmulKey& key, const MatmulOperands& operands, void* workspace,
+                      cudaStream_t stream) {
   const Plan& plan = plan_for(key, operands, workspace, stream);
   const auto status = run(plan, plan.algorithm, 1.0f, key, operands, workspace, stream);
-  // Put in words only when needed: small models make tens of thousands of products a second.
-  if (status != CUBLAS_STATUS_SUCCESS) check(status, "matrix product " + key.to_string());
+  // Put in words only when needed: small models make tens of thousands of GEMMs a second.
+  if (status != CUBLAS_STATUS_SUCCESS) check(status, "GEMM " + key.to_string());
 }
 
 MatmulTuner::Plan& MatmulTuner::plan_for(const MatmulKey& key, const MatmulOperands& operands,
@@ -148,7 +148,7 @@ bool MatmulTuner::runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) 
 
 std::vector<cublasLtMatmulAlgo_t> MatmulTuner::candidates(const Plan& plan, const MatmulKey& key) const {
   cublasLtMatmulPreference_t made = nullptr;
-  check(cublasLtMatmulPreferenceCreate(&made), "creating a preference for matrix products");
+  check(cublasLtMatmulPreferenceCreate(&made), "creating a preference for GEMMs");
   const UniqueHandle<PreferenceTraits> preference(made);
   set(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
   set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment_a);
@@ -163,12 +163,12 @@ std::vector<cublasLtMatmulAlgo_t> MatmulTuner::candidates(const Plan& plan, cons
   check(
       cublasLtMatmulAlgoGetHeuristic(handle_, plan.descriptor.get(), plan.a.get(), plan.b.get(), plan.d.get(),
                                      plan.d.get(), made, most_candidates, found.data(), &count),
-      "choosing an algorithm for matrix product " + key.to_string());
+      "choosing an algorithm for GEMM " + key.to_string());
   std::vector<cublasLtMatmulAlgo_t> algorithms;
   for (int i = 0; i < count; ++i)
     if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
       algorithms.push_back(found[static_cast<std::size_t>(i)].algo);
-  LLAMA3D_EXPECT(!algorithms.empty(), "cuBLASLt knows no algorithm for matrix product {}", key.to_string());
+  LLAMA3D_EXPECT(!algorithms.empty(), "cuBLASLt knows no algorithm for GEMM {}", key.to_string());
   return algorithms;
 }
 
@@ -178,14 +178,14 @@ cublasLtMatmulAlgo_t MatmulTuner::measured_choice(const Plan& plan, const Matmul
   // Sums that a call adds to must survive the trials: the smallest positive factor leaves any normal number
   // as it is and a zero below 1e-36, while the GPU does all of the work on the real operands.
   const float alpha = key.accumulate ? std::numeric_limits<float>::denorm_min() : 1.0f;
-  const std::string product = key.to_string();
+  const std::string gemm = key.to_string();
   const auto fastest = fastest_algorithm(
       candidates(plan, key),
       [&](const cublasLtMatmulAlgo_t& algorithm) {
         return run(plan, algorithm, alpha, key, operands, workspace, stream);
       },
-      use_ == KernelUse::training, stream, product);
-  const auto settled = choices_.settle(product, fastest);
+      use_ == KernelUse::training, stream, gemm);
+  const auto settled = choices_.settle(gemm, fastest);
   return runs(plan, settled) ? settled : fastest;
 }
 

@@ -17,7 +17,7 @@
 
 namespace llama3d::cuda {
 
-/// One kind of product: D (m, n) = op(A) op(B) + beta D, all column-major as cuBLAS has it.
+/// One kind of GEMM: D (m, n) = op(A) op(B) + beta D, all column-major as cuBLAS has it.
 struct MatmulKey {
   std::int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
@@ -55,8 +55,8 @@ class MatmulTuner {
   /// For inference only what takes tens of milliseconds is timed, and choices that are known are used.
   void set_use(KernelUse use) { use_ = use; }
 
-  /// Queues the product. The first call of a kind waits for the stream and times candidates on the operands.
-  void multiply(const MatmulKey& key, const MatmulOperands& operands, void* workspace, cudaStream_t stream);
+  /// Queues the GEMM. The first call of a kind waits for the stream and times candidates on the operands.
+  void run(const MatmulKey& key, const MatmulOperands& operands, void* workspace, cudaStream_t stream);
 
   /// `$LLAMA3D_CACHE_DIR`, `$XDG_CACHE_HOME/llama3d` or `~/.cache/llama3d`; empty when none is known.
   static std::filesystem::path default_cache();
@@ -65,7 +65,7 @@ class MatmulTuner {
   struct Plan;
 
   Plan& plan_for(const MatmulKey& key, const MatmulOperands& operands, void* workspace, cudaStream_t stream);
-  /// Whether an algorithm, read from a file, suits the product.
+  /// Whether an algorithm, read from a file, suits the GEMM.
   bool runs(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const;
   std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key) const;
   bool worth_measuring(const MatmulKey& key) const;

@@ -19,7 +19,7 @@ DocumentRows documents_of(Laboratory& lab, const RunShape& run) {
 
 double bench_attention(Laboratory& lab, const RunShape& run, const BenchSink& sink) {
   const StageShape s = bench_shape(run);
-  const double ceiling = measured_product_rate(lab, s.compute());
+  const double ceiling = measured_gemm_rate(lab, s.compute());
   lab.set_workspace(s.workspace());
   const std::int64_t rows = run.micro_batch * run.sequence;
   const AttentionShape& heads = s.attention;
@@ -50,7 +50,7 @@ double bench_attention(Laboratory& lab, const RunShape& run, const BenchSink& si
     row.seconds = lab.median_seconds(
         {[&] { return prepare(backward); }, static_cast<double>(rows * heads.fused_columns()) * 2.0 *
                                                 static_cast<double>(size_of(s.compute()))});
-    // Two products forward and five backward, each over half of the pairs of rows.
+    // Two GEMMs forward and five backward, each over half of the pairs of rows.
     const double pairs = static_cast<double>(rows) * static_cast<double>(run.sequence) / 2;
     row.work = (backward ? 5 : 2) * 2.0 * pairs * static_cast<double>(heads.output_columns());
     row.unit = "FLOP";

@@ -20,9 +20,9 @@ using BenchSink = std::function<void(const BenchRow&)>;
 /// against the rate of a large copy.
 void bench_kernels(Laboratory& laboratory, const RunShape& run, const BenchSink& sink);
 
-/// Every matrix product of the model, forward, input gradient and accumulated weight gradient, in FLOPs
-/// against the rate of a large product. Returns the seconds of all products of one micro-batch.
-double bench_products(Laboratory& laboratory, const RunShape& run, const BenchSink& sink);
+/// Every GEMM of the model, forward, input gradient and accumulated weight gradient, in FLOPs
+/// against the rate of a large GEMM. Returns the seconds of all GEMMs of one micro-batch.
+double bench_gemms(Laboratory& laboratory, const RunShape& run, const BenchSink& sink);
 
 /// Attention forward and backward in causal FLOPs against the same. Returns the seconds that all layers spend
 /// in it for one micro-batch.

@@ -111,7 +111,7 @@ double measured_copy_rate(Laboratory& lab) {
   return 2.0 * static_cast<double>(bytes) / seconds;
 }
 
-double measured_product_rate(Laboratory& lab, DType dtype) {
+double measured_gemm_rate(Laboratory& lab, DType dtype) {
   const std::int64_t n = is_gpu(lab.device()) ? 8192 : 512;
   WorkspaceRequest request;
   request.compute = dtype;

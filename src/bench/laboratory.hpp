@@ -56,8 +56,8 @@ class Laboratory {
   std::uint64_t seed_ = 1;
 };
 
-/// Bytes per second read and written by a large copy, and FLOP/s of a large product of `dtype`.
+/// Bytes per second read and written by a large copy, and FLOP/s of a large GEMM of `dtype`.
 double measured_copy_rate(Laboratory& laboratory);
-double measured_product_rate(Laboratory& laboratory, DType dtype);
+double measured_gemm_rate(Laboratory& laboratory, DType dtype);
 
 }  // namespace llama3d

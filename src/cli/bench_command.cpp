@@ -86,16 +86,16 @@ void print_communication(const StepBench& result) {
   }
 }
 
-/// Whole steps, against the time their products and attention would take alone.
+/// Whole steps, against the time their GEMMs and attention would take alone.
 void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime& runtime,
                        const BenchSink& sink) {
   const bool leader = runtime.control.rank() == 0;
   check_fits(run, runtime.device.kernels(), DeviceRoom::of(runtime.device));
-  double products = 0, attention = 0;
+  double gemms = 0, attention = 0;
   {
     Laboratory lab(runtime.device, command.options);
     const auto ignore = [](const BenchRow&) {};
-    products = bench_products(lab, run, ignore);
+    gemms = bench_gemms(lab, run, ignore);
     attention = bench_attention(lab, run, ignore);
   }
   const StepBench result = bench_steps(run, runtime, command.options.warmup, command.steps);
@@ -114,13 +114,13 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   row.unit = "token";
   row.rate = tokens / row.seconds;
   row.ceiling = static_cast<double>(run.micro_batch * run.sequence) * run.grid.size(Axis::data) /
-                (products + attention) * run.grid.size(Axis::pipeline);
+                (gemms + attention) * run.grid.size(Axis::pipeline);
   row.fraction = row.rate / row.ceiling;
   sink(row);
   const double per_gpu = row.rate / run.grid.world();
   const auto peak = runtime.device.peak_flops(run.compute());
-  print_result("a micro-batch: products {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
-               products * 1e3, attention * 1e3, row.ceiling);
+  print_result("a micro-batch: GEMMs {:.2f} ms, attention {:.2f} ms; their limit {:.0f} tokens/s\n",
+               gemms * 1e3, attention * 1e3, row.ceiling);
   print_result("{:.0f} tokens/s/rank", per_gpu);
   if (peak)
     print_result(", MFU {:.1f}% of {:.1f} TFLOP/s ({})",
@@ -168,7 +168,7 @@ int run(const Job& job, BenchCommand& command, const ParsedLine& parsed) {
   } else {
     Laboratory lab(*device, command.options);
     if (command.what == "kernels") bench_kernels(lab, shape, sink);
-    if (command.what == "gemm") bench_products(lab, shape, sink);
+    if (command.what == "gemm") bench_gemms(lab, shape, sink);
     if (command.what == "attention") bench_attention(lab, shape, sink);
   }
   if (leader) {

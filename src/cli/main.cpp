@@ -24,7 +24,7 @@ constexpr std::array<Command, 9> commands = {{
      "loss and perplexity of a checkpoint or Hugging Face folder on a token file"},
     {"generate", llama3d::generate_command, "text that continues a prompt"},
     {"plan", llama3d::plan_command, "memory of every valid grid for a number of ranks"},
-    {"bench", llama3d::bench_command, "time kernels, matrix products, attention or whole steps"},
+    {"bench", llama3d::bench_command, "time kernels, GEMMs, attention or whole steps"},
     {"tokenize", llama3d::tokenize_command, "text or JSON lines to a token file"},
     {"import", llama3d::import_command, "Hugging Face folder to checkpoint"},
     {"export", llama3d::export_command, "checkpoint to Hugging Face folder"},

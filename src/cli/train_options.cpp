@@ -73,8 +73,7 @@ void add_layout_options(CommandLine& line, TrainSettings& s) {
            "preset (llama3-8b, llama3.2-1b, llama3-tiny, ...), config.json or Hugging Face folder" + loaded);
   line.add("tp-size", s.tp_size, "tensor-parallel ranks: every layer is split over so many");
   line.add("pp-size", s.pp_size, "pipeline stages; data parallelism is what is left of the ranks");
-  line.add_flag("tp-overlap", s.tp_overlap,
-                "tensor-parallel communication runs beside the products around it");
+  line.add_flag("tp-overlap", s.tp_overlap, "tensor-parallel communication runs beside the GEMMs around it");
   line.add("tp-overlap-blocks", s.tp_overlap_blocks,
            "blocks of rows in which it does; 0: the fastest, measured at the start (1 on CPUs)");
   line.add_word("pipeline-schedule", s.pipeline_schedule, parse_schedule_kind, name_of,

@@ -8,7 +8,7 @@ namespace llama3d {
 namespace {
 
 /// Whether the sample has the number-th operation: one in eight. Multiples of the golden ratio are spread
-/// evenly and have no period, so that each layer, block and kind of product gets its share, if over many
+/// evenly and have no period, so that each layer, block and kind of GEMM gets its share, if over many
 /// steps where a step has a Fibonacci number of operations.
 bool sampled(std::uint64_t number) {
   constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // its fraction in 64 bits

@@ -7,9 +7,9 @@ namespace llama3d::labels {
 
 // clang-format off
 // Tensor parallel, over the tp group.
-inline constexpr Label tp_all_gather_input{"tp.all_gather.input", true};  ///< norm output into a column-parallel product
-inline constexpr Label tp_reduce_scatter_output{"tp.reduce_scatter.output", true};  ///< row-parallel product's partial sums
-inline constexpr Label tp_all_gather_gradient{"tp.all_gather.gradient", true};  ///< gradient into a row-parallel product
+inline constexpr Label tp_all_gather_input{"tp.all_gather.input", true};  ///< norm output into a column-parallel GEMM
+inline constexpr Label tp_reduce_scatter_output{"tp.reduce_scatter.output", true};  ///< row-parallel GEMM's partial sums
+inline constexpr Label tp_all_gather_gradient{"tp.all_gather.gradient", true};  ///< gradient into a row-parallel GEMM
 inline constexpr Label tp_reduce_scatter_gradient{"tp.reduce_scatter.gradient", true};  ///< partial input gradients
 inline constexpr Label tp_embedding{"tp.embedding"};                      ///< partial embeddings and their gradients
 inline constexpr Label tp_loss{"tp.loss"};                                ///< softmax statistics of vocabulary shards

@@ -65,7 +65,7 @@ class Device {
   virtual std::string kind() const = 0;
   /// Model name as the vendor writes it, for logs.
   virtual std::string name() const = 0;
-  /// Dense peak FLOP/s for matrix products of `dtype`, or none when it is not known (MFU is then NaN), and in
+  /// Dense peak FLOP/s for GEMMs of `dtype`, or none when it is not known (MFU is then NaN), and in
   /// one phrase where the figure comes from.
   virtual std::optional<double> peak_flops(DType dtype) const = 0;
   virtual std::string peak_source() const = 0;

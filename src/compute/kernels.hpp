@@ -102,7 +102,7 @@ class Kernels {
 
   /// Bytes of scratch space for calls within these sizes.
   virtual std::size_t workspace_bytes(const WorkspaceRequest& request) const = 0;
-  /// About how many bytes of logits the loss should hold at once: more give its products more rows.
+  /// About how many bytes of logits the loss should hold at once: more give its GEMMs more rows.
   virtual std::size_t logits_bytes() const = 0;
   /// Scratch space for all later calls: `workspace` is (bytes / 4) fp32, alive as long as the kernels are
   /// used.

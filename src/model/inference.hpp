@@ -24,7 +24,7 @@ struct InferenceLayout {
   static InferenceLayout make(const ModelConfig& config, int tp, DType compute, std::int64_t slots,
                               std::int64_t capacity, std::int64_t rows);
   /// Rows that a step of `tokens` is filled up to: few different sizes, since GPUs choose their matrix
-  /// products anew for each, and a multiple of tp.
+  /// GEMMs anew for each, and a multiple of tp.
   std::int64_t padded(std::int64_t tokens) const;
 };
 

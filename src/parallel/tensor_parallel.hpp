@@ -3,9 +3,9 @@
 // sums.
 //
 // Sequence parallelism (Korthikanti et al., 2022): the residual stream and its norms hold only 1/tp of the
-// rows, a "shard" of (T/tp, C); products between them see all T rows, "full".
+// rows, a "shard" of (T/tp, C); GEMMs between them see all T rows, "full".
 //
-// Rows travel in blocks, so that the product of one block runs while the next is on its way: block b of full
+// Rows travel in blocks, so that the GEMM of one block runs while the next is on its way: block b of full
 // is T/blocks rows, of which each rank's shard has 1/tp, as its own block b. The residual stream's operations
 // take rows one by one, so the order of rows in a shard matters to nothing else.
 
@@ -36,7 +36,7 @@ class RowExchange {
   std::vector<WorkHandle> works_;
 };
 
-/// How communication of the tp group is hidden behind products.
+/// How communication of the tp group is hidden behind GEMMs.
 struct TensorParallelOverlap {
   bool enabled = true;  ///< otherwise the stream waits for each operation at once
   int blocks = 1;       ///< must divide the rows of a shard

@@ -28,7 +28,7 @@ struct TrainSettings {
   // grid
   int tp_size = 1;
   int pp_size = 1;
-  bool tp_overlap = true;     ///< tensor-parallel communication runs beside products
+  bool tp_overlap = true;     ///< tensor-parallel communication runs beside GEMMs
   int tp_overlap_blocks = 0;  ///< in which rows travel; 0: measured on GPUs, 1 on CPUs
   ScheduleKind pipeline_schedule = ScheduleKind::one_f_one_b;
   bool pipeline_receive_ahead = false;  ///< receives start a computation before they are needed

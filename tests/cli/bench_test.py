@@ -42,14 +42,14 @@ class Bench(JobTest):
 
     def test_gemm(self):
         rows, _ = self.bench("gemm")
-        self.assertEqual(len(rows), 15, "five products, forward and two gradients")
+        self.assertEqual(len(rows), 15, "five GEMMs, forward and two gradients")
         qkv = rows[[name == b"qkv, forward" for name in rows["name"]]][0]
         self.assertEqual(qkv["work"], 2 * 32 * 32 * (32 + 2 * 16))
 
     def test_attention(self):
         rows, _ = self.bench("attention")
         self.assertEqual([name.decode() for name in rows["name"]], ["forward", "backward"])
-        # Causal: half of a square of 32 x 32 in two products; backward has five.
+        # Causal: half of a square of 32 x 32 in two GEMMs; backward has five.
         numpy.testing.assert_allclose(rows["work"], [2 * 2 * 32 * 32 * 32 / 2, 2 * 5 * 32 * 32 * 32 / 2], rtol=0.1)
 
     def test_step(self):

@@ -10,13 +10,13 @@ namespace {
 using Sizes = std::array<std::int64_t, 3>;  // T, N, K
 
 /// values (rows, columns) = sum over k of a(row, k) b(k, column).
-struct Product {
+struct Gemm {
   std::int64_t rows, columns;
   std::vector<double> values;
   std::vector<double> terms;  ///< their sizes together, for errors that each term has a part in
 
   template <class A, class B>
-  Product(std::int64_t row_count, std::int64_t column_count, std::int64_t inner, A a, B b)
+  Gemm(std::int64_t row_count, std::int64_t column_count, std::int64_t inner, A a, B b)
       : rows(row_count), columns(column_count) {
     for (std::int64_t i = 0; i < rows; ++i) {
       for (std::int64_t j = 0; j < columns; ++j) {
@@ -72,7 +72,7 @@ BOOST_DATA_TEST_CASE(forward_is_x_times_w_transposed, data::make(machines()) * d
     const auto x = random_values(t * k, dtype, 1), w = random_values(n * k, dtype, 2);
     const Buffer y(m, dtype, {t, n});
     m.kernels().linear_forward(Buffer(m, dtype, {t, k}, x), Buffer(m, dtype, {n, k}, w), y, *m.stream);
-    const Product expected(t, n, k, matrix(x, k), transposed(w, k));
+    const Gemm expected(t, n, k, matrix(x, k), transposed(w, k));
     CHECK_AGREES("linear_forward y", y.read(), expected.values, expected.each(), tolerance(dtype, k));
   }
 }
@@ -85,7 +85,7 @@ BOOST_DATA_TEST_CASE(input_gradient_is_dy_times_w, data::make(machines()) * data
     const Buffer dx(m, dtype, {t, k});
     m.kernels().linear_backward_input(Buffer(m, dtype, {t, n}, dy), Buffer(m, dtype, {n, k}, w), dx,
                                       *m.stream);
-    const Product expected(t, k, n, matrix(dy, n), matrix(w, k));
+    const Gemm expected(t, k, n, matrix(dy, n), matrix(w, k));
     CHECK_AGREES("linear_backward_input dx", dx.read(), expected.values, expected.each(),
                  tolerance(dtype, n));
   }
@@ -101,7 +101,7 @@ BOOST_DATA_TEST_CASE(weight_gradient_adds_dy_transposed_times_x,
     const Buffer dw(m, gradient, {n, k}, before);
     m.kernels().linear_backward_weight(Buffer(m, dtype, {t, n}, dy), Buffer(m, dtype, {t, k}, x), dw,
                                        *m.stream);
-    Product expected(n, k, t, transposed(dy, n), matrix(x, k));
+    Gemm expected(n, k, t, transposed(dy, n), matrix(x, k));
     for (std::size_t i = 0; i < before.size(); ++i) {
       expected.values[i] += before[i];
       expected.terms[i] = std::hypot(expected.terms[i], before[i]);

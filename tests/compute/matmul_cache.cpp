@@ -1,4 +1,4 @@
-// The file in which a GPU's choices of algorithms for matrix products are kept.
+// The file in which a GPU's choices of algorithms for GEMMs are kept.
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -18,8 +18,8 @@
 namespace llama3d::test {
 namespace {
 
-/// A product by a device of its own that keeps its choices in `folder`.
-std::vector<float> product_with_cache(const std::filesystem::path& folder) {
+/// A GEMM by a device of its own that keeps its choices in `folder`.
+std::vector<float> gemm_with_cache(const std::filesystem::path& folder) {
   setenv("LLAMA3D_CACHE_DIR", folder.c_str(), 1);
   Machine machine(make_cuda_device(0));
   const std::int64_t t = 256, n = 512, k = 1024;
@@ -108,36 +108,34 @@ BOOST_AUTO_TEST_CASE(without_a_file_choices_last_as_long_as_the_process) {
 BOOST_AUTO_TEST_CASE(a_choice_is_kept_and_used_again,
                      *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   const TemporaryFolder folder;
-  const auto first = product_with_cache(folder.path());
+  const auto first = gemm_with_cache(folder.path());
   const std::string choices = text_of(only_file(folder.path()));
   BOOST_CHECK(choices.starts_with("512 256 1024 TN bf16 bf16 0 "));
   BOOST_CHECK_EQUAL(std::count(choices.begin(), choices.end(), '\n'), 1);
-  BOOST_CHECK(product_with_cache(folder.path()) == first);
+  BOOST_CHECK(gemm_with_cache(folder.path()) == first);
   BOOST_CHECK_EQUAL(text_of(only_file(folder.path())), choices);
 }
 
 BOOST_AUTO_TEST_CASE(a_damaged_file_is_measured_anew,
                      *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   const TemporaryFolder folder;
-  const auto first = product_with_cache(folder.path());
+  const auto first = gemm_with_cache(folder.path());
   const auto file = only_file(folder.path());
   const std::string choices = text_of(file);
   std::ofstream(file) << choices.substr(0, choices.size() / 2) << "\nnonsense\n";
   const Rows rows{{256}};
-  CHECK_AGREES("linear_forward y", product_with_cache(folder.path()), first, rows,
-               tolerance(DType::bf16, 1024));
+  CHECK_AGREES("linear_forward y", gemm_with_cache(folder.path()), first, rows, tolerance(DType::bf16, 1024));
   BOOST_CHECK(text_of(file).starts_with("512 256 1024 TN bf16 bf16 0 "));
   // A choice that is read but means nothing to cuBLASLt.
   std::ofstream(file) << choices.substr(0, choices.rfind(' ') + 1) << std::string(128, 'f') << '\n';
-  CHECK_AGREES("linear_forward y", product_with_cache(folder.path()), first, rows,
-               tolerance(DType::bf16, 1024));
+  CHECK_AGREES("linear_forward y", gemm_with_cache(folder.path()), first, rows, tolerance(DType::bf16, 1024));
   BOOST_CHECK(text_of(file).find("ffffffffffffffff") == std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_written_is_no_error,
                      *needs("a GPU", [] { return cuda_device_count() > 0; })) {
   const TemporaryFolder folder;
-  const auto kept = product_with_cache(folder.path()), not_kept = product_with_cache("/proc/no_such_folder");
+  const auto kept = gemm_with_cache(folder.path()), not_kept = gemm_with_cache("/proc/no_such_folder");
   // Either may have chosen another algorithm.
   BOOST_CHECK_LE(relative_error(std::span<const float>(not_kept), std::span<const float>(kept)), 0x1p-8);
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 LAUNCHER = Path(__file__).parents[2] / "tools/cmake/fail_on_serialized_wgmma.sh"
 NVCC = os.environ.get("NVCC")
 
-# Two products on registers that are read between them, with no wait: ptxas has to wait after each.
+# Two GEMMs on registers that are read between them, with no wait: ptxas has to wait after each.
 SERIALIZED = """
 __global__ void kernel(float* out, unsigned long long a, unsigned long long b) {
   float d[4] = {};

@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_sees_one_changed_weight) {
   BOOST_CHECK_GT(largest_error(changed, reference(false).weights), tolerance);
 }
 
-// Layers much narrower than the vocabulary, as in the small models of Llama 3: what a product of bf16 needs
+// Layers much narrower than the vocabulary, as in the small models of Llama 3: what a GEMM of bf16 needs
 // is then decided by the logits.
 BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
   const Case c{1, 1, control().size()};

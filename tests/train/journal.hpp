@@ -1,5 +1,5 @@
 #pragma once
-// A machine that writes down in which order it is given products and communication.
+// A machine that writes down in which order it is given GEMMs and communication.
 
 #include <deque>
 #include <memory>
@@ -16,16 +16,16 @@
 namespace llama3d::test {
 
 struct JournalEntry {
-  enum class What { start, wait, product };
+  enum class What { start, wait, gemm };
   What what;
   std::string
-      operation;     ///< "dp.all_gather", "tp.reduce_scatter", ...; "forward", "input", "weight" of a product
-  const void* data;  ///< whole tensor of a communication; weight of a product, or its gradient
+      operation;     ///< "dp.all_gather", "tp.reduce_scatter", ...; "forward", "input", "weight" of a GEMM
+  const void* data;  ///< whole tensor of a communication; weight of a GEMM, or its gradient
   int number;        ///< of a communication: the same for its start and its wait
 };
 using Journal = std::vector<JournalEntry>;
 
-/// Computes on one thread of the host, and notes products.
+/// Computes on one thread of the host, and notes GEMMs.
 class JournalKernels final : public host::HostKernels {
  public:
   explicit JournalKernels(Journal& journal) : HostKernels(1), journal_(&journal) {}
@@ -48,8 +48,8 @@ class JournalKernels final : public host::HostKernels {
   }
 
  private:
-  void note(const char* product, const Tensor& weight) {
-    journal_->push_back({JournalEntry::What::product, product, weight.data(), -1});
+  void note(const char* pass, const Tensor& weight) {
+    journal_->push_back({JournalEntry::What::gemm, pass, weight.data(), -1});
   }
   Journal* journal_;
 };

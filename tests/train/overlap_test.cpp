@@ -82,15 +82,15 @@ std::vector<std::size_t> places(const Journal& journal, Is&& is) {
   return found;
 }
 
-bool is_product(const JournalEntry& entry) {
-  return entry.what == What::product;
+bool is_gemm(const JournalEntry& entry) {
+  return entry.what == What::gemm;
 }
 
-/// How many operations of this name have a product between their start and their wait, of how many.
+/// How many operations of this name have a GEMM between their start and their wait, of how many.
 struct Hidden {
-  int operations = 0, behind_products = 0;
+  int operations = 0, behind_gemms = 0;
   friend std::ostream& operator<<(std::ostream& out, const Hidden& hidden) {
-    return out << hidden.behind_products << " of " << hidden.operations;
+    return out << hidden.behind_gemms << " of " << hidden.operations;
   }
 };
 Hidden hidden(const Journal& journal, const std::string& operation) {
@@ -102,7 +102,7 @@ Hidden hidden(const Journal& journal, const std::string& operation) {
     });
     BOOST_REQUIRE((wait != journal.end()));
     ++result.operations;
-    result.behind_products += std::any_of(start, wait, is_product);
+    result.behind_gemms += std::any_of(start, wait, is_gemm);
   }
   return result;
 }
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(gradients_leave_while_earlier_layers_are_computed) {
   const RunShape shape = shape_of({1, 1, 2});
   JournalRun run(shape);
   const Journal journal = run.second_step();
-  const auto products = places(journal, is_product);
+  const auto gemms = places(journal, is_gemm);
   const auto starts = places(journal, [](const JournalEntry& entry) {
     return entry.what == What::start && entry.operation == "dp.reduce_scatter";
   });
@@ -122,25 +122,23 @@ BOOST_AUTO_TEST_CASE(gradients_leave_while_earlier_layers_are_computed) {
   });
   BOOST_REQUIRE_EQUAL(starts.size(), run.groups());
   BOOST_REQUIRE_EQUAL(waits.size(), run.groups());
-  BOOST_TEST(waits.front() > products.back());
+  BOOST_TEST(waits.front() > gemms.back());
   int layers = 0;
   for (const std::size_t start : starts) {
     const ParameterGroup& group = run.group_of(journal[start].data);
     if (group.kind != GroupKind::layer) continue;
     ++layers;
     // As soon as its own gradients are there, those of the last micro-batch, and no sooner.
-    BOOST_TEST(std::none_of(products.begin(), products.end(), [&](std::size_t p) {
+    BOOST_TEST(std::none_of(gemms.begin(), gemms.end(), [&](std::size_t p) {
       return p > start && journal[p].operation == "weight" &&
              run.group_of(journal[p].data).layer == group.layer;
     }));
-    const auto before =
-        std::find_if(products.rbegin(), products.rend(), [&](std::size_t p) { return p < start; });
-    BOOST_REQUIRE((before != products.rend()));
+    const auto before = std::find_if(gemms.rbegin(), gemms.rend(), [&](std::size_t p) { return p < start; });
+    BOOST_REQUIRE((before != gemms.rend()));
     BOOST_TEST(run.group_of(journal[*before].data).layer == group.layer);
-    const auto after =
-        std::find_if(products.begin(), products.end(), [&](std::size_t p) { return p > start; });
-    BOOST_TEST((after == products.end()) == (group.layer == 0));
-    if (after != products.end()) BOOST_TEST(run.group_of(journal[*after].data).layer == group.layer - 1);
+    const auto after = std::find_if(gemms.begin(), gemms.end(), [&](std::size_t p) { return p > start; });
+    BOOST_TEST((after == gemms.end()) == (group.layer == 0));
+    if (after != gemms.end()) BOOST_TEST(run.group_of(journal[*after].data).layer == group.layer - 1);
   }
   BOOST_TEST(layers == shape.model.layers);
 }
@@ -151,7 +149,7 @@ BOOST_AUTO_TEST_CASE(parameters_come_while_earlier_layers_are_computed) {
     shape.states.offload = offload;
     JournalRun run(shape);
     const Journal journal = run.second_step();
-    const auto first_product = places(journal, is_product).front();
+    const auto first_gemm = places(journal, is_gemm).front();
     const auto waits = places(journal, [](const JournalEntry& entry) {
       return entry.what == What::wait && entry.operation == "dp.all_gather";
     });
@@ -163,10 +161,10 @@ BOOST_AUTO_TEST_CASE(parameters_come_while_earlier_layers_are_computed) {
       const ParameterGroup& group = run.group_of(journal[wait].data);
       if (group.kind != GroupKind::layer) continue;
       ++layers;
-      BOOST_REQUIRE(is_product(journal[wait + 1]));
+      BOOST_REQUIRE(is_gemm(journal[wait + 1]));
       BOOST_TEST(run.group_of(journal[wait + 1].data).layer == group.layer);
-      BOOST_TEST((wait > first_product) == (group.layer > 0));
-      if (wait > first_product) BOOST_TEST(run.group_of(journal[wait - 1].data).layer == group.layer - 1);
+      BOOST_TEST((wait > first_gemm) == (group.layer > 0));
+      if (wait > first_gemm) BOOST_TEST(run.group_of(journal[wait - 1].data).layer == group.layer - 1);
     }
     BOOST_TEST(layers == shape.model.layers);
     // What is needed first starts first: norms, then the embedding and the layers.
@@ -184,7 +182,7 @@ BOOST_AUTO_TEST_CASE(parameters_come_while_earlier_layers_are_computed) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(tensor_parallel_operations_run_beside_products) {
+BOOST_AUTO_TEST_CASE(tensor_parallel_operations_run_beside_gemms) {
   constexpr int blocks = 4;
   RunShape shape = shape_of({2, 1, 1});
   shape.overlap.blocks = blocks;
@@ -192,11 +190,11 @@ BOOST_AUTO_TEST_CASE(tensor_parallel_operations_run_beside_products) {
   shape.overlap.enabled = false;
   const Journal waited = JournalRun(shape).second_step();
   for (const char* operation : {"tp.all_gather", "tp.reduce_scatter"}) {
-    // All but the first or the last block of a product's, and more where there are other products to do.
+    // All but the first or the last block of a GEMM's, and more where there are other GEMMs to do.
     const Hidden most = hidden(beside, operation), none = hidden(waited, operation);
-    BOOST_TEST(blocks * most.behind_products >= (blocks - 1) * most.operations, operation << " " << most);
+    BOOST_TEST(blocks * most.behind_gemms >= (blocks - 1) * most.operations, operation << " " << most);
     BOOST_TEST(none.operations > 0);
-    BOOST_TEST(none.behind_products == 0);
+    BOOST_TEST(none.behind_gemms == 0);
   }
 }
 

@@ -63,8 +63,8 @@ struct WarpPlace {
 
 /// c (a warp's queries x 32 keys) = rows of a times rows of b, over D.
 template <int D>
-__device__ __forceinline__ void multiply_rows(float (&c)[query_tiles<D>][4][4], const SharedTile<D>& a,
-                                              const SharedTile<D>& b, const WarpPlace<D>& place) {
+__device__ __forceinline__ void mma_rows(float (&c)[query_tiles<D>][4][4], const SharedTile<D>& a,
+                                         const SharedTile<D>& b, const WarpPlace<D>& place) {
   clear(c);
 #pragma unroll
   for (int d = 0; d < D; d += 16) {
@@ -77,8 +77,8 @@ __device__ __forceinline__ void multiply_rows(float (&c)[query_tiles<D>][4][4], 
       b.load_b(right, place.key + n * 16, d);
 #pragma unroll
       for (int m = 0; m < query_tiles<D>; ++m) {
-        multiply_add(c[m][2 * n], left[m], right[0], right[1]);
-        multiply_add(c[m][2 * n + 1], left[m], right[2], right[3]);
+        mma_16x8x16(c[m][2 * n], left[m], right[0], right[1]);
+        mma_16x8x16(c[m][2 * n + 1], left[m], right[2], right[3]);
       }
     }
   }
@@ -156,8 +156,8 @@ __device__ __forceinline__ void add_transposed(float (&sum)[2][D / 16][4],
       rows.load_b_transposed(right, query, place.column + n * 16);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        multiply_add(sum[m][2 * n], left[m], right[0], right[1]);
-        multiply_add(sum[m][2 * n + 1], left[m], right[2], right[3]);
+        mma_16x8x16(sum[m][2 * n], left[m], right[0], right[1]);
+        mma_16x8x16(sum[m][2 * n + 1], left[m], right[2], right[3]);
       }
     }
   }
@@ -181,8 +181,8 @@ __device__ __forceinline__ void add_query_gradient(const BackwardArguments& a, c
       k.load_b_transposed(right, key, place.dq_column + n * 16);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        multiply_add(dq[m][2 * n], left[m], right[0], right[1]);
-        multiply_add(dq[m][2 * n + 1], left[m], right[2], right[3]);
+        mma_16x8x16(dq[m][2 * n], left[m], right[0], right[1]);
+        mma_16x8x16(dq[m][2 * n + 1], left[m], right[2], right[3]);
       }
     }
   }
@@ -272,9 +272,9 @@ __global__ __launch_bounds__(threads, 1) void attention_backward_kernel(const Ba
       commit_copies();
     }
     float weights[query_tiles<D>][4][4], gradient[query_tiles<D>][4][4];
-    // Both products first: the exponentials of one then run beside the tensor work of the other.
-    multiply_rows<D>(weights, q, k, place);
-    multiply_rows<D>(gradient, dout, v, place);
+    // Both MMAs first: the exponentials of one then run beside the tensor work of the other.
+    mma_rows<D>(weights, q, k, place);
+    mma_rows<D>(gradient, dout, v, place);
     const int last_query = first_query + query_rows<D> - 1;
     const bool masked =
         first_query < first_key + key_rows - 1 || last_query >= a.rows || a.start[last_query] > first_key;

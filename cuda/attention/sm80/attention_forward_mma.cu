@@ -56,8 +56,8 @@ __device__ __forceinline__ void compute_scores(float (&scores)[2][N / 8][4], con
       k.load_b(b, n * 16, d);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        multiply_add(scores[m][2 * n], a[m], b[0], b[1]);
-        multiply_add(scores[m][2 * n + 1], a[m], b[2], b[3]);
+        mma_16x8x16(scores[m][2 * n], a[m], b[0], b[1]);
+        mma_16x8x16(scores[m][2 * n + 1], a[m], b[2], b[3]);
       }
     }
   }
@@ -160,8 +160,8 @@ __device__ __forceinline__ void add_values(RowState<D>& state, const float (&wei
       v.load_b_transposed(b, key, n * 16);
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        multiply_add(state.out[m][2 * n], a[m], b[0], b[1]);
-        multiply_add(state.out[m][2 * n + 1], a[m], b[2], b[3]);
+        mma_16x8x16(state.out[m][2 * n], a[m], b[0], b[1]);
+        mma_16x8x16(state.out[m][2 * n + 1], a[m], b[2], b[3]);
       }
     }
   }

@@ -1,5 +1,5 @@
 #pragma once
-// Tensor-core products of a warp (mma.sync, Ampere and later), the loads that feed them, and asynchronous
+// Tensor-core MMAs of a warp (mma.sync, Ampere and later), the loads that feed them, and asynchronous
 // copies from global to shared memory. Fragment layouts are those of the PTX manual, "mma.m16n8k16".
 
 #include <cstdint>
@@ -25,8 +25,8 @@ __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4], 
 }
 
 /// c (16 x 8) += a (16 x 16) b (16 x 8).
-__device__ __forceinline__ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                             std::uint32_t b1) {
+__device__ __forceinline__ void mma_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                            std::uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

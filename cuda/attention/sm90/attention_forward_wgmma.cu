@@ -283,7 +283,7 @@ __device__ void consume(const Arguments& a, const Items& items, Memory<D> memory
   const int group = threadIdx.x / warpgroup_threads, lane = threadIdx.x % 32;
   const int group_row = group * group_rows, warp_row = group_row + threadIdx.x % warpgroup_threads / 32 * 16;
   const float scale_log2 = a.scale * log2_e;
-  // The warpgroups take turns to start products. Heads of 64 have as many exponentials for half the products,
+  // The warpgroups take turns to start MMAs. Heads of 64 have as many exponentials for half the MMAs,
   // so the tensor cores are free often enough.
   constexpr bool turns = D > 64;
   const auto wait_for_turn = [&] {

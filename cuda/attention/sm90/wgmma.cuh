@@ -1,5 +1,5 @@
 #pragma once
-// Tensor-core products of a warpgroup (wgmma, sm_90a), and the bulk copies of tiles that feed them. Layouts
+// Tensor-core MMAs of a warpgroup (wgmma, sm_90a), and the bulk copies of tiles that feed them. Layouts
 // are those of the PTX manual, "Asynchronous warpgroup level matrix instructions" and "Tensor memory access".
 
 #include <cstdint>
@@ -21,11 +21,11 @@ struct SlabTile {
     return base + column / slab_columns * rows * row_bytes;
   }
 
-  /// Rows are m or n of the product, columns k. `row` is a multiple of 8, `column` of 16.
+  /// Rows are m or n of the MMA, columns k. `row` is a multiple of 8, `column` of 16.
   __device__ __forceinline__ std::uint64_t rows_of_operand(int row, int column) const {
     return describe(slab(column) + row * row_bytes + column % slab_columns * 2, 1);
   }
-  /// Rows are k of the product, columns m or n. `row` is a multiple of 16, `column` of 64.
+  /// Rows are k of the MMA, columns m or n. `row` is a multiple of 16, `column` of 64.
   __device__ __forceinline__ std::uint64_t columns_of_operand(int row, int column = 0) const {
     return describe(slab(column) + row * row_bytes, rows * row_bytes / 16);
   }
@@ -43,7 +43,7 @@ struct SlabTile {
   }
 };
 
-/// Before the first product on registers that this warpgroup has written since. Shared memory takes
+/// Before the first MMA on registers that this warpgroup has written since. Shared memory takes
 /// fence_view_async_shared().
 __device__ __forceinline__ void warpgroup_arrive() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -51,12 +51,12 @@ __device__ __forceinline__ void warpgroup_arrive() {
 __device__ __forceinline__ void warpgroup_commit_batch() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-/// Waits until at most N of the committed groups of products are under way.
+/// Waits until at most N of the committed groups of MMAs are under way.
 template <int N>
 __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-/// Registers that products under way read or write stay where they are until here.
+/// Registers that MMAs under way read or write stay where they are until here.
 template <int N>
 __device__ __forceinline__ void warpgroup_fence_operand(float (&registers)[N]) {
 #pragma unroll
@@ -185,7 +185,7 @@ __device__ __forceinline__ void tma_load_2d(std::uint32_t to, const void* map, i
       : "memory");
 }
 
-/// Lets ordinary writes of this thread to shared memory be seen by later products, behind a barrier.
+/// Lets ordinary writes of this thread to shared memory be seen by later MMAs, behind a barrier.
 __device__ __forceinline__ void fence_view_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

@@ -85,10 +85,10 @@ void differentiate(const AttentionSizes& sizes, const QueryBlock& block, const K
                    const BackwardTiles& tiles, std::int64_t columns) {
   for_each_strip(block, tile, sizes.groups, [&](auto key, auto keys, auto column, auto count) {
     const std::int64_t at = key * columns + column;
-    tile_product(keys, count, sizes.size, {tiles.keys + key * sizes.width, sizes.width, 1},
-                 tiles.queries_across + column, columns, tiles.probabilities + at, columns, false);
-    tile_product(keys, count, sizes.size, {tiles.values + key * sizes.width, sizes.width, 1},
-                 tiles.douts_across + column, columns, tiles.dscores + at, columns, false);
+    tile_gemm(keys, count, sizes.size, {tiles.keys + key * sizes.width, sizes.width, 1},
+              tiles.queries_across + column, columns, tiles.probabilities + at, columns, false);
+    tile_gemm(keys, count, sizes.size, {tiles.values + key * sizes.width, sizes.width, 1},
+              tiles.douts_across + column, columns, tiles.dscores + at, columns, false);
     const float* lse = tiles.lse + column;
     const float* projection = tiles.projection + column;
     for (std::int64_t j = 0; j < keys; ++j) {
@@ -112,22 +112,21 @@ void accumulate(const AttentionSizes& sizes, const QueryBlock& block, const KeyT
   const std::int64_t width = sizes.width, stride = block.stride();
   for_each_strip(block, tile, sizes.groups, [&](auto key, auto keys, auto column, auto count) {
     const std::int64_t at = key * columns + column, row = (tile.begin - block.document + key) * width;
-    tile_product(keys, width, count, {tiles.dscores + at, columns, 1}, tiles.queries + column * width, width,
-                 tiles.dkeys + row, width, true);
-    tile_product(keys, width, count, {tiles.probabilities + at, columns, 1}, tiles.douts + column * width,
-                 width, tiles.dvalues + row, width, true);
+    tile_gemm(keys, width, count, {tiles.dscores + at, columns, 1}, tiles.queries + column * width, width,
+              tiles.dkeys + row, width, true);
+    tile_gemm(keys, width, count, {tiles.probabilities + at, columns, 1}, tiles.douts + column * width, width,
+              tiles.dvalues + row, width, true);
   });
   if (!tile.diagonal) {
-    tile_product(columns, width, tile.rows, {tiles.dscores, 1, columns}, tiles.keys, width, tiles.dqueries,
-                 width, !first);
+    tile_gemm(columns, width, tile.rows, {tiles.dscores, 1, columns}, tiles.keys, width, tiles.dqueries,
+              width, !first);
     return;
   }
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
     for (std::int64_t q = 0; q < stride; q += tile_lanes) {
       const std::int64_t column = g * stride + q;
-      tile_product(tile_lanes, width, std::min(tile.rows, q + tile_lanes),
-                   {tiles.dscores + column, 1, columns}, tiles.keys, width, tiles.dqueries + column * width,
-                   width, !first);
+      tile_gemm(tile_lanes, width, std::min(tile.rows, q + tile_lanes), {tiles.dscores + column, 1, columns},
+                tiles.keys, width, tiles.dqueries + column * width, width, !first);
     }
   }
 }

@@ -38,9 +38,8 @@ struct ForwardTiles {
 void score(const AttentionSizes& sizes, const QueryBlock& block, const KeyTile& tile,
            const ForwardTiles& tiles, std::int64_t columns) {
   for_each_strip(block, tile, sizes.groups, [&](auto key, auto keys, auto column, auto count) {
-    tile_product(keys, count, sizes.size, {tiles.keys + key * sizes.width, sizes.width, 1},
-                 tiles.queries_across + column, columns, tiles.scores + key * columns + column, columns,
-                 false);
+    tile_gemm(keys, count, sizes.size, {tiles.keys + key * sizes.width, sizes.width, 1},
+              tiles.queries_across + column, columns, tiles.scores + key * columns + column, columns, false);
     if (!tile.diagonal) return;
     for (std::int64_t j = 0; j < keys; ++j)
       std::fill_n(tiles.scores + (key + j) * columns + column, j, -infinity);
@@ -92,8 +91,8 @@ void accumulate(const AttentionSizes& sizes, const QueryBlock& block, const KeyT
     }
   }
   if (!tile.diagonal) {
-    tile_product(columns, width, tile.rows, {tiles.scores, 1, columns}, tiles.values, width, tiles.sums,
-                 width, !first);
+    tile_gemm(columns, width, tile.rows, {tiles.scores, 1, columns}, tiles.values, width, tiles.sums, width,
+              !first);
     return;
   }
   // Queries [q, q + 16) see the diagonal's keys below q + 16; the hidden ones among those weigh 0.
@@ -101,9 +100,8 @@ void accumulate(const AttentionSizes& sizes, const QueryBlock& block, const KeyT
   for (std::int64_t g = 0; g < sizes.groups; ++g) {
     for (std::int64_t q = 0; q < stride; q += tile_lanes) {
       const std::int64_t column = g * stride + q;
-      tile_product(tile_lanes, width, std::min(tile.rows, q + tile_lanes),
-                   {tiles.scores + column, 1, columns}, tiles.values, width, tiles.sums + column * width,
-                   width, !first);
+      tile_gemm(tile_lanes, width, std::min(tile.rows, q + tile_lanes), {tiles.scores + column, 1, columns},
+                tiles.values, width, tiles.sums + column * width, width, !first);
     }
   }
 }

@@ -12,7 +12,7 @@
 #include <cstdint>
 
 #include "compute/host/elements.hpp"
-#include "compute/host/tile_product.hpp"
+#include "compute/host/tile_gemm.hpp"
 #include "compute/host/workspace.hpp"
 
 namespace llama3d::host {

@@ -67,8 +67,8 @@ void prepare_blas() {
   static_cast<void>(done);
 }
 
-void multiply(int threads, std::int64_t m, std::int64_t n, std::int64_t k, Operand a, Operand b, float beta,
-              float* c, std::int64_t c_stride) {
+void gemm(int threads, std::int64_t m, std::int64_t n, std::int64_t k, Operand a, Operand b, float beta,
+          float* c, std::int64_t c_stride) {
   if (m == 0 || n == 0) return;
   if (k == 0) {
     if (beta == 0) {

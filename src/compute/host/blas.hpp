@@ -1,5 +1,5 @@
 #pragma once
-// Single-precision matrix products on OpenBLAS, shared among our own threads.
+// Single-precision GEMMs on OpenBLAS, shared among our own threads.
 
 #include <cstdint>
 
@@ -18,7 +18,7 @@ struct Operand {
 
 /// c = a b + beta c.  a: (m, k), b: (k, n), c: (m, n) with rows `c_stride` apart; beta 0 ignores what c held.
 /// The rows or the columns of c are split among `threads`; any extent may be 0.
-void multiply(int threads, std::int64_t m, std::int64_t n, std::int64_t k, Operand a, Operand b, float beta,
-              float* c, std::int64_t c_stride);
+void gemm(int threads, std::int64_t m, std::int64_t n, std::int64_t k, Operand a, Operand b, float beta,
+          float* c, std::int64_t c_stride);
 
 }  // namespace llama3d::host

@@ -1,4 +1,4 @@
-// Matrix products. BLAS knows fp32: bf16 operands are widened into the workspace, activations a chunk of rows
+// GEMMs. BLAS knows fp32: bf16 operands are widened into the workspace, activations a chunk of rows
 // at a time so that they stay in cache, and results are rounded once.
 
 #include <algorithm>
@@ -29,8 +29,8 @@ void project(int threads, Scratch scratch, const Tensor& in, const Tensor& weigh
   const std::int64_t rows = in.rows(), inner = in.columns(), columns = out.columns();
   const std::int64_t stride = weight.columns();
   if (in.dtype() == DType::fp32) {
-    multiply(threads, rows, columns, inner, {elements<float>(in), inner},
-             {elements<float>(weight), stride, transposed}, 0.0f, elements<float>(out), columns);
+    gemm(threads, rows, columns, inner, {elements<float>(in), inner},
+         {elements<float>(weight), stride, transposed}, 0.0f, elements<float>(out), columns);
     return;
   }
   const std::int64_t chunk = std::min(rows, matmul_chunk);
@@ -41,8 +41,8 @@ void project(int threads, Scratch scratch, const Tensor& in, const Tensor& weigh
   for (std::int64_t row = 0; row < rows; row += chunk) {
     const std::int64_t count = std::min(chunk, rows - row);
     widen_all(threads, elements<bf16>(in) + row * inner, wide_in, count * inner);
-    multiply(threads, count, columns, inner, {wide_in, inner}, {wide_weight, stride, transposed}, 0.0f,
-             wide_out, columns);
+    gemm(threads, count, columns, inner, {wide_in, inner}, {wide_weight, stride, transposed}, 0.0f, wide_out,
+         columns);
     narrow_all(threads, wide_out, elements<bf16>(out) + row * columns, count * columns);
   }
 }
@@ -51,7 +51,7 @@ void project(int threads, Scratch scratch, const Tensor& in, const Tensor& weigh
 void correlate(int threads, Scratch scratch, const Tensor& dy, const Tensor& x, float beta, float* sum) {
   const std::int64_t rows = dy.rows(), n = dy.columns(), k = x.columns();
   if (dy.dtype() == DType::fp32) {
-    multiply(threads, n, k, rows, {elements<float>(dy), n, true}, {elements<float>(x), k}, beta, sum, k);
+    gemm(threads, n, k, rows, {elements<float>(dy), n, true}, {elements<float>(x), k}, beta, sum, k);
     return;
   }
   const std::int64_t chunk = std::min(rows, matmul_chunk);
@@ -61,7 +61,7 @@ void correlate(int threads, Scratch scratch, const Tensor& dy, const Tensor& x, 
     const std::int64_t count = std::min(chunk, rows - row);
     widen_all(threads, elements<bf16>(dy) + row * n, wide_dy, count * n);
     widen_all(threads, elements<bf16>(x) + row * k, wide_x, count * k);
-    multiply(threads, n, k, count, {wide_dy, n, true}, {wide_x, k}, row == 0 ? beta : 1.0f, sum, k);
+    gemm(threads, n, k, count, {wide_dy, n, true}, {wide_x, k}, row == 0 ? beta : 1.0f, sum, k);
   }
 }
 

@@ -26,7 +26,7 @@ class Scratch {
   std::int64_t used_ = 0;
 };
 
-/// Rows of activations that a matrix product widens from bf16 at a time.
+/// Rows of activations that a GEMM widens from bf16 at a time.
 inline constexpr std::int64_t matmul_chunk = 512;
 
 /// Floats each group of operations needs for calls within the request, by `threads` threads.

@@ -5,12 +5,12 @@
 namespace llama3d {
 namespace {
 
-struct Product {
+struct Gemm {
   const char* name;
   std::int64_t features_in, features_out, count;  ///< K, N, how many of the model
 };
 
-std::array<Product, 5> products_of(const RunShape& run, const StageShape& s) {
+std::array<Gemm, 5> gemms_of(const RunShape& run, const StageShape& s) {
   const std::int64_t layers = run.model.layers;
   return {{{"qkv", s.hidden, s.attention.fused_columns(), layers},
            {"attention output", s.attention.output_columns(), s.hidden, layers},
@@ -21,7 +21,7 @@ std::array<Product, 5> products_of(const RunShape& run, const StageShape& s) {
 
 enum class Pass { forward, input_gradient, weight_gradient };
 
-std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, const Product& p,
+std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, const Gemm& p,
                               std::int64_t rows) {
   const Tensor x = lab.normal(s.compute(), {rows, p.features_in});
   const Tensor y = lab.normal(s.compute(), {rows, p.features_out});
@@ -47,12 +47,12 @@ StageShape bench_shape(const RunShape& run) {
   return shape;
 }
 
-double bench_products(Laboratory& lab, const RunShape& run, const BenchSink& sink) {
+double bench_gemms(Laboratory& lab, const RunShape& run, const BenchSink& sink) {
   const StageShape s = bench_shape(run);
-  const double ceiling = measured_product_rate(lab, s.compute());
+  const double ceiling = measured_gemm_rate(lab, s.compute());
   lab.set_workspace(s.workspace());
   double total = 0;
-  for (const Product& p : products_of(run, s))
+  for (const Gemm& p : gemms_of(run, s))
     for (const auto& [pass, name] : {std::pair{Pass::forward, "forward"},
                                      {Pass::input_gradient, "input gradient"},
                                      {Pass::weight_gradient, "weight gradient"}}) {

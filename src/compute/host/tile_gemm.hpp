@@ -1,5 +1,5 @@
 #pragma once
-// Products of matrices small enough to stay in cache: what attention does to its tiles. BLAS would repack
+// GEMMs of matrices small enough to stay in cache: what attention does to its tiles. BLAS would repack
 // both operands for each of them.
 
 #include <cstdint>
@@ -79,8 +79,8 @@ inline void product_strip(std::int64_t m, std::int64_t inner, TileLeft a, const 
 }  // namespace tile_detail
 
 /// c = a b, or c += a b.  a: (m, inner), b: (inner, n), c: (m, n), n a multiple of tile_lanes.
-inline void tile_product(std::int64_t m, std::int64_t n, std::int64_t inner, TileLeft a, const float* b,
-                         std::int64_t b_stride, float* c, std::int64_t c_stride, bool accumulate) {
+inline void tile_gemm(std::int64_t m, std::int64_t n, std::int64_t inner, TileLeft a, const float* b,
+                      std::int64_t b_stride, float* c, std::int64_t c_stride, bool accumulate) {
   using tile_detail::vector_floats;
   std::int64_t column = 0;
   for (; column + 2 * vector_floats <= n; column += 2 * vector_floats) {
