@@ -190,9 +190,10 @@ void Kernels::swiglu_backward(const Tensor& gate_up, const Tensor& dh, const Ten
   expect_matrix(dgate_up, dh.dtype(), dh.rows(), 2 * dh.columns(), "dgate_up");
   expect_same_or_apart(dgate_up, gate_up, "dgate_up");
   expect_apart(dgate_up, {&dh}, "dgate_up");
-  if (!h) return;
-  expect_matrix(h, dh.dtype(), dh.rows(), dh.columns(), "h");
-  expect_apart(h, {&gate_up, &dh, &dgate_up}, "h");
+  if (h) {
+    expect_matrix(h, dh.dtype(), dh.rows(), dh.columns(), "h");
+    expect_apart(h, {&gate_up, &dh, &dgate_up}, "h");
+  }
   do_swiglu_backward(gate_up, dh, dgate_up, h, stream);
 }
 
