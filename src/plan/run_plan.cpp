@@ -82,8 +82,10 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
 MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
   MemoryPlan most;
   std::size_t host = 0;
-  for (const int rank : ProcessGrid(shape.grid, 0).group(Axis::pipeline)) {
-    MemoryPlan memory = make_rank_plan(shape, rank, kernels).memory;
+  const ProcessGrid first(shape.grid, 0);
+  // One by one: a grid of too many stages is refused by its first rank's plan, before they are listed.
+  for (int stage = 0; stage < first.size(Axis::pipeline); ++stage) {
+    MemoryPlan memory = make_rank_plan(shape, first.member(Axis::pipeline, stage), kernels).memory;
     host = std::max(host, memory.host);
     if (!room.host && memory.host > 0) memory.entries.push_back({"offloaded", memory.host});
     if (memory.total() > most.total()) most = std::move(memory);
