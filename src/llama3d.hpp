@@ -2,4 +2,4 @@
 // What a program that trains needs: settings and launch_training(). See jobs/example.
 
 #include "cli/launch.hpp"
-#include "train/settings.hpp"
+#include "options/settings.hpp"

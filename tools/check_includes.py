@@ -23,13 +23,14 @@ FOLDERS = {
     "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "comm": "src/comm", "health": "src/comm/health",
     "mpi": "mpi", "io": "io", "cuda": "cuda", "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline",
     "optim": "src/optim", "plan": "src/plan", "tokenizer": "src/data/tokenizer", "data": "src/data", "checkpoint": "src/checkpoint",
-    "convert": "src/convert", "generate": "src/generate", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
+    "convert": "src/convert", "generate": "src/generate", "options": "src/options", "train": "src/train", "bench": "src/bench", "cli": "src/cli",
 }
 BELOW = {
     "base": [], "compute": ["base"], "host": ["compute"], "comm": ["compute"], "health": ["comm"], "mpi": ["comm"], "io": ["base"],
     "cuda": ["comm"], "parallel": ["health"], "model": ["parallel"], "pipeline": ["model"], "optim": ["model"],
     "plan": ["pipeline", "optim"], "tokenizer": ["base"], "data": ["tokenizer", "io"], "checkpoint": ["optim", "io"],
-    "convert": ["checkpoint", "tokenizer"], "generate": ["plan", "checkpoint", "data"], "train": ["plan", "checkpoint", "data"],
+    "convert": ["checkpoint", "tokenizer"], "generate": ["plan", "checkpoint", "data"], "options": ["pipeline", "optim", "data"],
+    "train": ["options", "plan", "checkpoint"],
     "bench": ["train"], "cli": ["bench", "train", "convert", "generate", "mpi", "host", "cuda"],
 }
 # cli reaches these two from the one file that makes a device.

@@ -2,7 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/json.hpp"
 #include "base/printable.hpp"
@@ -30,6 +32,19 @@ json options_of(const RunRecord& run) {
   }
 }
 
+/// Runs of before recorded numbers as they were written.
+bool same_value(const json& left, const json& right) {
+  if (left == right || !left.is_string() || !right.is_string()) return left == right;
+  const auto number = [](const std::string& text) -> std::optional<double> {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return value;
+  };
+  const auto a = number(left.get_ref<const std::string&>()), b = number(right.get_ref<const std::string&>());
+  return a && b && *a == *b;
+}
+
 std::string text_at(const json& options, const char* name) {
   const json* value = find_json_member(options, name);
   return value && value->is_string() ? value->get<std::string>() : std::string();
@@ -53,7 +68,8 @@ std::vector<std::string> changed_samples(const RunRecord& before, const RunRecor
   return lines;
 }
 
-std::vector<std::string> changed_options(const RunRecord& record_before, const RunRecord& record_now) {
+std::vector<std::string> changed_options(const RunRecord& record_before, const RunRecord& record_now,
+                                         std::span<const std::string_view> names) {
   std::vector<std::string> lines;
   json before = options_of(record_before), now = options_of(record_now);
   if (const std::string was = text_at(before, "load"), is = text_at(now, "load"); !is.empty() && was != is)
@@ -71,11 +87,8 @@ std::vector<std::string> changed_options(const RunRecord& record_before, const R
     return value.is_string() ? printable(value.get_ref<const std::string&>()) : json_excerpt(value);
   };
   std::vector<std::string> changes;
-  for (const char* option :
-       {"steps", "learning-rate", "min-learning-rate", "warmup-steps", "lr-schedule", "wsd-decay-fraction",
-        "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon", "grad-clip", "global-batch-size",
-        "precision", "master-weights", "gradient-dtype", "optimizer-dtype"})
-    if (before.contains(option) && now.contains(option) && before[option] != now[option])
+  for (const std::string_view option : names)
+    if (before.contains(option) && now.contains(option) && !same_value(before[option], now[option]))
       changes.push_back(
           fmt::format("--{} was {} and is {}", option, word(before[option]), word(now[option])));
   if (!changes.empty())

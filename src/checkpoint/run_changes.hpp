@@ -1,7 +1,9 @@
 #pragma once
 // How a run that goes on differs from the one that saved: lines for people.
 
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint_attributes.hpp"
@@ -12,7 +14,8 @@ namespace llama3d {
 /// others.
 std::vector<std::string> changed_samples(const RunRecord& before, const RunRecord& now);
 
-/// Options, which it may well change. Its user should see that they are.
-std::vector<std::string> changed_options(const RunRecord& before, const RunRecord& now);
+/// Options of these names, which it may well change. Its user should see that they are.
+std::vector<std::string> changed_options(const RunRecord& before, const RunRecord& now,
+                                         std::span<const std::string_view> names);
 
 }  // namespace llama3d

@@ -12,9 +12,9 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/parsed_line.hpp"
-#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "comm/failure.hpp"
+#include "options/agreement.hpp"
 #include "train/run_shape.hpp"
 
 namespace llama3d {
@@ -33,13 +33,12 @@ struct BenchCommand {
 
   BenchCommand() {
     settings.model = "llama3-tiny";
-    add_shape_options(line, settings);
+    line.add_settings(settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings.comm_timeout);
-    line.add("repeats", options.repeats, "timed calls of an operation; the median counts");
-    line.add("warmup", options.warmup, "untimed rounds, or steps, before");
-    line.add("steps", steps, "timed optimizer steps of `bench step`");
-    line.add("output", output, "HDF5 file for the rows");
+    line.add("repeats", options.repeats);
+    line.add("warmup", options.warmup);
+    line.add("steps", steps);
+    line.add("output", output);
   }
 };
 
@@ -142,7 +141,7 @@ int run(const Job& job, BenchCommand& command, const ParsedLine& parsed) {
     if (outcome == CommandLine::Outcome::help) return;
     check(command);
     refuse_idle_shape_options(command.line, command.settings);
-    check_settings(command.settings);
+    check_settings(command.settings, command.line.command());
     shape = run_shape(command.settings, load_model_config(command.settings.model), control.size());
     shape.micro_batches();
   });
@@ -151,7 +150,7 @@ int run(const Job& job, BenchCommand& command, const ParsedLine& parsed) {
     if (leader) write_result(command.line.help());
     return 0;
   }
-  expect_same_options(command.line, control);
+  expect_same_options(command.line.command(), command.line.resolved_json(), control);
   fail_together(control, [&] {
     if (leader) check_bench_file(command.output);
   });

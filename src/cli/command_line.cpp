@@ -11,8 +11,8 @@
 #include "base/json.hpp"
 #include "base/printable.hpp"
 #include "base/utf8.hpp"
-#include "cli/toml.hpp"
 #include "model/presets.hpp"
+#include "options/toml.hpp"
 
 namespace llama3d {
 namespace {
@@ -73,19 +73,89 @@ class CommandLine::OptionToml : public CLI::ConfigTOML {
 };
 
 CommandLine::CommandLine(const std::string& command, const std::string& description)
-    : app_(description, "llama3d " + command) {
+    : CommandLine(command, description, option_table(), command_of(command)) {}
+
+CommandLine::CommandLine(const std::string& command, const std::string& description,
+                         std::span<const Option> table, unsigned bit)
+    : table_(table), command_(bit), app_(description, "llama3d " + command) {
   app_.option_defaults()->always_capture_default();
   app_.config_formatter(std::make_shared<OptionToml>(*this));
-  config_ = app_.set_config("--config", "", "TOML file with any of these options, e.g. tp-size = 2");
+  config_ = app_.set_config("--config", "", help_of("config"));
   config_->envname(environment_name("config"))->take_last();
   app_.get_formatter()->column_width(36);
 }
 
-CLI::Option* CommandLine::configured(CLI::Option* option, const Entry& entry) {
+/// Adds what TrainSettings holds, each by its type.
+class CommandLine::SettingsAdder final : public OptionVisitor {
+ public:
+  explicit SettingsAdder(CommandLine& line) : line_(line) {}
+  void visit(std::string_view name, std::string& value) override { add(name, value); }
+  void visit(std::string_view name, bool& value) override { add(name, value); }
+  void visit(std::string_view name, int& value) override { add(name, value); }
+  void visit(std::string_view name, std::int64_t& value) override { add(name, value); }
+  void visit(std::string_view name, std::uint64_t& value) override { add(name, value); }
+  void visit(std::string_view name, double& value) override { add(name, value); }
+  void visit(std::string_view name, std::vector<int>& value) override { add(name, value); }
+  void visit(std::string_view name, const WordValue& value) override {
+    line_.add_word(std::string(name), value);
+  }
+
+ private:
+  template <class Value>
+  void add(std::string_view name, Value& value) {
+    line_.add(std::string(name), value);
+  }
+  CommandLine& line_;
+};
+
+void CommandLine::add_settings(TrainSettings& settings) {
+  SettingsAdder adder(*this);
+  for (const Option& option : table_)
+    if ((option.commands & command_) && option.member) option.member(adder, option.name, settings);
+}
+
+const Option& CommandLine::row_of(const std::string& name) const {
+  const Option* option = find_option(name, command_, table_);
+  LLAMA3D_EXPECT(option, "no option {} of {} in the table", name, app_.get_name());
+  return *option;
+}
+
+std::string CommandLine::help_of(const std::string& name) const {
+  const Option& option = row_of(name);
+  std::string help(option.help);
+  if (option.note.commands & command_) help += option.note.text;
+  return help;
+}
+
+void CommandLine::add_flag(const std::string& name, bool& value) {
+  const char* standard = value ? "true" : "false";
+  auto* option = app_.add_flag("--" + name + ",!--no-" + name, value, help_of(name));
+  option->default_str(standard)->check([this, name](const std::string& text) {
+    check_flag(name, text);
+    return std::string();
+  });
+  configured(option, {name, option, Kind::flag, false});
+}
+
+void CommandLine::add_word(const std::string& name, const WordValue& value) {
+  const auto assign = [this, name, read = value.read](const std::string& text) {
+    try {
+      read(text);
+    } catch (const ConfigurationError& error) {
+      throw ConfigurationError(error.what() + origin_note(name));
+    }
+  };
+  auto* option = app_.add_option_function<std::string>("--" + name, assign, help_of(name));
+  option->default_str(value.word());
+  configured(option, {name, option, Kind::text, false});
+}
+
+void CommandLine::configured(CLI::Option* option, const Entry& entry) {
   entries_.push_back(entry);
   if (!entry.list) option->take_last();
   if (entry.list && entry.kind == Kind::integer) option->delimiter(',');
-  return option->envname(environment_name(entry.name));
+  option->group(std::string(title_of(row_of(entry.name).group)));
+  option->envname(environment_name(entry.name));
 }
 
 const CommandLine::Entry* CommandLine::find(const std::string& name) const {
@@ -299,6 +369,29 @@ std::string CommandLine::value_of(const Entry& entry) const {
   return value;
 }
 
+std::string CommandLine::canonical(const Entry& entry) const {
+  const auto one = [&](const std::string& text) -> std::string {
+    std::int64_t integer = 0;
+    double number = 0;
+    const char *begin = text.data(), *end = begin + text.size();
+    switch (entry.kind) {
+      case Kind::flag: return CLI::detail::to_flag_value(text) > 0 ? "true" : "false";
+      case Kind::integer:
+        if (std::from_chars(begin, end, integer).ptr == end) return fmt::format("{}", integer);
+        break;
+      case Kind::number:
+        if (std::from_chars(begin, end, number).ptr == end) return fmt::format("{}", number);
+        break;
+      case Kind::text: break;
+    }
+    return text;
+  };
+  if (!entry.list || entry.option->count() == 0) return one(value_of(entry));
+  std::string values;
+  for (const auto& part : entry.option->reduced_results()) values += (values.empty() ? "" : " ") + one(part);
+  return values;
+}
+
 std::string CommandLine::toml_of(const Entry& entry) const {
   const auto one = [&](const std::string& text) -> std::string {
     if (entry.kind == Kind::flag) return CLI::detail::to_flag_value(text) > 0 ? "true" : "false";
@@ -337,7 +430,7 @@ std::string CommandLine::resolved(const std::set<std::string>& without) const {
 
 std::string CommandLine::resolved_json() const {
   ordered_json all = ordered_json::object();
-  for (const Entry& entry : entries_) all[entry.name] = value_of(entry);
+  for (const Entry& entry : entries_) all[entry.name] = canonical(entry);
   // Bytes that are no UTF-8 are for whoever takes the option to refuse.
   return all.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }

@@ -14,47 +14,47 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "options/option.hpp"
+#include "options/settings.hpp"
 
 namespace llama3d {
 
 class CommandLine {
  public:
+  /// `command`: the word that option_table() knows its options by.
   CommandLine(const std::string& command, const std::string& description);
+  /// The options are those of another table with the bit `bit`.
+  CommandLine(const std::string& command, const std::string& description, std::span<const Option> table,
+              unsigned bit);
   CommandLine(const CommandLine&) = delete;
   CommandLine& operator=(const CommandLine&) = delete;
 
-  /// A text, a number or a list of these, with its default as it stands. `help` says the unit.
+  /// Every option of this command that TrainSettings holds, with its default as it stands. The settings must
+  /// outlive the command line.
+  void add_settings(TrainSettings& settings);
+  /// An option of the table: a text, a number or a list of these, with its default as it stands.
   template <class Value>
-  CLI::Option* add(const std::string& name, Value& value, const std::string& help) {
+  void add(const std::string& name, Value& value) {
     using Element = typename ElementOf<Value>::Type;
-    if constexpr (std::is_same_v<Element, std::string>)
-      return add_text(name, value, help);
+    if constexpr (std::is_same_v<Value, bool>)
+      add_flag(name, value);
+    else if constexpr (std::is_same_v<Element, std::string>)
+      add_text(name, value);
     else
-      return add_numbers<Element>(name, value, help);
+      add_numbers<Element>(name, value);
   }
-  CLI::Option* add_flag(const std::string& name, bool& value, const std::string& help) {
-    const char* standard = value ? "true" : "false";
-    auto* option = app_.add_flag("--" + name + ",!--no-" + name, value, help);
-    option->default_str(standard)->check([this, name](const std::string& text) {
-      check_flag(name, text);
-      return std::string();
-    });
-    return configured(option, {name, option, Kind::flag, false});
-  }
-  /// A value written as one of a few words. `parse` throws ConfigurationError for any other.
+  /// A value written as one of a few words.
+  void add_word(const std::string& name, const WordValue& value);
+  /// The same; `parse` throws ConfigurationError for any other word.
   template <class Value>
-  CLI::Option* add_word(const std::string& name, Value& value, Value (*parse)(std::string_view),
-                        std::string_view (*word)(Value), const std::string& help) {
-    const auto assign = [this, name, &value, parse](const std::string& text) {
-      try {
-        value = parse(text);
-      } catch (const ConfigurationError& error) {
-        throw ConfigurationError(error.what() + origin_note(name));
-      }
-    };
-    auto* option = app_.add_option_function<std::string>("--" + name, assign, help);
-    option->default_str(std::string(word(value)));
-    return configured(option, {name, option, Kind::text, false});
+  void add_word(const std::string& name, Value& value, Value (*parse)(std::string_view),
+                std::string_view (*word)(Value)) {
+    add_word(name, WordValue{[&value, parse](std::string_view text) { value = parse(text); },
+                             [&value, word] { return std::string(word(value)); }});
+  }
+  /// What help and record have for an option that is not given, where that is not its value so far.
+  void set_default_text(const std::string& name, const std::string& text) {
+    entry(name).option->default_str(text);
   }
   /// A file that names no option and is not recorded: positional.
   template <class Value>
@@ -72,8 +72,11 @@ class CommandLine {
   /// Every option but those of `without`, with its value and origin, a line each:
   /// `tp-size = 2  # command line`. A valid --config.
   std::string resolved(const std::set<std::string>& without) const;
-  /// All as a JSON object of name to value, for the record.
+  /// All as a JSON object of name to value, for the record and to compare: of a number that can be written in
+  /// several ways always the same text.
   std::string resolved_json() const;
+  /// Of the table.
+  unsigned command() const { return command_; }
   /// Whether the option has its value from anywhere but its default.
   bool given(const std::string& name) const { return entry(name).option->count() > 0; }
   bool on_command_line(const std::string& name) const { return on_command_line_.contains(name); }
@@ -121,7 +124,7 @@ class CommandLine {
   /// As it was given: CLI11 would read "[a]" as a list, "{}" as an empty one, and a text of several words in
   /// other ways from version to version.
   template <class Value>
-  CLI::Option* add_text(const std::string& name, Value& value, const std::string& help) {
+  void add_text(const std::string& name, Value& value) {
     const auto assign = [&value](const CLI::results_t& given) {
       if constexpr (ElementOf<Value>::list)
         value = given;
@@ -129,17 +132,17 @@ class CommandLine {
         value = given.back();
       return true;
     };
-    auto* option = app_.add_option("--" + name, assign, help);
+    auto* option = app_.add_option("--" + name, assign, help_of(name));
     option->type_name("TEXT")->allow_extra_args(false);
     if constexpr (ElementOf<Value>::list)
       option->expected(1, CLI::detail::expected_max_vector_size);
     else
       option->default_str(value);
-    return configured(option, {name, option, Kind::text, ElementOf<Value>::list});
+    configured(option, {name, option, Kind::text, ElementOf<Value>::list});
   }
   template <class Element, class Value>
-  CLI::Option* add_numbers(const std::string& name, Value& value, const std::string& help) {
-    auto* option = app_.add_option("--" + name, value, help);
+  void add_numbers(const std::string& name, Value& value) {
+    auto* option = app_.add_option("--" + name, value, help_of(name));
     option->check([this, name](const std::string& text) {
       // A variable's list may come here in one piece.
       if constexpr (ElementOf<Value>::list)
@@ -148,7 +151,7 @@ class CommandLine {
         check_number<Element>(name, text);
       return std::string();
     });
-    return configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});
+    configured(option, {name, option, kind_of<Element>(), ElementOf<Value>::list});
   }
 
   template <class Number>
@@ -166,13 +169,17 @@ class CommandLine {
     }
   }
 
+  void add_flag(const std::string& name, bool& value);
+  class SettingsAdder;
+  std::string help_of(const std::string& name) const;
+  const Option& row_of(const std::string& name) const;
   void check_flag(const std::string& name, const std::string& text) const;
   /// The arguments with underscores in options' names as hyphens, and every text as `--name` `text`, a list's
   /// with the name in front of each: so the parser takes the text whole, whatever it begins with.
   std::vector<std::string> spread(int argc, char** argv);
   /// Whether an argument is "--" and the name of an option, negated or not.
   bool names_option(const std::string& argument) const;
-  CLI::Option* configured(CLI::Option* option, const Entry& entry);
+  void configured(CLI::Option* option, const Entry& entry);
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;
   [[noreturn]] void refuse_value(const std::string& name, const std::string& value, const char* right) const;
@@ -186,9 +193,12 @@ class CommandLine {
   std::vector<CLI::ConfigItem> read_config(std::istream& input);
   std::string config_path() const;
   std::string value_of(const Entry& entry) const;
+  std::string canonical(const Entry& entry) const;
   std::string toml_of(const Entry& entry) const;
   std::string origin_of(const Entry& entry) const;
 
+  std::span<const Option> table_;
+  unsigned command_;
   CLI::App app_;
   CLI::Option* config_ = nullptr;
   std::vector<Entry> entries_;

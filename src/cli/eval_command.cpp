@@ -6,9 +6,9 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/parsed_line.hpp"
-#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "comm/failure.hpp"
+#include "options/agreement.hpp"
 #include "train/evaluator.hpp"
 
 namespace llama3d {
@@ -22,13 +22,8 @@ struct EvalCommand {
   EvalCommand() {
     settings.seq_length = 0;
     settings.valid_samples = 0;
-    line.add("load", settings.load, "checkpoint or Hugging Face folder to evaluate");
-    line.add("data", settings.data, "token file to evaluate on");
-    line.add("samples", settings.valid_samples, "sequences to evaluate on; 0: all");
-    add_sample_options(line, settings);
-    add_layout_options(line, settings);
+    line.add_settings(settings);
     add_machine_options(line, machine);
-    add_job_options(line, settings.comm_timeout);
   }
 };
 
@@ -42,14 +37,14 @@ int run(const Job& job, EvalCommand& command, const ParsedLine& parsed) {
       throw ConfigurationError(
           fmt::format("--samples {}: must be 0 (all) or more", command.settings.valid_samples));
     refuse_idle_shape_options(command.line, command.settings);
-    check_settings(command.settings);
+    check_settings(command.settings, command.line.command());
   });
   const bool leader = control.rank() == 0;
   if (outcome == CommandLine::Outcome::help) {
     if (leader) write_result(command.line.help());
     return 0;
   }
-  expect_same_options(command.line, control);
+  expect_same_options(command.line.command(), command.line.resolved_json(), control);
   const auto device = make_job_device(command.machine, control);
   Runtime runtime = make_runtime(job, *device, command.machine);
   const Evaluation e = evaluate_weights(command.settings, runtime);

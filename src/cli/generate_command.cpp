@@ -12,12 +12,12 @@
 #include "cli/commands.hpp"
 #include "cli/parsed_line.hpp"
 #include "cli/progress_line.hpp"
-#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "comm/failure.hpp"
 #include "data/chat_template.hpp"
 #include "generate/predictions.hpp"
 #include "io/posix/output_check.hpp"
+#include "options/agreement.hpp"
 
 namespace llama3d {
 namespace {
@@ -35,36 +35,32 @@ struct GenerateCommand {
 
   GenerateCommand() {
     DecodingOptions& d = settings.decoding;
-    line.add("load", settings.load, "checkpoint or Hugging Face folder to generate with");
-    line.add("model", settings.model,
-             "preset, config.json or Hugging Face folder; that of --load if not given");
-    line.add(
-        "tokenizer", tokenizer,
-        "bytes, or Llama 3's tokenizer.model, tokenizer.json or a folder with one; --load's if not given");
-    line.add("prompt", prompt, "text to continue; names of special tokens in it are those tokens");
-    line.add("prompt-file", prompt_file, "file with the text instead");
-    line.add_flag("chat", chat, "the prompt is a user's message, to be answered by the chat template");
-    line.add("system", system, "system message before it");
-    line.add("data", data, "JSON file of instruction records to answer instead, written to --output");
-    line.add_word("format", format, input_format_from, word_of, "of --data: auto, alpaca or sharegpt");
-    line.add("max-samples", max_samples, "records of --data to answer; 0: all");
-    line.add("output", output,
-             "file for the answers to --data: a JSON line with prompt, predict and label each");
-    line.add("batch-size", settings.batch_size, "records that a replica answers at once");
-    line.add("max-new-tokens", d.max_new_tokens, "most tokens of an answer");
-    line.add("temperature", d.sampling.temperature, "of sampling; 0: always the likeliest token");
-    line.add("top-k", d.sampling.top_k, "sample from the so many likeliest tokens only; 0: all");
-    line.add("top-p", d.sampling.top_p,
-             "sample from the likeliest tokens that together have this probability");
-    line.add("seed", d.sampling.seed, "of sampling; without effect at temperature 0");
-    line.add("stop", stops, "texts or special tokens to end at, beside end of text and <|eot_id|>");
-    line.add(
-        "tp-size", settings.tp_size,
-        "tensor-parallel ranks: every layer is split over so many; the ranks beyond share --data's records");
-    line.add("pp-size", settings.pp_size, "1: generation has no pipeline stages");
-    add_precision_option(line, settings.precision);
+    line.add("load", settings.load);
+    line.add("model", settings.model);
+    line.add("tokenizer", tokenizer);
+    line.add("prompt", prompt);
+    line.add("prompt-file", prompt_file);
+    line.add("chat", chat);
+    line.add("system", system);
+    line.add("data", data);
+    line.add_word("format", format, input_format_from, word_of);
+    line.add("max-samples", max_samples);
+    line.add("output", output);
+    line.add("batch-size", settings.batch_size);
+    line.add("max-new-tokens", d.max_new_tokens);
+    line.add("temperature", d.sampling.temperature);
+    line.add("top-k", d.sampling.top_k);
+    line.add("top-p", d.sampling.top_p);
+    line.add("seed", d.sampling.seed);
+    line.add("stop", stops);
+    line.add("tp-size", settings.tp_size);
+    line.add("pp-size", settings.pp_size);
+    line.add_word("precision", WordValue{[this](std::string_view word) {
+                                           settings.precision = read_precision("precision", word);
+                                         },
+                                         [this] { return std::string(settings.precision->name); }});
     add_machine_options(line, machine);
-    add_job_options(line, comm_timeout);
+    line.add("comm-timeout", comm_timeout);
   }
 };
 
@@ -284,7 +280,7 @@ int run(const Job& job, GenerateCommand& command, const ParsedLine& parsed) {
     if (control.rank() == 0) write_result(command.line.help());
     return 0;
   }
-  expect_same_options(command.line, control);
+  expect_same_options(command.line.command(), command.line.resolved_json(), control);
   Texts texts;
   fail_together(control, [&] { texts = read_texts(command, control.rank() == 0); });
   const auto device = make_job_device(command.machine, control);

@@ -14,7 +14,7 @@ int inspect_command(int argc, char** argv) {
     std::string path;
     bool verify = false;
     line.add_positional("file", path, "file or checkpoint folder")->required();
-    line.add_flag("verify", verify, "read all of the data and compare checksums");
+    line.add("verify", verify);
     if (line.parse(argc, argv) == CommandLine::Outcome::help)
       write_result(line.help());
     else

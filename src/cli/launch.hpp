@@ -7,7 +7,7 @@
 
 #include "cli/job.hpp"
 #include "cli/machine_options.hpp"
-#include "train/settings.hpp"
+#include "options/settings.hpp"
 
 namespace llama3d {
 

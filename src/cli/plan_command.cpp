@@ -101,8 +101,8 @@ int plan_command(int argc, char** argv) {
     MachineOptions machine;
     settings.model = "llama3-tiny";
     int ranks = 8;
-    line.add("ranks", ranks, "processes in all");
-    add_shape_options(line, settings);
+    line.add("ranks", ranks);
+    line.add_settings(settings);
     add_machine_options(line, machine);
     if (line.parse(argc, argv) == CommandLine::Outcome::help) {
       write_result(line.help());
@@ -110,7 +110,7 @@ int plan_command(int argc, char** argv) {
     }
     if (ranks < 1) throw ConfigurationError(fmt::format("--ranks {}: must be at least 1", ranks));
     refuse_idle_shape_options(line, settings);
-    check_settings(settings);
+    check_settings(settings, line.command());
     const auto sizes = [&](const char* option, int value) {
       return line.given(option) ? std::vector<int>{value} : divisors_of(ranks);
     };

@@ -60,27 +60,17 @@ int tokenize_command(int argc, char** argv) {
     TokenizeOptions options;
     std::vector<std::string> inputs;
     std::string output;
-    line.add("tokenizer", options.tokenizer,
-             "bytes (ids 0 to 255 are the bytes, vocabulary 259), or Llama 3's tokenizer.model, "
-             "tokenizer.json or a "
-             "folder with one");
-    line.add_word("invalid-utf8", options.invalid_utf8, invalid_utf8_from, word_of,
-                  "error, or replace by U+FFFD; bytes of text files are no matter to the byte tokenizer");
-    line.add("input", inputs, "files to read, in order");
-    line.add("output", output, "token file to write (.h5)");
-    line.add_word(
-        "format", options.format, input_format_from, word_of,
-        "of the inputs: text, jsonl (records with a text), alpaca, sharegpt, or auto: by the file's "
-        "name and its first records; JSON records are a line each or the elements of an array");
-    line.add("text-field", options.text_field, "member of a JSON record that holds the text");
-    line.add_word("loss-on", options.loss_on, loss_on_from, word_of,
-                  "tokens of a conversation that are targets: the assistant's, or all");
-    line.add("cutoff", options.cutoff,
-             "most tokens of a conversation, cut turn by turn in proportion; 0: no limit");
-    line.add_flag("strict", options.strict, "end at a bad record instead of leaving it out");
-    line.add("split-documents-on", options.split_documents_on,
-             "line that ends a document of a text file; a file is one document if not given");
-    line.add("threads", options.threads, "threads that encode; 0: one a core");
+    line.add("tokenizer", options.tokenizer);
+    line.add_word("invalid-utf8", options.invalid_utf8, invalid_utf8_from, word_of);
+    line.add("input", inputs);
+    line.add("output", output);
+    line.add_word("format", options.format, input_format_from, word_of);
+    line.add("text-field", options.text_field);
+    line.add_word("loss-on", options.loss_on, loss_on_from, word_of);
+    line.add("cutoff", options.cutoff);
+    line.add("strict", options.strict);
+    line.add("split-documents-on", options.split_documents_on);
+    line.add("threads", options.threads);
     if (line.parse(argc, argv) == CommandLine::Outcome::help) {
       write_result(line.help());
       return 0;

@@ -10,10 +10,10 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/parsed_line.hpp"
-#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "comm/failure.hpp"
 #include "compute/kernels.hpp"
+#include "options/agreement.hpp"
 #include "train/run_check.hpp"
 #include "train/signals.hpp"
 #include "train/trainer.hpp"
@@ -35,14 +35,12 @@ struct TrainCommand {
   CommandLine line{"train", "Train Llama 3 with tensor, pipeline and data parallelism."};
 
   TrainCommand() {
-    add_shape_options(line, settings);
-    add_training_options(line, settings);
+    line.add_settings(settings);
+    line.set_default_text("min-learning-rate", fmt::format("{}", lowest_learning_rate(settings)));
     add_machine_options(line, machine);
-    add_job_options(line, settings.comm_timeout);
-    line.add_flag("print-config", print_config,
-                  "print every option, its value and where it came from, and end");
-    line.add_flag("dry-run", dry_run, "check everything, print the memory plan, and end");
-    line.add("dry-run-ranks", dry_run_ranks, "ranks to assume in a dry run; 0: as started");
+    line.add("print-config", print_config);
+    line.add("dry-run", dry_run);
+    line.add("dry-run-ranks", dry_run_ranks);
   }
 
   /// What a run is made by, without what lets this call only look at it.
@@ -95,7 +93,7 @@ int run(const Job& job, std::optional<SignalGuard>& guard, TrainCommand& command
     if (leader) write_result(help ? command.line.help() : command.configuration());
     return 0;
   }
-  expect_same_options(command.line, control);
+  expect_same_options(command.line.command(), command.line.resolved_json(), control);
   command.settings.command_line = joined(argc, argv);
   command.settings.configuration = command.line.resolved_json();
   if (command.dry_run) {

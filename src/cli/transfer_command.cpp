@@ -9,10 +9,10 @@
 #include "cli/commands.hpp"
 #include "cli/launch.hpp"
 #include "cli/parsed_line.hpp"
-#include "cli/same_options.hpp"
 #include "cli/train_options.hpp"
 #include "comm/failure.hpp"
 #include "convert/weight_transfer.hpp"
+#include "options/agreement.hpp"
 #include "parallel/runtime.hpp"
 
 namespace llama3d {
@@ -44,7 +44,7 @@ int run(const Job& job, CommandLine& line, const ParsedLine& parsed, double comm
     if (leader) write_result(line.help());
     return 0;
   }
-  expect_same_options(line, control);
+  expect_same_options(line.command(), line.resolved_json(), control);
   const bool shown = leader && stderr_is_terminal();
   const auto clear = [shown] {
     if (shown) print_log("\r\033[K");
@@ -72,15 +72,12 @@ int run(const Job& job, CommandLine& line, const ParsedLine& parsed, double comm
 int start(CommandLine& line, int argc, char** argv, const std::string& output,
           const std::function<void()>& read, const Transfer& transfer) {
   double comm_timeout = 0;  // ranks that have nothing to write wait for those that have
-  add_job_options(line, comm_timeout);
+  line.add("comm-timeout", comm_timeout);
   const ParsedLine parsed(line, argc, argv);
   return run_job(argc, argv, comm_timeout, [&](const Job& job) {
     return run(job, line, parsed, comm_timeout, output, read, transfer);
   });
 }
-
-constexpr const char* dtype_help =
-    "of the weights written: same (each as it is stored; fp16 as fp32), bf16 or fp32";
 
 }  // namespace
 
@@ -88,10 +85,10 @@ int import_command(int argc, char** argv) {
   CommandLine line("import", "Make a checkpoint of the weights in a Hugging Face folder.");
   ImportOptions options;
   std::string input, output;
-  line.add("input", input, "Hugging Face folder: config.json, and safetensors in bf16, fp16 or fp32");
-  line.add("output", output, "checkpoint to make, for --load and export");
-  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
-  line.add_flag("overwrite", options.overwrite, "replace a checkpoint of that name");
+  line.add("input", input);
+  line.add("output", output);
+  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of);
+  line.add("overwrite", options.overwrite);
   const auto read = [&] {
     options.input = input;
     options.output = output;
@@ -106,14 +103,12 @@ int export_command(int argc, char** argv) {
                    "Make a Hugging Face folder of a checkpoint's weights, as transformers loads it.");
   ExportOptions options;
   std::string input, output, tokenizer, shard_size = "5GB";
-  line.add("input", input, "checkpoint (or Hugging Face folder, to write it anew)");
-  line.add("output", output, "folder to make");
-  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of, dtype_help);
-  line.add("shard-size", shard_size, "most bytes of a file, such as 5GB or 500MiB");
-  line.add("tokenizer", tokenizer,
-           "folder or file of the tokenizer to copy; if not given, the Hugging Face folder that the weights "
-           "once came from, if it is still there");
-  line.add_flag("overwrite", options.overwrite, "replace a model folder of that name");
+  line.add("input", input);
+  line.add("output", output);
+  line.add_word("dtype", options.dtype, parse_weight_dtype, name_of);
+  line.add("shard-size", shard_size);
+  line.add("tokenizer", tokenizer);
+  line.add("overwrite", options.overwrite);
   const auto read = [&] {
     const auto bytes = parse_bytes(shard_size);
     if (!bytes)

@@ -8,8 +8,8 @@
 
 #include "comm/control_plane.hpp"
 #include "data/dataset.hpp"
+#include "options/settings.hpp"
 #include "plan/run_plan.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

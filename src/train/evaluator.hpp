@@ -1,8 +1,8 @@
 #pragma once
 
+#include "options/settings.hpp"
 #include "train/batches.hpp"
 #include "train/engine.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

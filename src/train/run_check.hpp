@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "options/settings.hpp"
 #include "plan/run_plan.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

@@ -4,10 +4,10 @@
 #include <string>
 
 #include "checkpoint/checkpoint_attributes.hpp"
+#include "options/settings.hpp"
 #include "train/batches.hpp"
 #include "train/engine.hpp"
 #include "train/metrics_recorder.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

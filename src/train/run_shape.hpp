@@ -6,8 +6,8 @@
 #include "model/config.hpp"
 #include "optim/distributed_optimizer.hpp"
 #include "optim/learning_rate.hpp"
+#include "options/settings.hpp"
 #include "plan/run_plan.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

@@ -5,9 +5,9 @@
 
 #include "comm/control_plane.hpp"
 #include "optim/distributed_optimizer.hpp"
+#include "options/settings.hpp"
 #include "train/metrics_recorder.hpp"
 #include "train/run_log.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

@@ -8,7 +8,7 @@
 
 #include "checkpoint/checkpoint_contents.hpp"
 #include "comm/control_plane.hpp"
-#include "train/settings.hpp"
+#include "options/settings.hpp"
 
 namespace llama3d {
 

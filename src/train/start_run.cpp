@@ -8,6 +8,7 @@
 #include "checkpoint/run_changes.hpp"
 #include "checkpoint/weight_tokenizer.hpp"
 #include "comm/failure.hpp"
+#include "options/option.hpp"
 
 namespace llama3d {
 namespace {
@@ -34,8 +35,9 @@ std::unique_ptr<CheckpointContents> load_checkpoint(StartDecision& start, const 
 void tell_resumed(const CheckpointContents& checkpoint, const StartDecision& start,
                   const TrainSettings& settings, const RunRecord& run, RunLog& log) {
   const RunRecord before = checkpoint.run().value_or(RunRecord{});
-  for (const auto& changed : {changed_samples, changed_options})
-    for (const std::string& line : changed(before, run)) log.note(line);
+  for (const auto& changed :
+       {changed_samples(before, run), changed_options(before, run, options_that_change_results())})
+    for (const std::string& line : changed) log.note(line);
   const fs::path& folder = checkpoint.folder();
   const std::int64_t step = before.position.step;
   if (std::error_code ignored; start.automatic && fs::is_symlink(folder, ignored))

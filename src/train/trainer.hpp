@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "base/error.hpp"
+#include "options/settings.hpp"
 #include "parallel/runtime.hpp"
-#include "train/settings.hpp"
 
 namespace llama3d {
 

@@ -4,8 +4,8 @@
 #include <boost/test/unit_test.hpp>
 #include <cstdlib>
 
-#include "cli/same_options.hpp"
-#include "cli/toml.hpp"
+#include "options/agreement.hpp"
+#include "options/toml.hpp"
 #include "support/error_message.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -14,6 +14,17 @@ using test::says;
 
 namespace {
 
+const std::vector<Option> table = {
+    {.name = "some-text", .commands = commands::train, .help = "a text"},
+    {.name = "steps", .commands = commands::train, .group = OptionGroup::batch, .help = "a number of steps"},
+    {.name = "rate", .commands = commands::train, .help = "a rate"},
+    {.name = "flag", .commands = commands::train, .help = "a flag"},
+    {.name = "numbers", .commands = commands::train, .help = "integers"},
+    {.name = "texts", .commands = commands::train, .help = "texts"},
+    {.name = "data", .commands = commands::train, .help = "a file"},
+    {.name = "config", .commands = commands::train, .help = "a file of these"},
+};
+
 struct Options {
   std::string text = "default";
   std::int64_t steps = 7;
@@ -21,16 +32,16 @@ struct Options {
   bool flag = true;
   std::vector<int> numbers;
   std::vector<std::string> texts;
-  CommandLine line{"command", "For a test."};
+  CommandLine line{"command", "For a test.", table, commands::train};
   test::TemporaryFolder folder;
 
   Options() {
-    line.add("some-text", text, "a text");
-    line.add("steps", steps, "a number of steps");
-    line.add("rate", rate, "a rate");
-    line.add_flag("flag", flag, "a flag");
-    line.add("numbers", numbers, "integers");
-    line.add("texts", texts, "texts");
+    line.add("some-text", text);
+    line.add("steps", steps);
+    line.add("rate", rate);
+    line.add("flag", flag);
+    line.add("numbers", numbers);
+    line.add("texts", texts);
   }
   ~Options() {
     for (const char* name : {"LLAMA3D_SOME_TEXT", "LLAMA3D_STEPS", "LLAMA3D_NUMBERS", "LLAMA3D_STEP"})
@@ -178,20 +189,21 @@ BOOST_AUTO_TEST_CASE(ranks_with_other_options_are_refused) {
   parse({"--steps", "4", "--some-text", "a"});
   OtherFirst control(first.line.resolved_json());
   OtherFirst same(line.resolved_json());
-  BOOST_CHECK_EXCEPTION(expect_same_options(line, control), Error, says({"--steps 4: rank 0 has 3"}));
-  BOOST_CHECK_NO_THROW(expect_same_options(line, same));
+  BOOST_CHECK_EXCEPTION(expect_same_options(commands::train, line.resolved_json(), control), Error,
+                        says({"--steps 4: rank 0 has 3"}));
+  BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), same));
 }
 
 // A node may have its files elsewhere.
 BOOST_AUTO_TEST_CASE(names_of_files_may_differ_between_nodes) {
   std::string data;
   Options first;
-  first.line.add("data", data, "a file");
-  line.add("data", data, "a file");
+  first.line.add("data", data);
+  line.add("data", data);
   first.parse({"--data", "/a"});
   parse({"--data", "/b"});
   OtherFirst control(first.line.resolved_json());
-  BOOST_CHECK_NO_THROW(expect_same_options(line, control));
+  BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), control));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

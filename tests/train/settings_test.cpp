@@ -1,5 +1,5 @@
 // Settings that a program fills itself.
-#include "train/settings.hpp"
+#include "options/settings.hpp"
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>

@@ -9,6 +9,7 @@
 #include "data/samples.hpp"
 #include "model/stage_shape.hpp"
 #include "optim/learning_rate.hpp"
+#include "options/option.hpp"
 #include "pipeline/schedule.hpp"
 
 namespace llama3d {
@@ -90,8 +91,12 @@ struct StepRange {
 /// rate below the default of 3e-4.
 double lowest_learning_rate(const TrainSettings& settings);
 
-/// Bounds that no single option's type can express. Throws ConfigurationError naming the option.
-void check_settings(const TrainSettings& settings);
+/// The recipe of a word, or ConfigurationError naming the option `name`.
+const PrecisionRecipe* read_precision(std::string_view name, std::string_view word);
+
+/// The bounds of every option that the command has (commands::train and the like), and those that no single
+/// option has. Throws ConfigurationError naming the option.
+void check_settings(const TrainSettings& settings, unsigned command = commands::train);
 /// Of one option that commands have which do not train. Throws likewise.
 void check_comm_timeout(double seconds);
 

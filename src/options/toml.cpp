@@ -1,4 +1,4 @@
-#include "cli/toml.hpp"
+#include "options/toml.hpp"
 
 #include <toml++/toml.h>
 
