@@ -216,7 +216,7 @@ std::unique_ptr<Device> make_cuda_device(int node_rank, GpuUse use, int architec
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();
     throw ConfigurationError(
-        fmt::format("--device cuda: no GPU can be used ({}); use --device cpu, or see "
+        fmt::format("`device` cuda: no GPU can be used ({}); use `device` cpu, or see "
                     "what nvidia-smi says",
                     status == cudaSuccess ? "none is visible" : reason_of(status)));
   }

@@ -23,8 +23,8 @@ std::string reason_against_driver(int driver, int runtime) {
 void require_supported(const GpuTraits& traits) {
   if (traits.architecture < 80)
     throw ConfigurationError(
-        fmt::format("--device cuda: {} has compute capability {}.{}, at least 8.0 "
-                    "(Ampere) is needed; use --device cpu",
+        fmt::format("`device` cuda: {} has compute capability {}.{}, at least 8.0 "
+                    "(Ampere) is needed; use `device` cpu",
                     traits.name, traits.architecture / 10, traits.architecture % 10));
 }
 

@@ -43,7 +43,7 @@ constexpr GroupLimits limits_of(Axis axis) {
 void allow_shared_gpus() {
   if (!cuda::nccl_at_least(2, 30))
     throw ConfigurationError(fmt::format(
-        "--allow-gpu-sharing: NCCL {} lets one rank use a GPU, 2.30 and later several; give each rank "
+        "`allow_gpu_sharing`: NCCL {} lets one rank use a GPU, 2.30 and later several; give each rank "
         "a GPU of its own, or put a newer libnccl.so.2 on LD_LIBRARY_PATH",
         cuda::nccl_version()));
   setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", /*overwrite=*/0);
@@ -223,7 +223,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   fail_together(control, [&] {
     if (!cuda::nccl_at_least(2, 28))
       throw ConfigurationError(fmt::format(
-          "--device cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
+          "`device` cuda: NCCL {} is too old for several ranks; put libnccl.so.2 of 2.28 or later on "
           "LD_LIBRARY_PATH",
           cuda::nccl_version()));
     if (use == GpuUse::shared) allow_shared_gpus();

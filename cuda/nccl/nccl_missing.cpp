@@ -16,7 +16,7 @@ std::unique_ptr<GridCommunicators> make_nccl_communicators(const ProcessGrid& gr
   if (grid.shape().world() == 1) return make_local_communicators(cuda::copy_gpu_tensor);
   fail_together(control, [&] {
     throw ConfigurationError(fmt::format(
-        "--device cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
+        "`device` cuda: {} ranks, but this llama3d was built without NCCL; start one rank, or build "
         "where nccl.h and libnccl.so are",
         grid.shape().world()));
   });

@@ -88,7 +88,7 @@ void guarded(const std::filesystem::path& path, Action&& action) {
     action();
   } catch (const IoError& error) {
     throw Error(ExitStatus::failure,
-                fmt::format("{} cannot be written ({}); give another --output", path.string(), error.what()));
+                fmt::format("{} cannot be written ({}); give another `output`", path.string(), error.what()));
   }
 }
 

@@ -11,7 +11,7 @@ void expect_no_input(const std::filesystem::path& output, const std::vector<std:
     std::error_code ignored;
     if (std::filesystem::equivalent(input, output, ignored))
       throw ConfigurationError(
-          fmt::format("--output {} is also an input, {} (it would be overwritten); choose another name",
+          fmt::format("`output {}` is also an input, {} (it would be overwritten); choose another name",
                       output.string(), input.string()));
   }
 }

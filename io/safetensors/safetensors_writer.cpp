@@ -20,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 [[noreturn]] void fail(const fs::path& path, const std::string& reason) {
   throw DataError(
-      fmt::format("safetensors file {} cannot be written ({}); make room or choose another --output",
+      fmt::format("safetensors file {} cannot be written ({}); make room or choose another `output`",
                   path.string(), reason));
 }
 

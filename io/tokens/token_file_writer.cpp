@@ -83,7 +83,7 @@ struct TokenFileWriter::State {
 
   [[noreturn]] void fail(const std::string& reason) {
     failed = true;
-    throw DataError(fmt::format("token file {} cannot be written ({}); make room or choose another --output",
+    throw DataError(fmt::format("token file {} cannot be written ({}); make room or choose another `output`",
                                 path.string(), reason));
   }
 

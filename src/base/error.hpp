@@ -6,6 +6,7 @@
 #include <source_location>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace llama3d {
 
@@ -21,7 +22,17 @@ enum class ExitStatus : int {
   requeue = 75,
 };
 
-/// An error with the exit status of the program it ends. `what()` is one line: problem (why), suggestion.
+/// The field of an option's name, as errors have it: "tp_size" of "tp-size".
+inline std::string field_of(std::string_view option) {
+  std::string field(option);
+  for (char& c : field)
+    if (c == '-') c = '_';
+  return field;
+}
+
+/// An error with the exit status of the program it ends. `what()` is one line: problem (why), suggestion. A
+/// field of the settings stands in backquotes, with its value or without: "`tp_size 3`: must be ...". The
+/// command line writes the option that sets it instead.
 class Error : public std::runtime_error {
  public:
   Error(ExitStatus status, const std::string& message) : std::runtime_error(message), status_(status) {}

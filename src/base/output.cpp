@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <string_view>
 
 #include "base/error.hpp"
@@ -23,6 +24,7 @@ constexpr int patience_ms = 2000;
 
 bool caller_ignores_pipes = false;
 std::atomic<bool> log_stalled{false};
+std::atomic<std::string (*)(std::string_view)> log_words{nullptr};
 
 bool is_ignored(int signal) {
   struct sigaction action = {};
@@ -80,7 +82,18 @@ void flush_results() {
   if (std::fflush(stdout) != 0) refuse_output(errno);
 }
 
+void set_log_words(std::string (*words)(std::string_view)) {
+  log_words = words;
+}
+
 void write_log(std::string_view text) noexcept {
+  std::string said;
+  if (const auto words = log_words.load()) try {
+      said = words(text);
+      text = said;
+    } catch (const std::bad_alloc&) {
+      // As it is, then.
+    }
   const bool stalled = log_stalled;
   const int patience = stalled ? 0 : patience_ms;
   if (stalled && !write_all("\n... (some lines are missing: nobody took them)\n", patience)) return;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -25,6 +26,10 @@ void print_result(fmt::format_string<Values...> format, Values&&... values) {
 }
 /// Hands on what was written, with the errors of write_result.
 void flush_results();
+
+/// What becomes of a text before it is written to standard error; as it is if not told. For the start of a
+/// process: the command line puts its options where the libraries name fields of settings.
+void set_log_words(std::string (*words)(std::string_view text));
 
 /// Writes to standard error, from any thread. Errors are dropped, and so is text that standard error does not
 /// take for a while (a pager that waits, a stopped terminal): the next text that goes through says so.

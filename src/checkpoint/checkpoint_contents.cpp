@@ -60,14 +60,14 @@ void CheckpointContents::refuse_to_resume(const std::string& reason, const char*
 void CheckpointContents::expect_run_of(const ModelConfig& model) const {
   for (const ConfigDifference& difference : differences(model_, model))
     throw ConfigurationError(fmt::format(
-        "checkpoint {} is of another model ({} is {}, here {}); give the --model it was made with",
+        "checkpoint {} is of another model ({} is {}, here {}); give the `model` it was made with",
         folder_.string(), difference.key, difference.left, difference.right));
   const auto& datasets = reader_.datasets();
   const bool has_optimizer = std::any_of(datasets.begin(), datasets.end(), [](const DatasetInfo& info) {
     return info.name.starts_with("/optimizer/");
   });
   if (!has_optimizer)
-    refuse_to_resume("it holds weights only, no state of an optimizer", "start from it with --load");
+    refuse_to_resume("it holds weights only, no state of an optimizer", "start from it with `load`");
   for (const char* group : {"/model/", "/optimizer/exp_avg/", "/optimizer/exp_avg_sq/"})
     for (const WeightTensor& tensor : model_tensors(model)) {
       const DatasetInfo* info = reader_.find(group + tensor.name);
@@ -82,8 +82,8 @@ std::unique_ptr<CheckpointContents> open_to_resume(const fs::path& folder) {
   if (std::error_code ignored;
       !fs::exists(folder / "checkpoint.h5", ignored) && is_safetensors_folder(folder))
     throw ConfigurationError(fmt::format(
-        "--resume {}: a Hugging Face folder (it holds no training run that could go on); start a new "
-        "run from its weights with --load",
+        "`resume {}`: a Hugging Face folder (it holds no training run that could go on); start a new "
+        "run from its weights with `load`",
         folder.string()));
   return std::make_unique<CheckpointContents>(folder);
 }

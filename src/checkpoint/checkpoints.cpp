@@ -54,7 +54,7 @@ void Checkpoints::begin_with(const std::filesystem::path& folder, std::int64_t s
   std::filesystem::create_directory_symlink(std::filesystem::canonical(folder), link, error);
   if (error)
     note_(fmt::format(
-        "warning: {} can't be a link to {} ({}): before the first checkpoint --resume auto would begin anew",
+        "warning: {} can't be a link to {} ({}): before the first checkpoint `resume` auto would begin anew",
         link.string(), folder.string(), error.message()));
   else
     link_ = link;

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 
 [[noreturn]] void refuse_folder(const fs::path& folder, const std::string& reason) {
   throw ConfigurationError(fmt::format(
-      "--output-dir {}: can't be written to ({}); give a folder that can be made", folder.string(), reason));
+      "`output_dir {}`: can't be written to ({}); give a folder that can be made", folder.string(), reason));
 }
 
 /// Throws IoError with the reason alone.
@@ -71,14 +71,14 @@ void OutputFolder::lock_linked_checkpoints() {
   }
   if (linked_->held_by())
     throw ConfigurationError(fmt::format(
-        "--output-dir {}: another run writes to what its checkpoints link to ({}); wait for its end, "
+        "`output_dir {}`: another run writes to what its checkpoints link to ({}); wait for its end, "
         "or give another folder",
         path_.string(), printable(*linked_->held_by())));
 }
 
 void OutputFolder::refuse_lock(const char* reason) const {
   throw ConfigurationError(fmt::format(
-      "--output-dir {}: {} (other runs could not be kept out); once no run writes there remove the "
+      "`output_dir {}`: {} (other runs could not be kept out); once no run writes there remove the "
       "file, or give another folder",
       path_.string(), reason));
 }
@@ -96,13 +96,13 @@ void OutputFolder::lock() {
   FolderLock lock(path_, holder_);
   if (lock.held_by()) {
     taken_ = true;
-    problem_ = fmt::format("--output-dir {}: another run writes there ({})", path_.string(),
+    problem_ = fmt::format("`output_dir {}`: another run writes there ({})", path_.string(),
                            printable(*lock.held_by()));
     return;
   }
   if (!lock.unsupported().empty())
     note_(fmt::format(
-        "warning: --output-dir {}: its file system has no locks ({}): other runs are not kept out",
+        "warning: `output_dir {}`: its file system has no locks ({}): other runs are not kept out",
         path_.string(), lock.unsupported()));
   lock_ = std::move(lock);
   folder_ = io::FileDescriptor(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -118,7 +118,7 @@ OutputFolder::State OutputFolder::keep() {
     lock();
   } catch (const io::IoError& error) {
     problem_ =
-        fmt::format("--output-dir {}: it is gone, and can't be made anew ({})", path_.string(), error.what());
+        fmt::format("`output_dir {}`: it is gone, and can't be made anew ({})", path_.string(), error.what());
     return State::unreachable;
   }
   if (taken_) return State::taken;
@@ -126,7 +126,7 @@ OutputFolder::State OutputFolder::keep() {
                            : now.empty() ? "it was removed"
                                          : fmt::format("it was renamed to {}", now.string());
   note_(
-      fmt::format("warning: --output-dir {}: {} while this run writes there: made anew; what follows is "
+      fmt::format("warning: `output_dir {}`: {} while this run writes there: made anew; what follows is "
                   "written there",
                   path_.string(), what));
   return State::ours;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/error.hpp"
 #include "base/json.hpp"
 #include "base/printable.hpp"
 
@@ -56,7 +57,7 @@ std::vector<std::string> changed_samples(const RunRecord& before, const RunRecor
   std::vector<std::string> lines;
   if (differ(before.tokenizer, now.tokenizer))
     lines.push_back(
-        fmt::format("warning: --data was made with {}, the checkpoint was trained on tokens of {}",
+        fmt::format("warning: `data` was made with {}, the checkpoint was trained on tokens of {}",
                     printable(now.tokenizer.to_string()), printable(before.tokenizer.to_string())));
   if (before.data && before.data != now.data)
     lines.emplace_back("warning: the token files are others than before: the samples that follow are too");
@@ -74,7 +75,7 @@ std::vector<std::string> changed_options(const RunRecord& record_before, const R
   json before = options_of(record_before), now = options_of(record_now);
   if (const std::string was = text_at(before, "load"), is = text_at(now, "load"); !is.empty() && was != is)
     lines.push_back(fmt::format(
-        "warning: --load {} is not what this run began with ({}): give another --output-dir to start "
+        "warning: `load {}` is not what this run began with ({}): give another `output_dir` to start "
         "from it",
         printable(is), was.empty() ? "random weights" : printable(was)));
   // Resolved, where the option says "automatic".
@@ -90,7 +91,7 @@ std::vector<std::string> changed_options(const RunRecord& record_before, const R
   for (const std::string_view option : names)
     if (before.contains(option) && now.contains(option) && !same_value(before[option], now[option]))
       changes.push_back(
-          fmt::format("--{} was {} and is {}", option, word(before[option]), word(now[option])));
+          fmt::format("`{}` was {} and is {}", field_of(option), word(before[option]), word(now[option])));
   if (!changes.empty())
     lines.push_back(fmt::format("changed since the checkpoint: {}", fmt::join(changes, ", ")));
   return lines;

@@ -28,7 +28,7 @@ void copy(const fs::path& folder, const std::string& name, const fs::path& to) {
     io::write_file(to, text.data(), text.size());
   } catch (const io::IoError& problem) {
     throw DataError(
-        fmt::format("tokenizer file {} cannot be written ({}); make room or choose another --output",
+        fmt::format("tokenizer file {} cannot be written ({}); make room or choose another `output`",
                     to.string(), problem.what()));
   }
 }

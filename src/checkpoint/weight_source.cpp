@@ -78,7 +78,7 @@ void WeightSource::check(const ModelConfig& model) const {
   for (const ConfigDifference& difference : differences(model_, model))
     if (difference.decides_tensors)
       throw ConfigurationError(fmt::format(
-          "{} {} is of another model ({} is {}, here {}); leave --model out, or give the one it was "
+          "{} {} is of another model ({} is {}, here {}); leave `model` out, or give the one it was "
           "made with",
           is_checkpoint() ? "checkpoint" : "Hugging Face folder", folder_.string(), difference.key,
           difference.left, difference.right));
@@ -103,7 +103,7 @@ std::vector<std::string> model_doubts(const WeightSource& source, const ModelCon
   std::vector<std::string> lines;
   for (const ConfigDifference& difference : differences(source.model(), model))
     if (!difference.decides_tensors)
-      lines.push_back(fmt::format("{} is {} where the weights come from and {} in --model, which counts",
+      lines.push_back(fmt::format("{} is {} where the weights come from and {} in `model`, which counts",
                                   difference.key, difference.left, difference.right));
   return lines;
 }

@@ -27,7 +27,7 @@ std::vector<std::string> doubts(const WeightSource& source, const ModelConfig& m
                                 const TokenFileInfo& tokens) {
   std::vector<std::string> lines = model_doubts(source, model);
   const std::string other =
-      tokenizer_doubt(source, "--data was made with", {{tokens.tokenizer, tokens.tokenizer_hash}});
+      tokenizer_doubt(source, "`data` was made with", {{tokens.tokenizer, tokens.tokenizer_hash}});
   if (!other.empty()) lines.insert(lines.begin(), other);
   return lines;
 }

@@ -8,7 +8,9 @@
 #include "base/version.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
+#include "cli/option_text.hpp"
 #include "model/presets.hpp"
+#include "options/reference.hpp"
 
 namespace {
 
@@ -35,7 +37,8 @@ void print_usage() {
   llama3d::print_result("llama3d {} ({})\n\nusage: llama3d COMMAND [options]\n\n", llama3d::version(),
                         llama3d::git_revision());
   for (const auto& command : commands) llama3d::print_result("  {:<10} {}\n", command.name, command.summary);
-  llama3d::print_result("\n`llama3d COMMAND --help` lists the options of a command.\n");
+  llama3d::print_result(
+      "\n`llama3d COMMAND --help` lists the options of a command, `llama3d --options` all.\n");
 }
 
 [[noreturn]] void refuse(std::string_view name) {
@@ -50,12 +53,15 @@ void print_usage() {
 
 int main(int argc, char** argv) {
   llama3d::prepare_output();
+  llama3d::set_log_words(llama3d::with_option_names);
   const std::string_view name = argc > 1 ? argv[1] : "";
   for (const auto& command : commands)
     if (command.name == name) return command.run(argc - 1, argv + 1);
   return llama3d::run_local([&]() -> int {
     if (name == "--help" || name == "-h")
       print_usage();
+    else if (name == "--options")
+      llama3d::write_result(llama3d::options_reference());
     else if (name == "--version")
       llama3d::print_result("llama3d {} ({})\n", llama3d::version(), llama3d::git_revision());
     else

@@ -8,6 +8,7 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "cli/local_command.hpp"
+#include "cli/option_text.hpp"
 #include "cli/train_options.hpp"
 #include "compute/kernels.hpp"
 #include "train/run_shape.hpp"
@@ -51,7 +52,8 @@ std::vector<PlannedGrid> plan_grids(TrainSettings settings, const GridChoice& ch
         const RunShape shape = run_shape(settings, model, choice.ranks);
         grids.push_back({shape, check_fits(shape, kernels, {.bytes = SIZE_MAX, .host = SIZE_MAX})});
       } catch (const ConfigurationError& error) {
-        if (refusal.empty()) refusal = fmt::format("with TP {} x PP {}: {}", tp, pp, error.what());
+        if (refusal.empty())
+          refusal = fmt::format("with TP {} x PP {}: {}", tp, pp, with_option_names(error.what()));
       }
     }
   if (grids.empty())

@@ -31,13 +31,13 @@ ProcessGrid::ProcessGrid(GridShape shape, int rank) : shape_(shape), rank_(rank)
 }
 
 ProcessGrid ProcessGrid::derive(int world_size, GridShape replica, int rank) {
-  if (replica.tp < 1) throw ConfigurationError(fmt::format("--tp-size {} (must be 1 or more)", replica.tp));
-  if (replica.pp < 1) throw ConfigurationError(fmt::format("--pp-size {} (must be 1 or more)", replica.pp));
+  if (replica.tp < 1) throw ConfigurationError(fmt::format("`tp_size {}` (must be 1 or more)", replica.tp));
+  if (replica.pp < 1) throw ConfigurationError(fmt::format("`pp_size {}` (must be 1 or more)", replica.pp));
   LLAMA3D_EXPECT(replica.cp >= 1, "CP {}", replica.cp);
   const std::int64_t replica_ranks = std::int64_t{replica.tp} * replica.cp * replica.pp;
   if (world_size % replica_ranks != 0)
     throw ConfigurationError(fmt::format(
-        "--tp-size {} x --pp-size {} needs a multiple of {} ranks (this job has {}); start that many "
+        "`tp_size {}` x `pp_size {}` needs a multiple of {} ranks (this job has {}); start that many "
         "ranks or choose sizes whose product divides {}",
         replica.tp, replica.pp, replica_ranks, world_size, world_size));
   replica.dp = static_cast<int>(world_size / replica_ranks);

@@ -24,7 +24,7 @@ void write_text(const fs::path& path, const std::string& text) {
   try {
     io::write_file(path, text.data(), text.size());
   } catch (const io::IoError& problem) {
-    throw DataError(fmt::format("{} cannot be written ({}); make room or choose another --output",
+    throw DataError(fmt::format("{} cannot be written ({}); make room or choose another `output`",
                                 path.string(), problem.what()));
   }
 }
@@ -83,7 +83,7 @@ fs::path choose_tokenizer(const ExportOptions& options, const WeightSource& sour
     return found.folder;
   }
   std::string why = origin.known() ? origin.folder + " holds none" : "the weights began at random";
-  std::string then = "if the tokens are not bytes, give its folder with --tokenizer";
+  std::string then = "if the tokens are not bytes, give its folder with `tokenizer`";
   if (left_for_bytes(source)) {
     why = fmt::format("the weights were trained on bytes, not on tokens of {}", origin.folder);
     then = "the ids of begin and end of text are those of bytes";

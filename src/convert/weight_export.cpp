@@ -15,14 +15,14 @@ namespace fs = std::filesystem;
 
 void check_export(const ExportOptions& options, WeightSource& source) {
   if (options.shard_bytes < 1)
-    throw ConfigurationError(fmt::format("--shard-size {}: must be at least 1 byte", options.shard_bytes));
+    throw ConfigurationError(fmt::format("`shard_size {}`: must be at least 1 byte", options.shard_bytes));
   const fs::path& tokenizer = options.tokenizer;
   const char* right = "name a tokenizer.model, a tokenizer.json or a folder with one, or leave it out";
   if (tokenizer == "bytes")
-    throw ConfigurationError(fmt::format("--tokenizer bytes: it has no file to copy; {}", right));
+    throw ConfigurationError(fmt::format("`tokenizer` bytes: it has no file to copy; {}", right));
   if (std::error_code ignored; !tokenizer.empty() && !fs::exists(tokenizer, ignored))
     throw ConfigurationError(
-        fmt::format("--tokenizer {}: there is no such file or folder; {}", tokenizer.string(), right));
+        fmt::format("`tokenizer {}`: there is no such file or folder; {}", tokenizer.string(), right));
   source.check(source.model());
 }
 
@@ -37,7 +37,7 @@ TransferSummary export_weights(const ExportOptions& options, ControlPlane& contr
   std::string temporary;
   fail_together(control, [&] {
     if (options.input.empty())
-      throw ConfigurationError("--input: no checkpoint given; name a checkpoint's folder");
+      throw ConfigurationError("`input`: no checkpoint given; name a checkpoint's folder");
     source = open_weights(options.input);
     check_export(options, *source);
     if (control.rank() != 0) return;

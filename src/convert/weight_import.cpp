@@ -13,11 +13,11 @@ namespace {
 namespace fs = std::filesystem;
 
 std::unique_ptr<WeightSource> open_input(const fs::path& input) {
-  if (input.empty()) throw ConfigurationError("--input: no folder given; name a Hugging Face folder");
+  if (input.empty()) throw ConfigurationError("`input`: no folder given; name a Hugging Face folder");
   auto source = open_weights(input);
   if (source->is_checkpoint())
     throw ConfigurationError(fmt::format(
-        "--input {}: a checkpoint already; train, eval and export take it as it is", input.string()));
+        "`input {}`: a checkpoint already; train, eval and export take it as it is", input.string()));
   source->check(source->model());
   return source;
 }

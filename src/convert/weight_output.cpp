@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(const fs::path& folder, const std::string& reason, const char* right) {
-  throw ConfigurationError(fmt::format("--output {}: {}; {}", folder.string(), reason, right));
+  throw ConfigurationError(fmt::format("`output {}`: {}; {}", folder.string(), reason, right));
 }
 
 /// An absolute path without dots and without a slash at its end, so that other names can be made of it. The
@@ -38,9 +38,9 @@ bool holds(const fs::path& outer, const fs::path& inner) {
 void expect_apart(const WeightOutput& output, const fs::path& name) {
   const fs::path to = fs::weakly_canonical(name), from = fs::weakly_canonical(full_name(output.input));
   const char* right = "choose another name";
-  if (to == from) refuse(output.folder, "the same as --input", right);
-  if (holds(to, from)) refuse(output.folder, fmt::format("holds --input {}", output.input.string()), right);
-  if (holds(from, to)) refuse(output.folder, fmt::format("lies in --input {}", output.input.string()), right);
+  if (to == from) refuse(output.folder, "the same as `input`", right);
+  if (holds(to, from)) refuse(output.folder, fmt::format("holds `input {}`", output.input.string()), right);
+  if (holds(from, to)) refuse(output.folder, fmt::format("lies in `input {}`", output.input.string()), right);
 }
 
 bool is_rank_file(const std::string& name) {
@@ -73,7 +73,7 @@ void expect_replaceable(const WeightOutput& output, const fs::path& name) {
   if (!whole)
     refuse(output.folder, fmt::format("there already, and no {}", checkpoint ? "checkpoint" : "model folder"),
            right);
-  if (!output.overwrite) refuse(output.folder, "there already", "choose another name, or give --overwrite");
+  if (!output.overwrite) refuse(output.folder, "there already", "choose another name, or give `overwrite`");
   // The name that put_in_place() needs where folders can't be exchanged; it would remove what has it.
   const fs::path aside = with_suffix(name, ".replaced");
   if (fs::exists(fs::symlink_status(aside)))

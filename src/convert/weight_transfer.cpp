@@ -9,7 +9,7 @@ namespace llama3d {
 WeightDType parse_weight_dtype(std::string_view word) {
   for (const WeightDType dtype : {WeightDType::same, WeightDType::bf16, WeightDType::fp32})
     if (word == name_of(dtype)) return dtype;
-  throw ConfigurationError(fmt::format("--dtype {}: unknown; use same, bf16 or fp32", word));
+  throw ConfigurationError(fmt::format("`dtype {}`: unknown; use same, bf16 or fp32", word));
 }
 
 std::string_view name_of(WeightDType dtype) {

@@ -120,7 +120,7 @@ LossOn loss_on_from(std::string_view word) {
   if (word == "assistant") return LossOn::assistant;
   if (word == "all") return LossOn::all;
   throw ConfigurationError(
-      fmt::format("--loss-on {} is unknown (no such choice); use assistant or all", word));
+      fmt::format("`loss_on {}` is unknown (no such choice); use assistant or all", word));
 }
 
 std::string_view word_of(LossOn choice) {

@@ -162,7 +162,7 @@ InputFormat input_format_from(std::string_view word) {
   for (const auto& [format, name] : formats)
     if (word == name) return format;
   throw ConfigurationError(fmt::format(
-      "--format {} is unknown (no such format); use auto, text, jsonl, alpaca or sharegpt", word));
+      "`format {}` is unknown (no such format); use auto, text, jsonl, alpaca or sharegpt", word));
 }
 
 std::string_view word_of(InputFormat format) {

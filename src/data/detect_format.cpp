@@ -28,7 +28,7 @@ InputFormat detect_format(const std::filesystem::path& path, const std::string& 
   throw DataError(
       fmt::format("{}: its first records are of no known format (none is a JSON object with \"{}\", with "
                   "\"instruction\" and \"output\", with \"conversations\" or \"messages\"); name the field "
-                  "that holds the text with --text-field, or the format with --format",
+                  "that holds the text with `text_field`, or the format with `format`",
                   path.string(), text_field));
 }
 

@@ -18,7 +18,7 @@ StopRules StopRules::of(const Tokenizer& tokenizer, const std::vector<std::strin
   for (const std::string& stop : stops) {
     if (stop.empty())
       throw ConfigurationError(
-          "--stop: an empty text ends everything; give the text or special token to stop at");
+          "`stop`: an empty text ends everything; give the text or special token to stop at");
     if (const auto token = tokenizer.special_token(stop))
       rules.tokens.insert(*token);
     else

@@ -141,9 +141,9 @@ std::string PackedSamples::describe() const {
                                  documents_.size(), samples(), options_.sequence, 100 * efficiency());
   if (truncated_ > 0)
     text += fmt::format("; {} longer document{} cut: {}", truncated_, truncated_ == 1 ? " is" : "s are",
-                        conversations_ ? fmt::format("tokenize with --cutoff {} to keep part of every answer",
+                        conversations_ ? fmt::format("tokenize with `cutoff {}` to keep part of every answer",
                                                      options_.sequence)
-                                       : "--packing stream loses nothing");
+                                       : "`packing` stream loses nothing");
   return text;
 }
 

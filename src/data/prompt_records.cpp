@@ -48,7 +48,7 @@ PromptRecords read_prompt_records(const std::filesystem::path& path, InputFormat
   if (result.records.empty())
     throw DataError(result.first_bad.empty()
                         ? fmt::format("{} holds no records; give Alpaca or ShareGPT records", path.string())
-                        : fmt::format("{} (and so for all {} records of the file); check --format {}",
+                        : fmt::format("{} (and so for all {} records of the file); check `format {}`",
                                       result.first_bad.front(), result.bad, word_of(format)));
   return result;
 }

@@ -12,7 +12,7 @@ Packing packing_from(std::string_view word) {
   for (const Packing packing : {Packing::automatic, Packing::stream, Packing::documents})
     if (word == word_of(packing)) return packing;
   throw ConfigurationError(
-      fmt::format("--packing {} is unknown (no such choice); use auto, stream or documents", word));
+      fmt::format("`packing {}` is unknown (no such choice); use auto, stream or documents", word));
 }
 
 std::string_view word_of(Packing packing) {

@@ -116,7 +116,7 @@ class Pipeline {
     for (std::size_t file = 0; file < files_.size(); ++file) {
       const RecordCount& count = records_[file];
       if (count.bad > 0 && count.good == 0)
-        throw DataError(fmt::format("{} (and so for all {} records of the file); check --format {}",
+        throw DataError(fmt::format("{} (and so for all {} records of the file); check `format {}`",
                                     count.first_bad, count.bad, word_of(files_[file].format)));
     }
   }
@@ -162,7 +162,7 @@ class Pipeline {
 
   void count_bad(const EncodedPiece& piece) {
     const std::string text = format_place(files_[piece.file], piece);
-    if (options_.strict) throw DataError(text + "; mend the record, or have it left out without --strict");
+    if (options_.strict) throw DataError(text + "; mend the record, or have it left out without `strict`");
     RecordCount& count = records_[piece.file];
     if (++count.bad == 1) count.first_bad = text;
     ++summary_.bad_records;
@@ -187,15 +187,15 @@ class Pipeline {
 
 void check_options(const TokenizeOptions& options) {
   if (options.inputs.empty())
-    throw ConfigurationError("tokenize has no input (--input is empty); name the text files to tokenize");
+    throw ConfigurationError("tokenize has no input (`input` is empty); name the text files to tokenize");
   if (options.output.empty())
-    throw ConfigurationError("tokenize has no output (--output is empty); name the token file to write");
+    throw ConfigurationError("tokenize has no output (`output` is empty); name the token file to write");
   if (options.cutoff < 0 || options.cutoff == 1)
     throw ConfigurationError(
-        fmt::format("--cutoff {}: must be at least 2 tokens, or 0 for no limit", options.cutoff));
+        fmt::format("`cutoff {}`: must be at least 2 tokens, or 0 for no limit", options.cutoff));
   if (options.threads < 0)
     throw ConfigurationError(
-        fmt::format("--threads {}: must be at least 1, or 0 for one a core", options.threads));
+        fmt::format("`threads {}`: must be at least 1, or 0 for one a core", options.threads));
   expect_no_input(options.output, options.inputs);
   expect_no_input(options.output, {tokenizer_file(options.tokenizer)});
 }

@@ -19,7 +19,7 @@ void check_utf8(const std::filesystem::path& path, RawText& raw, InvalidUtf8 cho
         raw.line + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
     throw DataError(
         fmt::format("{}:{} is no valid UTF-8 (byte 0x{:02X} at offset {} of the file); convert the file, or "
-                    "have such bytes replaced with --invalid-utf8 replace",
+                    "have such bytes replaced with `invalid_utf8` replace",
                     path.string(), line, static_cast<unsigned char>(text[bad]),
                     raw.offset + static_cast<std::int64_t>(bad)));
   }

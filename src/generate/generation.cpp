@@ -57,16 +57,17 @@ void expect_same_prompts(const std::vector<std::vector<std::uint32_t>>& prompts,
 
 void check_settings(const GenerationSettings& s) {
   const auto at_least_one = [](const char* option, std::int64_t value) {
-    if (value < 1) throw ConfigurationError(fmt::format("--{} {}: must be at least 1", option, value));
+    if (value < 1)
+      throw ConfigurationError(fmt::format("`{} {}`: must be at least 1", field_of(option), value));
   };
   if (s.load.empty())
-    throw ConfigurationError("--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
+    throw ConfigurationError("`load`: no weights given; name a checkpoint's folder or a Hugging Face folder");
   at_least_one("tp-size", s.tp_size);
   at_least_one("batch-size", s.batch_size);
   at_least_one("max-new-tokens", s.decoding.max_new_tokens);
   if (s.pp_size != 1)
     throw ConfigurationError(fmt::format(
-        "--pp-size {}: generation has no pipeline stages; use --pp-size 1 and --tp-size", s.pp_size));
+        "`pp_size {}`: generation has no pipeline stages; use `pp_size` 1 and `tp_size`", s.pp_size));
   check_sampling(s.decoding.sampling);
 }
 

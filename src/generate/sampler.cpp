@@ -37,14 +37,14 @@ std::size_t likeliest_of(std::span<const float> logits) {
 
 void check_sampling(const SamplingOptions& o) {
   const auto refuse = [](const char* option, auto value, const char* right) {
-    throw ConfigurationError(fmt::format("--{} {}: must be {}", option, value, right));
+    throw ConfigurationError(fmt::format("`{} {}`: must be {}", field_of(option), value, right));
   };
   if (!(o.temperature >= 0)) refuse("temperature", o.temperature, "0 (the likeliest token) or more");
   if (o.top_k < 0) refuse("top-k", o.top_k, "0 (all tokens) or more");
   if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top-p", o.top_p, "above 0 and at most 1");
   if (o.temperature == 0 && (o.top_k != 0 || o.top_p != 1))
     throw ConfigurationError(
-        "--top-k and --top-p: have no effect at --temperature 0, which always takes the likeliest token; "
+        "`top_k` and `top_p`: have no effect at `temperature` 0, which always takes the likeliest token; "
         "give a "
         "temperature, or leave them out");
 }
@@ -95,7 +95,7 @@ std::uint32_t TokenSampler::choose(std::span<const float> logits, std::uint64_t 
   if (likeliest == logits.size() || !std::isfinite(logits[likeliest]))
     throw NumericsError(fmt::format(
         "sequence {}, position {}: the model's logits are no finite numbers; the weights are damaged or "
-        "need another --precision",
+        "need another `precision`",
         sequence, position));
   if (options_.temperature <= 0) return static_cast<std::uint32_t>(likeliest);
 

@@ -42,7 +42,7 @@ std::vector<LayerRange> fill(const ModelConfig& config, const Costs& costs, std:
 std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t parts) {
   if (parts > config.layers)
     throw ConfigurationError(fmt::format(
-        "--pp-size: {} pipeline parts for the {} layers of {} (each needs a layer); use at most {}", parts,
+        "`pp_size`: {} pipeline parts for the {} layers of {} (each needs a layer); use at most {}", parts,
         config.layers, config.name, config.layers));
   // The best limit is the cost of some run of layers with or without the two ends: try them in ascending
   // order.
@@ -73,7 +73,7 @@ std::vector<LayerRange> partition_layers(const ModelConfig& config, std::int64_t
   }
   if (std::ssize(counts) != parts || total != config.layers || !positive)
     throw ConfigurationError(fmt::format(
-        "--pipeline-layers: {} counts adding up to {} (the pipeline has {} parts and {} has {} layers); "
+        "`pipeline_layers`: {} counts adding up to {} (the pipeline has {} parts and {} has {} layers); "
         "give one positive count a part",
         counts.size(), total, parts, config.name, config.layers));
   return ranges;

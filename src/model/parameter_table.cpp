@@ -12,7 +12,7 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 void require_divides(int tp, std::int64_t size, const char* what, const ModelConfig& config) {
   if (size % tp == 0) return;
   throw ConfigurationError(
-      fmt::format("--tp-size {} does not divide the {} {} of {}; use a common divisor of {} "
+      fmt::format("`tp_size {}` does not divide the {} {} of {}; use a common divisor of {} "
                   "key-value heads and feed-forward size {}",
                   tp, size, what, config.name, config.key_value_heads, config.feed_forward));
 }

@@ -18,7 +18,7 @@ std::string_view name_of(Recompute recompute) {
 Recompute parse_recompute(std::string_view word) {
   for (const auto recompute : {Recompute::none, Recompute::cheap, Recompute::full})
     if (word == name_of(recompute)) return recompute;
-  throw ConfigurationError(fmt::format("--recompute {}: unknown; use none, cheap or full", word));
+  throw ConfigurationError(fmt::format("`recompute {}`: unknown; use none, cheap or full", word));
 }
 
 StageShape StageShape::make(const ModelConfig& config, int tp, std::int64_t micro_batch,

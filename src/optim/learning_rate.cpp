@@ -23,7 +23,7 @@ LearningRateKind parse_learning_rate_kind(std::string_view word) {
                           LearningRateKind::wsd})
     if (word == name_of(kind)) return kind;
   throw ConfigurationError(
-      fmt::format("--lr-schedule {}: unknown; use cosine, linear, constant or wsd", word));
+      fmt::format("`lr_schedule {}`: unknown; use cosine, linear, constant or wsd", word));
 }
 
 double LearningRateSchedule::at(std::int64_t step) const {

@@ -22,9 +22,9 @@ void expect_same_options(unsigned command, const std::string& options, ControlPl
       const nlohmann::json leading = first.value(name, nlohmann::json());
       if (leading != value)
         throw ConfigurationError(fmt::format(
-            "--{} {}: rank 0 has {} (the environment or a file differs between nodes?); give every rank "
+            "`{} {}`: rank 0 has {} (the environment or a file differs between nodes?); give every rank "
             "the same",
-            name, words(value), words(leading)));
+            field_of(name), words(value), words(leading)));
     }
   });
 }

@@ -30,7 +30,7 @@ class ValueText final : public OptionVisitor {
 };
 
 [[noreturn]] void refuse(std::string_view name, const std::string& value, std::string_view right) {
-  throw ConfigurationError(fmt::format("--{} {}: must be {}", name, value, right));
+  throw ConfigurationError(fmt::format("`{} {}`: must be {}", field_of(name), value, right));
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ StepRange StepRange::parse(const std::string& text) {
   const std::string_view last = colon == std::string::npos ? first : std::string_view(text).substr(colon + 1);
   if (!read(first, range.first) || !read(last, range.last) || range.first < 1 || range.last < range.first)
     throw ConfigurationError(
-        fmt::format("--profile-steps {}: not a range of steps; give FIRST:LAST, such as 10:12", text));
+        fmt::format("`profile_steps {}`: not a range of steps; give FIRST:LAST, such as 10:12", text));
   return range;
 }
 
@@ -60,7 +60,8 @@ const PrecisionRecipe* read_precision(std::string_view name, std::string_view wo
   if (const PrecisionRecipe* recipe = find_precision(word)) return recipe;
   std::vector<std::string_view> words;
   for (const PrecisionRecipe& recipe : precision_recipes()) words.push_back(recipe.name);
-  throw ConfigurationError(fmt::format("--{} {}: unknown; use {}", name, word, fmt::join(words, " or ")));
+  throw ConfigurationError(
+      fmt::format("`{} {}`: unknown; use {}", field_of(name), word, fmt::join(words, " or ")));
 }
 
 void check_comm_timeout(double seconds) {
@@ -82,8 +83,8 @@ void check_settings(const TrainSettings& s, unsigned command) {
   }
   if (!s.load.empty() && !s.resume.empty() && s.resume != "auto")
     throw ConfigurationError(
-        fmt::format("--load {} with --resume {}: --resume goes on with a run, --load starts a new one from "
-                    "weights; give one of them (--load beside --resume auto is for the first start)",
+        fmt::format("`load {}` with `resume {}`: `resume` goes on with a run, `load` starts a new one from "
+                    "weights; give one of them (`load` beside `resume` auto is for the first start)",
                     s.load, s.resume));
 }
 

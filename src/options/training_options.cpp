@@ -51,7 +51,7 @@ struct Words<DType> {
   static DType read(std::string_view name, std::string_view word) {
     for (const DType dtype : {DType::fp32, DType::bf16})
       if (word == name_of(dtype)) return dtype;
-    throw ConfigurationError(fmt::format("--{} {}: unknown; use fp32 or bf16", name, word));
+    throw ConfigurationError(fmt::format("`{} {}`: unknown; use fp32 or bf16", field_of(name), word));
   }
   static std::string_view word(DType dtype) { return name_of(dtype); }
 };
@@ -77,8 +77,8 @@ void bind_master_weights(OptionVisitor& visitor, std::string_view name, S& setti
   bool& master = settings.master_weights;
   visitor.visit(name, WordValue{[&master, name](std::string_view word) {
                                   if (word != "fp32" && word != "none")
-                                    throw ConfigurationError(
-                                        fmt::format("--{} {}: unknown; use fp32 or none", name, word));
+                                    throw ConfigurationError(fmt::format("`{} {}`: unknown; use fp32 or none",
+                                                                         field_of(name), word));
                                   master = word == "fp32";
                                 },
                                 [&master] { return std::string(master ? "fp32" : "none"); }});
@@ -323,7 +323,7 @@ std::vector<Option> training_options() {
        .group = G::optimizer,
        .help = "learning rate at the last step; a tenth of a smaller --learning-rate than the default",
        .member = bind<&S::min_learning_rate>,
-       .bounds = "from 0 to --learning-rate (give both), 0 or at least 1e-30",
+       .bounds = "from 0 to `learning_rate` (give both), 0 or at least 1e-30",
        .within =
            [](const S& s) {
              const double lowest = lowest_learning_rate(s);

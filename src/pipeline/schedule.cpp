@@ -111,7 +111,7 @@ ScheduleKind parse_schedule_kind(std::string_view word) {
     valid += fmt::format("{}{}", valid.empty() ? "" : ", ", name);
   }
   throw ConfigurationError(
-      fmt::format("unknown --pipeline-schedule '{}' (not one of the schedules); use one of {}", word, valid));
+      fmt::format("unknown `pipeline_schedule` '{}' (not one of the schedules); use one of {}", word, valid));
 }
 
 std::string_view name_of(ActionKind kind) {

@@ -26,9 +26,9 @@ void lay_out(InferenceArenas& m, const InferencePlan& plan, const Kernels& kerne
 
 std::string advice(const InferencePlan& plan) {
   std::string options;
-  if (plan.shape.sequences > 1) options += "lower --batch-size, ";
-  if (plan.shape.compute == DType::fp32) options += "use --precision bf16, ";
-  return options + "lower --max-new-tokens, shorten the prompt, or raise --tp-size";
+  if (plan.shape.sequences > 1) options += "lower `batch_size`, ";
+  if (plan.shape.compute == DType::fp32) options += "use `precision` bf16, ";
+  return options + "lower `max_new_tokens`, shorten the prompt, or raise `tp_size`";
 }
 
 }  // namespace
@@ -36,7 +36,7 @@ std::string advice(const InferencePlan& plan) {
 InferencePlan make_inference_plan(const InferenceShape& shape, int tp_rank, const Kernels& kernels) {
   if (shape.capacity > shape.model.max_positions)
     throw ConfigurationError(fmt::format(
-        "prompt and answer take {} tokens, and {} has positions for {}; lower --max-new-tokens or "
+        "prompt and answer take {} tokens, and {} has positions for {}; lower `max_new_tokens` or "
         "shorten the prompt",
         shape.capacity, shape.model.name, shape.model.max_positions));
   const ProcessGrid grid({.tp = shape.tp}, tp_rank);

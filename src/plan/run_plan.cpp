@@ -103,21 +103,21 @@ struct Saving {
 
 /// Those that cost least first: time, then exactness.
 constexpr std::array<Saving, 9> savings{{
-    {"--no-pipeline-receive-ahead", [](RunShape& s) { s.receives = ReceiveStart::when_needed; }},
-    {"--recompute cheap",
+    {"`no_pipeline_receive_ahead`", [](RunShape& s) { s.receives = ReceiveStart::when_needed; }},
+    {"`recompute cheap`",
      [](RunShape& s) {
        if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;
      }},
-    {"--micro-batch-size 1", [](RunShape& s) { s.micro_batch = 1; }},
-    {"--offload-optimizer", [](RunShape& s) { s.states.offload = true; }},
-    {"--recompute full", [](RunShape& s) { s.recompute = Recompute::full; }},
-    {"--precision bf16", [](RunShape& s) { s.precision = &precision_of(DType::bf16); }},
-    {"--gradient-dtype bf16",
+    {"`micro_batch_size 1`", [](RunShape& s) { s.micro_batch = 1; }},
+    {"`offload_optimizer`", [](RunShape& s) { s.states.offload = true; }},
+    {"`recompute full`", [](RunShape& s) { s.recompute = Recompute::full; }},
+    {"`precision bf16`", [](RunShape& s) { s.precision = &precision_of(DType::bf16); }},
+    {"`gradient_dtype bf16`",
      [](RunShape& s) {
        if (s.compute() == DType::bf16) s.states.gradient = DType::bf16;
      }},
-    {"--optimizer-dtype bf16", [](RunShape& s) { s.states.moments = DType::bf16; }},
-    {"--master-weights none", [](RunShape& s) { s.states.master = false; }},
+    {"`optimizer_dtype bf16`", [](RunShape& s) { s.states.moments = DType::bf16; }},
+    {"`master_weights none`", [](RunShape& s) { s.states.master = false; }},
 }};
 
 /// Options that together make the run fit, none of them to spare; or, where all do not, every one that helps.
@@ -148,7 +148,7 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
   for (std::size_t i = 0; i < savings.size(); ++i)
     if (chosen[i]) options += fmt::format("{}{}", options.empty() ? "" : " ", savings[i].option);
   if (fits) return fmt::format("with {} it needs {} and fits", options, format_bytes(needs()));
-  const std::string more = "raise --tp-size or --pp-size, or lower --seq-length";
+  const std::string more = "raise `tp_size` or `pp_size`, or lower `seq_length`";
   return options.empty() ? more
                          : fmt::format("even with {} it needs {}: {}", options, format_bytes(needed), more);
 }
@@ -156,28 +156,28 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
 }  // namespace
 
 int RunShape::micro_batches() const {
-  require_positive("--micro-batch-size", micro_batch);
-  require_positive("--global-batch-size", global_batch);
-  require_positive("--seq-length", sequence);
+  require_positive("`micro_batch_size`", micro_batch);
+  require_positive("`global_batch_size`", global_batch);
+  require_positive("`seq_length`", sequence);
   if (micro_batch > most_tokens / sequence)
     throw ConfigurationError(
-        fmt::format("--micro-batch-size {} of --seq-length {}: a micro-batch has at most {} tokens; use at "
+        fmt::format("`micro_batch_size {}` of `seq_length {}`: a micro-batch has at most {} tokens; use at "
                     "most {}",
                     micro_batch, sequence, most_tokens, most_tokens / sequence));
   const int replicas = grid.size(Axis::data);
   const std::int64_t each = micro_batch * replicas;
   if (global_batch % each != 0)
     throw ConfigurationError(fmt::format(
-        "--global-batch-size {} is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
+        "`global_batch_size {}` is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
         global_batch, micro_batch, replicas, each));
   const std::int64_t count = global_batch / each;
   const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch * sequence));
   if (count > most)
     throw ConfigurationError(
-        fmt::format("--global-batch-size {}: {} micro-batches of {} tokens a rank; use a global batch of at "
+        fmt::format("`global_batch_size {}`: {} micro-batches of {} tokens a rank; use a global batch of at "
                     "most {}{}",
                     global_batch, count, micro_batch * sequence, most * each,
-                    most == most_micro_batches ? ", or a larger --micro-batch-size" : ""));
+                    most == most_micro_batches ? ", or a larger `micro_batch_size`" : ""));
   return static_cast<int>(count);
 }
 
@@ -204,7 +204,7 @@ std::string MemoryPlan::summary() const {
 
 RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels) {
   if (shape.sequence > shape.model.max_positions)
-    throw ConfigurationError(fmt::format("--seq-length {}: {} has positions for {}; use at most that",
+    throw ConfigurationError(fmt::format("`seq_length {}`: {} has positions for {}; use at most that",
                                          shape.sequence, shape.model.name, shape.model.max_positions));
   const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
@@ -222,7 +222,7 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
   const StageLayout layout = layout_of(shape, grid, pipeline, partition, buffers.slots, kernels);
   if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
     throw ConfigurationError(fmt::format(
-        "--tp-overlap-blocks {}: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
+        "`tp_overlap_blocks {}`: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
         shape.overlap.blocks, layout.shape.shard_rows));
   RankPlan plan{shape,
                 grid,
@@ -260,8 +260,8 @@ MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const Devic
   MemoryPlan most = largest_plan(shape, kernels, room);
   if (room.host && most.host > *room.host)
     throw ConfigurationError(
-        fmt::format("--offload-optimizer keeps {} a rank in host memory, of {} there are; use "
-                    "--optimizer-dtype bf16, --master-weights none, or more ranks on more nodes",
+        fmt::format("`offload_optimizer` keeps {} a rank in host memory, of {} there are; use "
+                    "`optimizer_dtype bf16`, `master_weights none`, or more ranks on more nodes",
                     format_bytes(most.host), format_bytes(*room.host)));
   if (most.total() > room.bytes)
     throw ConfigurationError(fmt::format("the run needs {} a rank, of {} there are ({}); {}",

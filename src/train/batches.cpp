@@ -30,7 +30,7 @@ Dataset open(const std::string& path, const TrainSettings& settings, const RankP
 
 Dataset open_train(const TrainSettings& settings, const RankPlan& plan) {
   if (settings.data.empty())
-    throw ConfigurationError("--data: no token file given; make one with `llama3d tokenize`");
+    throw ConfigurationError("`data`: no token file given; make one with `llama3d tokenize`");
   const bool split = settings.valid_data.empty() && settings.valid_fraction > 0;
   return open(settings.data, settings, plan, split ? Split::train : Split::all, true);
 }
@@ -86,7 +86,7 @@ std::string TrainingBatches::describe() const {
   std::string text = "data: " + train_.list().describe();
   if (valid_) text += "\nvalidation: " + valid_->list().describe();
   if (valid_ && differ(tokenizer_of(train_), tokenizer_of(*valid_)))
-    text += fmt::format("\nwarning: --data was made with {}, --valid-data with {}",
+    text += fmt::format("\nwarning: `data` was made with {}, `valid_data` with {}",
                         tokenizer_of(train_).to_string(), tokenizer_of(*valid_).to_string());
   return text;
 }
@@ -110,10 +110,10 @@ void expect_same_data(const TrainingBatches& batches, const TrainSettings& setti
   fail_together(control, [&] {
     if (batches.identity() != first)
       throw DataError(
-          fmt::format("--data {}: is not the file that rank 0 has (another copy on this node?); give every "
+          fmt::format("`data {}`: is not the file that rank 0 has (another copy on this node?); give every "
                       "rank the same{}",
                       settings.data,
-                      settings.valid_data.empty() ? "" : ", --valid-data " + settings.valid_data + " too"));
+                      settings.valid_data.empty() ? "" : ", `valid_data` " + settings.valid_data + " too"));
   });
 }
 

@@ -22,7 +22,7 @@ ModelConfig complete(TrainSettings& settings, const WeightSource& source) {
   if (settings.seq_length == 0) settings.seq_length = source.sequence();
   if (settings.seq_length == 0)
     throw ConfigurationError(
-        fmt::format("--seq-length: not given (and {} does not say in what lengths it was trained); give one",
+        fmt::format("`seq_length`: not given (and {} does not say in what lengths it was trained); give one",
                     settings.load));
   const ModelConfig model = settings.model.empty() ? source.model() : load_model_config(settings.model);
   source.check(model);
@@ -39,7 +39,7 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   fail_together(runtime.control, [&] {
     if (settings.load.empty())
       throw ConfigurationError(
-          "--load: no weights given; name a checkpoint's folder or a Hugging Face folder");
+          "`load`: no weights given; name a checkpoint's folder or a Hugging Face folder");
     source = open_weights(settings.load);
     const ModelConfig model = complete(settings, *source);
     shape = run_shape(settings, model, runtime.control.size());
@@ -63,13 +63,13 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   fail_together(runtime.control, [&] {
     if (evaluation.targets == 0)
       throw DataError(
-          fmt::format("--data {}: no token of the samples is a target (its loss mask leaves none); see "
-                      "tokenize --loss-on",
+          fmt::format("`data {}`: no token of the samples is a target (its loss mask leaves none); see "
+                      "tokenize `loss_on`",
                       settings.data));
     if (!std::isfinite(evaluation.loss))
       throw NumericsError(
-          fmt::format("--load {}: the loss is not finite; the weights are damaged or diverged, or "
-                      "--precision is too low for them",
+          fmt::format("`load {}`: the loss is not finite; the weights are damaged or diverged, or "
+                      "`precision` is too low for them",
                       settings.load));
   });
   return evaluation;

@@ -25,8 +25,8 @@ void describe(const PreparedRun& run, const MemoryPlan& most, const Device& devi
   log.notes(describe_run(settings, run.shape, device));
   if (settings.warmup_steps > settings.steps)
     log.note(
-        fmt::format("warning: --warmup-steps {} is more than --steps {}: the learning rate stays below "
-                    "--learning-rate",
+        fmt::format("warning: `warmup_steps {}` is more than `steps {}`: the learning rate stays below "
+                    "`learning_rate`",
                     settings.warmup_steps, settings.steps));
   log.notes(run.batches->describe());
   log.notes(fmt::format("memory of the largest rank:\n{}", most.to_string()));
@@ -85,7 +85,7 @@ PreparedRun prepare_run(const TrainSettings& settings, Runtime& runtime, RunLog&
   run.position = started.position;
   run.checkpoints->set_origin(std::move(started.origin));
   if (run.done()) {
-    log.note(fmt::format("--steps {}: the run in {} is at step {} already, nothing to do", settings.steps,
+    log.note(fmt::format("`steps {}`: the run in {} is at step {} already, nothing to do", settings.steps,
                          printable(settings.output_dir), run.position.step));
     return run;
   }

@@ -30,7 +30,7 @@ void SkippedSteps::count_broken(std::int64_t step, const StepResult& result) {
   fail_together(control_, [&] {
     throw NumericsError(
         fmt::format("{} steps in a row with a loss or gradient that is not finite (last loss {}, gradient "
-                    "norm {}); lower --learning-rate, or look at the data around step {}",
+                    "norm {}); lower `learning_rate`, or look at the data around step {}",
                     broken_, result.loss, result.gradient_norm, step));
   });
 }
@@ -43,8 +43,8 @@ void SkippedSteps::count_empty(std::int64_t step, const StepResult& result) {
   if (empty_ < settings_.max_skipped_steps) return;
   fail_together(control_, [&] {
     throw DataError(
-        fmt::format("--data {}: {} steps in a row had no token to learn (its loss mask leaves none); see "
-                    "tokenize --loss-on and --cutoff, or raise --global-batch-size",
+        fmt::format("`data {}`: {} steps in a row had no token to learn (its loss mask leaves none); see "
+                    "tokenize `loss_on` and `cutoff`, or raise `global_batch_size`",
                     settings_.data, empty_));
   });
 }
@@ -54,7 +54,7 @@ void SkippedSteps::expect_finite_end(std::int64_t step) const {
   fail_together(control_, [&] {
     throw NumericsError(fmt::format(
         "the last {} steps were skipped, their loss or gradient was not finite: step {} is none to go "
-        "on from; use an earlier checkpoint with a lower --learning-rate",
+        "on from; use an earlier checkpoint with a lower `learning_rate`",
         broken_, step));
   });
 }

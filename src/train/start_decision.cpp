@@ -36,7 +36,7 @@ void resume_named(StartDecision& start, const TrainSettings& s, const std::optio
   // A run would only put aside what is in its folder.
   if (const std::int64_t step = start.checkpoint->position().step; step >= s.steps)
     throw ConfigurationError(fmt::format(
-        "--steps {}: --resume {} is at step {} already; give more steps, or an earlier checkpoint", s.steps,
+        "`steps {}`: `resume {}` is at step {} already; give more steps, or an earlier checkpoint", s.steps,
         printable(s.resume), step));
   start.kind = is_own_checkpoint(s, s.resume) ? Kind::resume : Kind::resume_elsewhere;
   start.folders = {s.resume};
@@ -57,7 +57,7 @@ void resume_newest(StartDecision& start, const TrainSettings& s, const std::opti
     refuse_all_checkpoints(s, found.refusal);
   } else {
     start.notes.push_back(
-        fmt::format("--resume auto: no checkpoint in {}/checkpoints, starting anew", s.output_dir));
+        fmt::format("`resume` auto: no checkpoint in {}/checkpoints, starting anew", s.output_dir));
   }
 }
 
@@ -82,8 +82,8 @@ StartDecision decide_start(const TrainSettings& s) {
   if (!start.resumes() && !s.load.empty()) load(start, s, model);
   if (start.kind == Kind::fresh && is_safetensors_folder(s.model))
     start.doubts.push_back(fmt::format(
-        "--model {} gives the sizes alone, the weights begin at random; to start from its weights give "
-        "--load {}",
+        "`model {}` gives the sizes alone, the weights begin at random; to start from its weights give "
+        "`load {}`",
         s.model, s.model));
   start.model = model              ? *model
                 : start.checkpoint ? start.checkpoint->model()
@@ -109,8 +109,8 @@ StartDecision agreed_start(const TrainSettings& settings, ControlPlane& control)
 
 void refuse_all_checkpoints(const TrainSettings& settings, const std::string& reason) {
   throw CheckpointError(
-      fmt::format("--resume auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
-                  "start without --resume, or with --resume PATH",
+      fmt::format("`resume` auto: none of the checkpoints in {} can be loaded (the last one tried: {}); "
+                  "start without `resume`, or with `resume` PATH",
                   checkpoint_directory(settings).string(), reason));
 }
 

@@ -45,7 +45,7 @@ void tell_resumed(const CheckpointContents& checkpoint, const StartDecision& sta
   log.note(start.automatic ? fmt::format("resuming at step {}", step)
                            : fmt::format("resuming {} at step {}", folder.string(), step));
   if (!settings.load.empty())
-    log.note(fmt::format("--load {} is not used: the run goes on with its own weights", settings.load));
+    log.note(fmt::format("`load {}` is not used: the run goes on with its own weights", settings.load));
 }
 
 StartedRun resume(StartDecision& start, const TrainSettings& settings, const RunRecord& run, Engine& engine,

@@ -18,7 +18,7 @@ double median(std::vector<double> values) {
 
 std::string summary_table(const RunShape& shape, std::size_t memory_bytes, std::vector<double> step_seconds,
                           std::int64_t all_tokens, std::optional<double> peak_flops) {
-  if (step_seconds.empty()) return "no step was run: there are as many as --steps, or more, already";
+  if (step_seconds.empty()) return "no step was run: there are as many as `steps`, or more, already";
   const double step_tokens = static_cast<double>(all_tokens) / static_cast<double>(step_seconds.size());
   if (step_seconds.size() > 1) step_seconds.erase(step_seconds.begin());
   const double seconds = median(std::move(step_seconds));

@@ -236,17 +236,17 @@ BOOST_AUTO_TEST_CASE(changes_since_a_checkpoint_are_told) {
   now.tokenizer.hash = "02";
   const auto samples = changed_samples(before, now);
   BOOST_TEST_REQUIRE(samples.size() == 3u);
-  BOOST_TEST(samples[0].find("--data was made with a (SHA-256 02...)") != std::string::npos, samples[0]);
+  BOOST_TEST(samples[0].find("`data` was made with a (SHA-256 02...)") != std::string::npos, samples[0]);
   BOOST_TEST(samples[1].find("seed was 1 and is 2 now") != std::string::npos, samples[1]);
   BOOST_TEST(samples[2].find("separate_documents was true and is false") != std::string::npos, samples[2]);
   now.global_batch = 8;
   now.configuration = R"({"steps":5,"load":"folder","seed":1,"learning-rate":"0.0001"})";
   const auto options = changed_options(before, now, names);
   BOOST_TEST_REQUIRE(options.size() == 2u);
-  BOOST_TEST(options[0].find("--load folder is not what this run began with") != std::string::npos,
+  BOOST_TEST(options[0].find("`load folder` is not what this run began with") != std::string::npos,
              options[0]);
   BOOST_TEST(options[1] ==
-             "changed since the checkpoint: --steps was 3 and is 5, --global-batch-size was 4 and is 8");
+             "changed since the checkpoint: `steps` was 3 and is 5, `global_batch_size` was 4 and is 8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

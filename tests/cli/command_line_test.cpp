@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(ranks_with_other_options_are_refused) {
   OtherFirst control(first.line.resolved_json());
   OtherFirst same(line.resolved_json());
   BOOST_CHECK_EXCEPTION(expect_same_options(commands::train, line.resolved_json(), control), Error,
-                        says({"--steps 4: rank 0 has 3"}));
+                        says({"`steps 4`: rank 0 has 3"}));
   BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), same));
 }
 

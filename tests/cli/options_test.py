@@ -1,6 +1,7 @@
 """Where options come from, what --help, --print-config and --dry-run say, and what the commands without ranks print."""
 
 import os
+import pathlib
 import pty
 import re
 import subprocess
@@ -166,6 +167,23 @@ class Options(JobTest):
         for command in ("train", "eval", "plan", "tokenize", "inspect"):
             self.assertIn(f"  {command} ", commands.out)
         self.assertRegex(self.command("--version").out, r"^llama3d \d")
+
+    def test_the_reference_is_that_of_the_program(self):
+        page = (pathlib.Path(__file__).parents[2] / "jobs/OPTIONS.md").read_text()
+        result = self.command("--options")
+        self.assertEqual(result.out, page, "make it anew: llama3d --options > jobs/OPTIONS.md")
+        for command in ("train", "eval", "generate", "plan", "bench", "tokenize", "import", "export"):
+            section = page.split(f"\n## {command}\n")[1].split("\n## ")[0]
+            listed = set(re.findall(r"^\| `--([\w-]+)`", section, re.MULTILINE))
+            text = self.command(command, "--help").out
+            told = set(re.findall(r"^  (?:-h,)?--([\w-]+)", text, re.MULTILINE)) - {"help"}
+            self.assertEqual(listed, told, command)
+
+    def test_numbers_are_compared_not_their_spelling(self):
+        """Ranks that were given 1e-3 and 0.001 were given the same."""
+        self.train(1, "spelled", "--learning-rate", "1e-3", steps=2)
+        result = self.train(1, "spelled", "--learning-rate", "0.001", "--resume", "auto", steps=4)
+        self.assertNotIn("learning-rate was", result.err)
 
     def test_dry_run_writes_nothing(self):
         before = sorted(path for path in self.folder.rglob("*") if path.suffix != ".log")

@@ -153,7 +153,7 @@ BOOST_AUTO_TEST_CASE(data_parallel_size_follows_from_the_world) {
 BOOST_AUTO_TEST_CASE(a_grid_that_does_not_fit_is_the_users_error) {
   const auto names_options = [](const ConfigurationError& error) {
     const std::string text = error.what();
-    return text.find("--tp-size 3 x --pp-size 2") != std::string::npos &&
+    return text.find("`tp_size 3` x `pp_size 2`") != std::string::npos &&
            text.find("has 8)") != std::string::npos && text.find('\n') == std::string::npos;
   };
   BOOST_CHECK_EXCEPTION(ProcessGrid::derive(8, {.tp = 3, .pp = 2}, 0), ConfigurationError, names_options);

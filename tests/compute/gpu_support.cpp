@@ -15,7 +15,7 @@ BOOST_AUTO_TEST_CASE(a_gpu_before_ampere_is_refused_by_name) {
   turing.name = "Tesla T4";
   BOOST_CHECK_EXCEPTION(
       cuda::require_supported(turing), ConfigurationError,
-      says({"--device cuda: Tesla T4 has compute capability 7.5, at least 8.0", "--device cpu"}));
+      says({"`device` cuda: Tesla T4 has compute capability 7.5, at least 8.0", "`device` cpu"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_driver_that_is_too_old_is_told_by_version) {

@@ -176,10 +176,10 @@ BOOST_AUTO_TEST_CASE(formats_are_told_apart) {
   BOOST_CHECK(format("a.json", "[{\"conversations\": []}]") == InputFormat::sharegpt);
   BOOST_CHECK(format("b.json", "{\"messages\": []}") == InputFormat::sharegpt);
   BOOST_CHECK_EXCEPTION(format("c.json", "[{\"body\": 1}]"), DataError,
-                        says({"c.json", "\"text\"", "--format"}));
+                        says({"c.json", "\"text\"", "`format`"}));
   for (const char* word : {"auto", "text", "jsonl", "alpaca", "sharegpt"})
     BOOST_TEST(word_of(input_format_from(word)) == word);
-  BOOST_CHECK_EXCEPTION(input_format_from("csv"), ConfigurationError, says({"--format csv"}));
+  BOOST_CHECK_EXCEPTION(input_format_from("csv"), ConfigurationError, says({"`format csv`"}));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

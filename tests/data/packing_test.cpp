@@ -82,7 +82,7 @@ BOOST_AUTO_TEST_CASE(a_batch_by_hand) {
   BOOST_TEST(dataset.samples() == 3);
   BOOST_TEST(dataset.list().describe() ==
              "4 documents packed into 3 samples of 6 tokens, 88.9% filled; 1 longer document is cut: "
-             "--packing stream loses nothing");
+             "`packing` stream loses nothing");
   const BatchRows rows = dataset.read(0, 3, 19);
   BOOST_TEST(rows.ids == (Values{0, 1, 2, 10, 11, 0, 3, 4, 5, 6, 7, 8, 13, 14, 15, 16, 17, 0, 0}), equal);
   BOOST_TEST(rows.targets == (Values{1, 2, -1, 11, -1, -1, 4, 5, 6, 7, 8, -1, 14, 15, 16, 17, -1, -1, -1}),
@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(attention_across_documents_on_request) {
 BOOST_AUTO_TEST_CASE(the_mask_decides_on_targets) {
   const CountingFile file({4, 4}, true), longer({9, 10}, true);
   BOOST_TEST(longer.dataset(packed(8)).list().describe().ends_with(
-      "; 2 longer documents are cut: tokenize with --cutoff 8 to keep part of every answer"));
+      "; 2 longer documents are cut: tokenize with `cutoff 8` to keep part of every answer"));
   const BatchRows rows = file.dataset(packed(8)).read(0, 1, 8);
   BOOST_TEST(rows.targets == (Values{1, 2, -1, -1, 5, -1, 7, -1}), equal);
 }
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(automatic_goes_by_the_mask) {
   BOOST_CHECK(resolved(Packing::automatic, unknown) == Packing::stream);
   BOOST_CHECK(resolved(Packing::stream, masked.reader()) == Packing::stream);
   for (const char* word : {"auto", "stream", "documents"}) BOOST_TEST(word_of(packing_from(word)) == word);
-  BOOST_CHECK_EXCEPTION(packing_from("neat"), ConfigurationError, says({"--packing neat"}));
+  BOOST_CHECK_EXCEPTION(packing_from("neat"), ConfigurationError, says({"`packing neat`"}));
 }
 
 BOOST_AUTO_TEST_CASE(nothing_to_pack_is_refused) {

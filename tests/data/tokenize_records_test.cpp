@@ -22,7 +22,7 @@ BOOST_AUTO_TEST_CASE(bad_records_are_left_out_and_counted) {
   BOOST_TEST(summary.learned_tokens == summary.tokens);
   options.strict = true;
   std::filesystem::remove(options.output);
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"a.jsonl:1:", "JSON number", "--strict"}));
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"a.jsonl:1:", "JSON number", "`strict`"}));
   BOOST_TEST(left_nothing());
   options.strict = false;
   options.inputs.push_back(folder.write("b.jsonl", "\n{\"text\": 3}\n{\"text\": 4}\n"));

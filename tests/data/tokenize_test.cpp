@@ -158,7 +158,7 @@ BOOST_AUTO_TEST_CASE(invalid_utf8_names_its_place_or_is_replaced) {
       options.invalid_utf8 = InvalidUtf8::error;
       BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError,
                             says({name + ":" + std::to_string(line), "0xFF",
-                                  "offset " + std::to_string(text.find('\xFF')) + " ", "--invalid-utf8"}));
+                                  "offset " + std::to_string(text.find('\xFF')) + " ", "`invalid_utf8`"}));
       BOOST_TEST(left_nothing());
       options.invalid_utf8 = InvalidUtf8::replace;
       tokenize_files(options);
@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(inputs_that_are_no_text_are_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(nothing_to_do_is_an_error) {
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--input"}));
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"`input`"}));
   options.inputs = {folder.write("blank.txt", " \n\t\n")};
   BOOST_CHECK_EXCEPTION(tokenize_files(options), DataError, says({"blank.txt", "no text"}));
   BOOST_TEST(left_nothing());
@@ -222,9 +222,9 @@ BOOST_AUTO_TEST_CASE(nothing_to_do_is_an_error) {
                         says({"tokenizer.model", "also an input"}));
   options.tokenizer = "bytes";
   options.threads = -3;
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--threads -3"}));
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"`threads -3`"}));
   options.output.clear();
-  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"--output"}));
+  BOOST_CHECK_EXCEPTION(tokenize_files(options), ConfigurationError, says({"`output`"}));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -229,7 +229,7 @@ BOOST_AUTO_TEST_CASE(bench_results_that_do_not_fit_are_no_file) {
     check_bench_file(path);
     const FileSizeLimit limit(100'000);
     BOOST_CHECK_EXCEPTION(write_bench_file(path, rows, {}), Error,
-                          says({"bench.h5", "File too large", "--output"}));
+                          says({"bench.h5", "File too large", "`output`"}));
   }
   BOOST_TEST(fs::is_empty(folder.path()));
   write_bench_file(path, rows, {{"device", std::string(10'000, 'x')}});

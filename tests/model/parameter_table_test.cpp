@@ -219,7 +219,7 @@ BOOST_AUTO_TEST_CASE(a_tp_that_does_not_divide_is_refused_by_name) {
     BOOST_CHECK_EXCEPTION(
         table_of(small(), {tp, 1, 1}, {0, 0, 0}), ConfigurationError, [&](const Error& error) {
           return std::string(error.what())
-                     .find("--tp-size " + std::to_string(tp) + " does not divide the 2 key-value heads") == 0;
+                     .find("`tp_size " + std::to_string(tp) + "` does not divide the 2 key-value heads") == 0;
         });
 }
 

@@ -58,7 +58,7 @@ BOOST_AUTO_TEST_CASE(names_and_kinds_map_to_each_other) {
   for (const ScheduleKind kind : kAllKinds) BOOST_TEST((parse_schedule_kind(name_of(kind)) == kind));
   BOOST_TEST((parse_schedule_kind("zero-bubble") == ScheduleKind::zero_bubble));
   BOOST_CHECK_EXCEPTION(parse_schedule_kind("2f2b"), ConfigurationError,
-                        says({"--pipeline-schedule", "'2f2b'", "gpipe, 1f1b, interleaved, zero-bubble"}));
+                        says({"`pipeline_schedule`", "'2f2b'", "gpipe, 1f1b, interleaved, zero-bubble"}));
 }
 
 BOOST_AUTO_TEST_CASE(shapes_that_do_not_fit_are_refused) {

@@ -66,13 +66,13 @@ BOOST_FIXTURE_TEST_CASE(one_option_that_is_enough_is_named_alone, Fixture) {
   const std::size_t room = needs(cheap);
   BOOST_REQUIRE_LT(room, needs(large_run()));
   const std::string text = refusal(large_run(), room);
-  BOOST_CHECK_MESSAGE(contains(text, "; with --recompute cheap it needs "), text);
+  BOOST_CHECK_MESSAGE(contains(text, "; with `recompute cheap` it needs "), text);
 
   RunShape one = large_run();
   one.micro_batch = 1;
   BOOST_REQUIRE_LT(needs(one), room);
   const std::string smaller = refusal(large_run(), needs(one));
-  BOOST_CHECK_MESSAGE(contains(smaller, "; with --micro-batch-size 1 it needs "), smaller);
+  BOOST_CHECK_MESSAGE(contains(smaller, "; with `micro_batch_size 1` it needs "), smaller);
 }
 
 BOOST_FIXTURE_TEST_CASE(receives_ahead_are_given_up_first, Fixture) {
@@ -83,7 +83,7 @@ BOOST_FIXTURE_TEST_CASE(receives_ahead_are_given_up_first, Fixture) {
   ahead.receives = ReceiveStart::ahead;
   BOOST_REQUIRE_LT(needs(late), needs(ahead));
   const std::string text = refusal(ahead, needs(late));
-  BOOST_CHECK_MESSAGE(contains(text, "; with --no-pipeline-receive-ahead it needs "), text);
+  BOOST_CHECK_MESSAGE(contains(text, "; with `no_pipeline_receive_ahead` it needs "), text);
 }
 
 BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
@@ -93,13 +93,13 @@ BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
   least.states = {DType::bf16, DType::bf16, false};
   const std::string text = refusal(large_run(), needs(least));
   BOOST_CHECK_MESSAGE(contains(text,
-                               "with --micro-batch-size 1 --recompute full --gradient-dtype "
-                               "bf16 --optimizer-dtype bf16 --master-weights none it needs"),
+                               "with `micro_batch_size 1` `recompute full` `gradient_dtype "
+                               "bf16` `optimizer_dtype bf16` `master_weights none` it needs"),
                       text);
   const std::string nothing = refusal(large_run(), needs(least) - 1);
-  BOOST_CHECK_MESSAGE(contains(nothing, "even with ") && contains(nothing, "raise --tp-size"), nothing);
+  BOOST_CHECK_MESSAGE(contains(nothing, "even with ") && contains(nothing, "raise `tp_size`"), nothing);
   const std::string already = refusal(least, needs(least) - 1);
-  BOOST_CHECK_MESSAGE(contains(already, "; raise --tp-size"), already);
+  BOOST_CHECK_MESSAGE(contains(already, "; raise `tp_size`"), already);
 }
 
 BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixture) {
@@ -113,16 +113,16 @@ BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixtu
   BOOST_REQUIRE_LT(room, needs(resident));
 
   const std::string text = refusal(resident, room, large);
-  BOOST_CHECK_MESSAGE(contains(text, "; with --offload-optimizer it needs "), text);
+  BOOST_CHECK_MESSAGE(contains(text, "; with `offload_optimizer` it needs "), text);
   BOOST_CHECK_EQUAL(refusal(offloaded, room, large), "");
   // Neither a host without room nor a device that is the host gains anything by it.
   for (const auto host : {std::optional<std::size_t>(1 << 20), std::optional<std::size_t>()}) {
     const std::string other = refusal(resident, room, host);
-    BOOST_CHECK_MESSAGE(other != "" && !contains(other, "--offload-optimizer"), other);
+    BOOST_CHECK_MESSAGE(other != "" && !contains(other, "`offload_optimizer`"), other);
     BOOST_CHECK_NE(refusal(offloaded, room, host), "");
   }
   const std::string full = refusal(offloaded, large, 1 << 20);
-  BOOST_CHECK_MESSAGE(contains(full, "--offload-optimizer keeps ") && contains(full, "of 1.00 MiB there are"),
+  BOOST_CHECK_MESSAGE(contains(full, "`offload_optimizer` keeps ") && contains(full, "of 1.00 MiB there are"),
                       full);
 }
 
@@ -136,10 +136,10 @@ BOOST_FIXTURE_TEST_CASE(a_batch_beyond_what_can_be_counted_is_refused, Fixture) 
     BOOST_CHECK_MESSAGE(contains(text, words), text);
   };
   constexpr std::int64_t large = std::numeric_limits<std::int64_t>::max();
-  refused(large, large, "--micro-batch-size 9223372036854775807 of --seq-length 256: ");
+  refused(large, large, "`micro_batch_size 9223372036854775807` of `seq_length 256`: ");
   refused(1 << 23, 1 << 24, "use at most 8388607");
-  refused(4, std::int64_t{1} << 32, "--global-batch-size 4294967296: 536870912 micro-batches of 1024 tokens");
-  refused(4, large - 7, "at most 524288, or a larger --micro-batch-size");  // 2^16 micro-batches
+  refused(4, std::int64_t{1} << 32, "`global_batch_size 4294967296`: 536870912 micro-batches of 1024 tokens");
+  refused(4, large - 7, "at most 524288, or a larger `micro_batch_size`");  // 2^16 micro-batches
   refused(1 << 16, 1 << 24, "at most 16646144");                            // 127 of 2^24 tokens
   RunShape shape = large_run();
   shape.global_batch = 4 << 16;

@@ -67,7 +67,7 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused_with_what_to_change) {
   const std::size_t needed = plan.memory.total() + 1000;
   BOOST_CHECK_NO_THROW(check_fits(plan, {needed, 1000, {}}));
   BOOST_CHECK_EXCEPTION(check_fits(plan, {needed - 1, 1000, {}}), ConfigurationError,
-                        says({"cache", "--batch-size", "--precision bf16", "--max-new-tokens", "--tp-size"}));
+                        says({"cache", "`batch_size`", "`precision` bf16", "`max_new_tokens`", "`tp_size`"}));
   InferenceShape s = shape();
   s.capacity = s.model.max_positions + 1;
   BOOST_CHECK_THROW(make_inference_plan(s, 0, device->kernels()), ConfigurationError);

@@ -36,7 +36,7 @@ BOOST_AUTO_TEST_CASE(the_lowest_rate_follows_the_largest_where_it_is_not_given) 
 BOOST_AUTO_TEST_CASE(a_lowest_rate_out_of_bounds_is_refused) {
   for (const double lowest : {-1e-6, 2e-5, static_cast<double>(INFINITY)})
     BOOST_CHECK_EXCEPTION(check_settings(with_rates(1e-5, lowest)), ConfigurationError,
-                          test::says({"--min-learning-rate " + fmt::format("{}", lowest)}));
+                          test::says({fmt::format("`min_learning_rate {}`", lowest)}));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

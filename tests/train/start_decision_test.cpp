@@ -124,7 +124,7 @@ BOOST_AUTO_TEST_CASE(a_folder_of_damaged_ones_alone_is_refused) {
   fs::create_directories(own() / "checkpoints/step_00000001");
   fs::create_directories(own() / "checkpoints/step_00000002");
   BOOST_CHECK_EXCEPTION(decide("auto"), CheckpointError,
-                        says({"--resume auto: none of the checkpoints", "step_00000001"}));
+                        says({"`resume` auto: none of the checkpoints", "step_00000001"}));
 }
 
 // An older one of the same folder would be wrong too.
@@ -148,12 +148,12 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_by_its_name_is_the_run_s_own_or_another_s) {
   fs::create_directory_symlink(own(), *this / "alias");
   BOOST_CHECK(decide(*this / "alias/checkpoints/step_00000002").kind == Kind::resume);
   settings.steps = 4;
-  BOOST_CHECK_EXCEPTION(decide(there), ConfigurationError, says({"--steps 4", "is at step 4 already"}));
+  BOOST_CHECK_EXCEPTION(decide(there), ConfigurationError, says({"`steps 4`", "is at step 4 already"}));
 }
 
 BOOST_AUTO_TEST_CASE(weights_alone_are_no_run) {
   const fs::path weights = add(*this / "other", 5, small_model(), false);
-  BOOST_CHECK_EXCEPTION(decide(weights), CheckpointError, says({"weights only", "--load"}));
+  BOOST_CHECK_EXCEPTION(decide(weights), CheckpointError, says({"weights only", "`load`"}));
 }
 
 BOOST_AUTO_TEST_CASE(every_rank_gets_the_decision) {

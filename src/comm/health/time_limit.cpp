@@ -26,7 +26,7 @@ constexpr std::chrono::seconds stopped_time{2};
   if (::gethostname(host.data(), host.size() - 1) != 0) host = {"unknown"};
   const char* rank = launcher_rank();
   print_log(
-      "llama3d: error: no progress for {} s (--comm-timeout): rank {} (host {}) waits in {}; a rank that "
+      "llama3d: error: no progress for {} s (`comm_timeout`): rank {} (host {}) waits in {}; a rank that "
       "does not say so is stopped, cut off or was never started\n",
       seconds, rank ? rank : "0", host.data(), what);
   std::this_thread::sleep_for(others_time);

@@ -227,7 +227,7 @@ std::string Watchdog::headline() const {
   if (!asks_)
     return fmt::format(
         "llama3d: error: {} was asked what it waits for, and the rank that asked did not end the job", who);
-  return fmt::format("llama3d: error: no progress for {} s (--comm-timeout): {} waits in {}, {}",
+  return fmt::format("llama3d: error: no progress for {} s (`comm_timeout`): {} waits in {}, {}",
                      options_.limit, who, own.label, where);
 }
 

@@ -15,7 +15,7 @@ InvalidUtf8 invalid_utf8_from(std::string_view word) {
   if (word == "error") return InvalidUtf8::error;
   if (word == "replace") return InvalidUtf8::replace;
   throw ConfigurationError(
-      fmt::format("--invalid-utf8 {} is unknown (no such choice); use error or replace", word));
+      fmt::format("`invalid_utf8 {}` is unknown (no such choice); use error or replace", word));
 }
 
 std::string_view word_of(InvalidUtf8 choice) {

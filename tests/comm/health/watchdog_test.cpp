@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(one_rank_reports_what_all_do) {
     ++reporters;
     BOOST_TEST(rank != last);
     BOOST_TEST(
-        report.starts_with("llama3d: error: no progress for 0.3 s (--comm-timeout): " + name_of_rank(rank) +
+        report.starts_with("llama3d: error: no progress for 0.3 s (`comm_timeout`): " + name_of_rank(rank) +
                            " waits in tp.reduce_scatter.output, step 12, micro-batch 4\n"));
     for (int other = 0; other < last; ++other)
       BOOST_TEST(contains(report, name_of_rank(other) + ": waits in tp.reduce_scatter.output since 0."));
