@@ -79,7 +79,7 @@ for hang in hang stuck_communicator stuck_everywhere stuck_throw; do
   # Starting and ending the job comes on top, and takes seconds on a busy machine.
   [ "$seconds" -le 16 ] || complain "took $seconds s"
   says 1 'llama3d'
-  says 1 '^llama3d: error: no progress for 1 s (--comm-timeout): rank [023] (host .*) waits in world.totals, step 10$'
+  says 1 '^llama3d: error: no progress for 1 s (`comm_timeout`): rank [023] (host .*) waits in world.totals, step 10$'
   says 3 '^  rank [023] (host .*): waits in world.totals since [12]\.[0-9] s, step 10$'
   says 1 '^  rank 1 (host .*): in no communication (computing, or busy with files), step 10$'
 done
