@@ -29,8 +29,8 @@ BELOW = {
     "base": [], "compute": ["base"], "host": ["compute"], "comm": ["compute"], "health": ["comm"], "mpi": ["comm"], "io": ["base"],
     "cuda": ["comm"], "parallel": ["health"], "model": ["parallel"], "pipeline": ["model"], "optim": ["model"],
     "plan": ["pipeline", "optim"], "tokenizer": ["base"], "data": ["tokenizer", "io"], "checkpoint": ["optim", "io"],
-    "convert": ["checkpoint", "tokenizer"], "generate": ["plan", "checkpoint", "data"], "options": ["pipeline", "optim", "data"],
-    "train": ["options", "plan", "checkpoint"],
+    "convert": ["checkpoint", "tokenizer"], "generate": ["plan", "checkpoint", "data"], "options": ["plan", "data"],
+    "train": ["options", "checkpoint"],
     "bench": ["train"], "cli": ["bench", "train", "convert", "generate", "mpi", "host", "cuda"],
 }
 # cli reaches these two from the one file that makes a device.

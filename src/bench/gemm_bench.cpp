@@ -40,9 +40,10 @@ std::function<void()> prepare(Laboratory& lab, Pass pass, const StageShape& s, c
 }  // namespace
 
 StageShape bench_shape(const RunShape& run) {
-  StageShape shape = StageShape::make(run.model, run.grid.size(Axis::tensor), run.micro_batch, run.sequence);
+  StageShape shape =
+      StageShape::make(run.model, run.grid.size(Axis::tensor), run.micro_batch_size, run.seq_length);
   shape.precision = run.precision;
-  shape.gradient = run.states.gradient;
+  shape.gradient = run.gradient_dtype;
   shape.recompute = run.recompute;
   return shape;
 }

@@ -8,7 +8,7 @@ namespace {
 
 /// A micro-batch of random tokens, one document a sequence.
 BatchRows random_rows(const RankPlan& plan, std::uint64_t key) {
-  const std::int64_t sequence = plan.shape.sequence, tokens = plan.shape.micro_batch * sequence;
+  const std::int64_t sequence = plan.shape.seq_length, tokens = plan.shape.micro_batch_size * sequence;
   const auto vocabulary = static_cast<std::uint32_t>(plan.shape.model.vocabulary);
   BatchRows rows;
   for (std::int64_t i = 0; i < plan.layout.shape.rows; ++i) {

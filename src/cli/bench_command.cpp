@@ -99,20 +99,20 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   }
   const StepBench result = bench_steps(run, runtime, command.options.warmup, command.steps);
   if (!leader) return;
-  const auto tokens = static_cast<double>(run.global_batch * run.sequence);
+  const auto tokens = static_cast<double>(run.global_batch() * run.seq_length);
   BenchRow row;
   row.group = "step";
   row.name = run.model.name;
-  row.shape = fmt::format("{}, micro-batch {} x {}, {} accumulated", run.grid.to_string(), run.micro_batch,
-                          run.sequence, run.micro_batches());
-  row.dtype = fmt::format("{} {} {}{}", run.precision->name, name_of(run.states.gradient),
-                          name_of(run.states.moments),
-                          run.compute() == DType::bf16 && run.states.master ? " +master" : "");
+  row.shape = fmt::format("{}, micro-batch {} x {}, {} accumulated", run.grid.to_string(),
+                          run.micro_batch_size, run.seq_length, run.micro_batches());
+  row.dtype = fmt::format("{} {} {}{}", run.precision->name, name_of(run.gradient_dtype),
+                          name_of(run.optimizer_dtype),
+                          run.compute() == DType::bf16 && run.master_weights ? " +master" : "");
   row.seconds = median(result.step_seconds);
   row.work = tokens;
   row.unit = "token";
   row.rate = tokens / row.seconds;
-  row.ceiling = static_cast<double>(run.micro_batch * run.sequence) * run.grid.size(Axis::data) /
+  row.ceiling = static_cast<double>(run.micro_batch_size * run.seq_length) * run.grid.size(Axis::data) /
                 (gemms + attention) * run.grid.size(Axis::pipeline);
   row.fraction = row.rate / row.ceiling;
   sink(row);
@@ -123,7 +123,7 @@ void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime
   print_result("{:.0f} tokens/s/rank", per_gpu);
   if (peak)
     print_result(", MFU {:.1f}% of {:.1f} TFLOP/s ({})",
-                 per_gpu * run.model.training_flops_per_token(run.sequence) / *peak * 100, *peak * 1e-12,
+                 per_gpu * run.model.training_flops_per_token(run.seq_length) / *peak * 100, *peak * 1e-12,
                  runtime.device.peak_source());
   print_result("\nmemory: planned {}, in use {}\n", format_bytes(result.planned_bytes),
                format_bytes(result.used_bytes));

@@ -7,14 +7,14 @@
 #include <vector>
 
 #include "data/samples.hpp"
-#include "model/stage_shape.hpp"
 #include "optim/learning_rate.hpp"
 #include "options/option.hpp"
 #include "pipeline/schedule.hpp"
+#include "plan/run_layout.hpp"
 
 namespace llama3d {
 
-struct TrainSettings {
+struct TrainSettings : RunLayout {
   // model and data
   std::string model;          ///< preset, config.json or Hugging Face folder; empty: see model_of()
   std::string data;           ///< token file
@@ -29,17 +29,6 @@ struct TrainSettings {
   // grid
   int tp_size = 1;
   int pp_size = 1;
-  bool tp_overlap = true;     ///< tensor-parallel communication runs beside GEMMs
-  int tp_overlap_blocks = 0;  ///< in which rows travel; 0: measured on GPUs, 1 on CPUs
-  ScheduleKind pipeline_schedule = ScheduleKind::one_f_one_b;
-  bool pipeline_receive_ahead = false;  ///< receives start a computation before they are needed
-  int pipeline_chunks = 0;              ///< model chunks a stage; 0: 2 for interleaved, else 1
-  std::vector<int> pipeline_layers;     ///< layers of every part of the pipeline; empty: balanced
-
-  // batch
-  std::int64_t micro_batch_size = 1;   ///< sequences
-  std::int64_t global_batch_size = 0;  ///< sequences; 0: micro-batch size x DP x stages
-  std::int64_t seq_length = 1024;      ///< tokens
 
   // optimization
   std::int64_t steps = 1000;
@@ -56,12 +45,6 @@ struct TrainSettings {
       10;  ///< consecutive steps with non-finite loss or gradient before giving up
 
   // machine
-  const PrecisionRecipe* precision = &precision_of(DType::fp32);
-  bool master_weights = true;           ///< fp32 weights beside bf16 parameters
-  DType gradient_dtype = DType::fp32;   ///< of accumulated gradients
-  DType optimizer_dtype = DType::fp32;  ///< of AdamW's moments
-  bool offload_optimizer = false;       ///< its moments and master weights stay in host memory
-  Recompute recompute = Recompute::none;
   double comm_timeout = 600;  ///< seconds a communication may wait before the job is ended; 0: no limit
 
   // output

@@ -26,7 +26,7 @@ constexpr std::array<Category, 5> categories = {{{"parameters", &RankMemory::par
 void lay_out(RankMemory& m, const RankPlan& plan, const Kernels& kernels) {
   const RunShape& s = plan.shape;
   m.state = s.training ? ModelStateMemory::take({m.parameters, m.gradients, m.optimizer, m.host}, plan.table,
-                                                s.grid, s.compute(), s.states)
+                                                s.grid, s.compute(), s.states())
                        : ModelStateMemory::take_weights(m.parameters, m.workspace, plan.table, s.compute());
   m.stage = StageMemory::take(m.activations, m.workspace, plan.layout);
   m.boundaries = PipelineBuffers::take(m.activations, plan.layout.shape, plan.buffers);
@@ -54,7 +54,7 @@ void require_positive(const char* option, std::int64_t value) {
 
 std::vector<LayerRange> partition_of(const RunShape& shape) {
   // Before they are known to be no more than the layers, the global chunks may be too many for an int.
-  const std::int64_t parts = std::int64_t{shape.grid.size(Axis::pipeline)} * shape.chunks;
+  const std::int64_t parts = std::int64_t{shape.grid.size(Axis::pipeline)} * shape.chunks();
   return shape.pipeline_layers.empty() ? partition_layers(shape.model, parts)
                                        : partition_layers(shape.model, parts, shape.pipeline_layers);
 }
@@ -62,12 +62,13 @@ std::vector<LayerRange> partition_of(const RunShape& shape) {
 StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const PipelineShape& pipeline,
                       const std::vector<LayerRange>& partition, int slots, const Kernels& kernels) {
   StageLayout layout;
-  layout.shape = StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch, shape.sequence);
+  layout.shape =
+      StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch_size, shape.seq_length);
   layout.shape.precision = shape.precision;
-  layout.shape.gradient = shape.states.gradient;
+  layout.shape.gradient = shape.states().gradient;
   layout.shape.recompute = shape.training ? shape.recompute : Recompute::full;
   layout.shape.logits_bytes = kernels.logits_bytes();
-  layout.shape.split_backward = shape.training && shape.schedule == ScheduleKind::zero_bubble;
+  layout.shape.split_backward = shape.training && shape.pipeline_schedule == ScheduleKind::zero_bubble;
   layout.first_stage = grid.first_stage();
   layout.last_stage = grid.last_stage();
   layout.slots = slots;
@@ -103,21 +104,21 @@ struct Saving {
 
 /// Those that cost least first: time, then exactness.
 constexpr std::array<Saving, 9> savings{{
-    {"`no_pipeline_receive_ahead`", [](RunShape& s) { s.receives = ReceiveStart::when_needed; }},
+    {"`no_pipeline_receive_ahead`", [](RunShape& s) { s.pipeline_receive_ahead = false; }},
     {"`recompute cheap`",
      [](RunShape& s) {
        if (s.recompute == Recompute::none) s.recompute = Recompute::cheap;
      }},
-    {"`micro_batch_size 1`", [](RunShape& s) { s.micro_batch = 1; }},
-    {"`offload_optimizer`", [](RunShape& s) { s.states.offload = true; }},
+    {"`micro_batch_size 1`", [](RunShape& s) { s.micro_batch_size = 1; }},
+    {"`offload_optimizer`", [](RunShape& s) { s.offload_optimizer = true; }},
     {"`recompute full`", [](RunShape& s) { s.recompute = Recompute::full; }},
     {"`precision bf16`", [](RunShape& s) { s.precision = &precision_of(DType::bf16); }},
     {"`gradient_dtype bf16`",
      [](RunShape& s) {
-       if (s.compute() == DType::bf16) s.states.gradient = DType::bf16;
+       if (s.compute() == DType::bf16) s.gradient_dtype = DType::bf16;
      }},
-    {"`optimizer_dtype bf16`", [](RunShape& s) { s.states.moments = DType::bf16; }},
-    {"`master_weights none`", [](RunShape& s) { s.states.master = false; }},
+    {"`optimizer_dtype bf16`", [](RunShape& s) { s.optimizer_dtype = DType::bf16; }},
+    {"`master_weights none`", [](RunShape& s) { s.master_weights = false; }},
 }};
 
 /// Options that together make the run fit, none of them to spare; or, where all do not, every one that helps.
@@ -156,27 +157,27 @@ std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRo
 }  // namespace
 
 int RunShape::micro_batches() const {
-  require_positive("`micro_batch_size`", micro_batch);
-  require_positive("`global_batch_size`", global_batch);
-  require_positive("`seq_length`", sequence);
-  if (micro_batch > most_tokens / sequence)
+  require_positive("`micro_batch_size`", micro_batch_size);
+  require_positive("`global_batch_size`", global_batch());
+  require_positive("`seq_length`", seq_length);
+  if (micro_batch_size > most_tokens / seq_length)
     throw ConfigurationError(
         fmt::format("`micro_batch_size {}` of `seq_length {}`: a micro-batch has at most {} tokens; use at "
                     "most {}",
-                    micro_batch, sequence, most_tokens, most_tokens / sequence));
+                    micro_batch_size, seq_length, most_tokens, most_tokens / seq_length));
   const int replicas = grid.size(Axis::data);
-  const std::int64_t each = micro_batch * replicas;
-  if (global_batch % each != 0)
+  const std::int64_t each = micro_batch_size * replicas;
+  if (global_batch() % each != 0)
     throw ConfigurationError(fmt::format(
         "`global_batch_size {}` is not a multiple of micro-batch size {} x DP {}; use a multiple of {}",
-        global_batch, micro_batch, replicas, each));
-  const std::int64_t count = global_batch / each;
-  const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch * sequence));
+        global_batch(), micro_batch_size, replicas, each));
+  const std::int64_t count = global_batch() / each;
+  const std::int64_t most = std::min(most_micro_batches, most_tokens / (micro_batch_size * seq_length));
   if (count > most)
     throw ConfigurationError(
         fmt::format("`global_batch_size {}`: {} micro-batches of {} tokens a rank; use a global batch of at "
                     "most {}{}",
-                    global_batch, count, micro_batch * sequence, most * each,
+                    global_batch(), count, micro_batch_size * seq_length, most * each,
                     most == most_micro_batches ? ", or a larger `micro_batch_size`" : ""));
   return static_cast<int>(count);
 }
@@ -203,27 +204,28 @@ std::string MemoryPlan::summary() const {
 }
 
 RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels) {
-  if (shape.sequence > shape.model.max_positions)
+  if (shape.seq_length > shape.model.max_positions)
     throw ConfigurationError(fmt::format("`seq_length {}`: {} has positions for {}; use at most that",
-                                         shape.sequence, shape.model.name, shape.model.max_positions));
+                                         shape.seq_length, shape.model.name, shape.model.max_positions));
   const PipelineShape pipeline = shape.pipeline();
   const ProcessGrid grid(shape.grid, rank);
   auto partition = partition_of(shape);
   ParameterTable table(shape.model, grid, partition);
   const auto stage = static_cast<std::size_t>(grid.rank(Axis::pipeline));
-  check_schedule(shape.schedule, pipeline);  // an evaluation's stages have the chunks of the kind, too
+  check_schedule(shape.pipeline_schedule,
+                 pipeline);  // an evaluation's stages have the chunks of the kind, too
   const auto schedule_of = [&](ReceiveStart receives) {
-    return (shape.training ? make_schedule(shape.schedule, pipeline, receives)
+    return (shape.training ? make_schedule(shape.pipeline_schedule, pipeline, receives)
                            : make_forward_schedule(pipeline))
         .ranks[stage];
   };
-  RankSchedule schedule = schedule_of(ReceiveStart::when_needed), later_steps = schedule_of(shape.receives);
+  RankSchedule schedule = schedule_of(ReceiveStart::when_needed), later_steps = schedule_of(shape.receives());
   const auto buffers = PipelineBufferCounts::of(schedule).at_least(PipelineBufferCounts::of(later_steps));
   const StageLayout layout = layout_of(shape, grid, pipeline, partition, buffers.slots, kernels);
-  if (shape.overlap.blocks > 0 && layout.shape.shard_rows % shape.overlap.blocks != 0)
+  if (shape.overlap().blocks > 0 && layout.shape.shard_rows % shape.overlap().blocks != 0)
     throw ConfigurationError(fmt::format(
         "`tp_overlap_blocks {}`: a rank has {} rows of a micro-batch, which are no multiple; use a divisor",
-        shape.overlap.blocks, layout.shape.shard_rows));
+        shape.overlap().blocks, layout.shape.shard_rows));
   RankPlan plan{shape,
                 grid,
                 pipeline,

@@ -10,31 +10,25 @@
 #include "model/stage.hpp"
 #include "optim/distributed_optimizer.hpp"
 #include "pipeline/executor.hpp"
+#include "plan/run_layout.hpp"
 
 namespace llama3d {
 
-/// What decides the shape of a run.
-struct RunShape {
+/// What decides the shape of a run: how it is laid out, of which model, on which grid.
+struct RunShape : RunLayout {
   ModelConfig model;
   GridShape grid;
-  ScheduleKind schedule = ScheduleKind::one_f_one_b;
-  ReceiveStart receives = ReceiveStart::when_needed;  ///< from a process's second step on
-  int chunks = 1;                                     ///< model chunks a stage
-  std::vector<int> pipeline_layers;                   ///< layers of each global chunk; empty: balanced
-  std::int64_t micro_batch = 1;                       ///< sequences
-  std::int64_t global_batch = 1;                      ///< sequences
-  std::int64_t sequence = 1;                          ///< tokens
-  const PrecisionRecipe* precision = &precision_of(DType::fp32);
   bool training = true;  ///< false: forward passes only, without gradients and optimizer
-  StateOptions states;   ///< of training
-  Recompute recompute = Recompute::none;
-  TensorParallelOverlap overlap;  ///< blocks 0: to be measured
 
+  /// Sequences a step over all ranks.
+  std::int64_t global_batch() const {
+    return global_batch_size > 0 ? global_batch_size
+                                 : micro_batch_size * grid.size(Axis::data) * grid.size(Axis::pipeline);
+  }
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
   /// of micro-batch size x DP, and when the batch has more micro-batches or tokens than can be counted.
   int micro_batches() const;
-  DType compute() const { return precision->compute; }
-  PipelineShape pipeline() const { return {grid.size(Axis::pipeline), chunks, micro_batches()}; }
+  PipelineShape pipeline() const { return {grid.size(Axis::pipeline), chunks(), micro_batches()}; }
 };
 
 /// Bytes of device memory by what they hold, and of host memory beside it.

@@ -43,7 +43,7 @@ TokenizerName tokenizer_of(const Dataset& dataset) {
 }  // namespace
 
 ReplicaBatches::ReplicaBatches(const RankPlan& plan)
-    : micro_batch_(plan.shape.micro_batch),
+    : micro_batch_(plan.shape.micro_batch_size),
       rows_(plan.layout.shape.rows),
       micro_batches_(plan.pipeline.micro_batches),
       dp_size_(plan.grid.size(Axis::data)),
@@ -72,7 +72,7 @@ TrainingBatches::TrainingBatches(const TrainSettings& settings, const RankPlan& 
       packing_(settings.packing),
       identity_(identity_of(train_.file())),
       valid_samples_(settings.valid_samples),
-      global_batch_(plan.shape.global_batch) {
+      global_batch_(plan.shape.global_batch()) {
   if (!settings.valid_data.empty()) {
     valid_.emplace(open(settings.valid_data, settings, plan, Split::all, false));
     identity_ += identity_of(valid_->file());

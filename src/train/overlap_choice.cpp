@@ -25,7 +25,7 @@ void fill_at_random(const RankPlan& plan, const RankMemory& memory, Stage& stage
   };
   fill(memory.state.parameters, 1, 0.02f);
   fill(memory.boundaries.inputs.front(), 2, 1);
-  const std::int64_t rows = plan.layout.shape.rows, sequence = plan.shape.sequence;
+  const std::int64_t rows = plan.layout.shape.rows, sequence = plan.shape.seq_length;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(rows)), start, end, position;
   for (std::int64_t t = 0; t < rows; ++t) {
     const std::int64_t begin = t / sequence * sequence;
@@ -70,7 +70,7 @@ std::string OverlapChoice::to_string() const {
 OverlapChoice choose_overlap(const RankPlan& plan, const RankMemory& memory, Stage& stage, Device& device,
                              Stream& stream, ControlPlane& control) {
   const StageShape& shape = plan.layout.shape;
-  OverlapChoice choice{plan.shape.overlap, {}};
+  OverlapChoice choice{plan.shape.overlap(), {}};
   int& blocks = choice.overlap.blocks;
   // A host moves data only while it does nothing else.
   const bool measure =

@@ -12,8 +12,8 @@ namespace llama3d {
 std::string method(const RunShape& shape) {
   std::string text = shape.grid.to_string();
   if (shape.grid.size(Axis::pipeline) == 1) return text;
-  text += fmt::format(", {}", name_of(shape.schedule));
-  if (receive_start_of(shape.schedule, shape.pipeline(), shape.receives) == ReceiveStart::ahead)
+  text += fmt::format(", {}", name_of(shape.pipeline_schedule));
+  if (receive_start_of(shape.pipeline_schedule, shape.pipeline(), shape.receives()) == ReceiveStart::ahead)
     text += ", receives ahead";
   return text;
 }
@@ -23,7 +23,7 @@ std::string describe_run(const TrainSettings& s, const RunShape& shape, const De
       "llama3d {}: {} ({:.2f} M parameters, {}) on {}\n"
       "grid: {}; {} sequences of {} tokens a step, micro-batch {}, {} accumulated",
       version(), shape.model.name, static_cast<double>(shape.model.parameters()) / 1e6, shape.precision->name,
-      device.name(), method(shape), shape.global_batch, s.seq_length, shape.micro_batch,
+      device.name(), method(shape), shape.global_batch(), s.seq_length, shape.micro_batch_size,
       shape.micro_batches());
 }
 
@@ -43,15 +43,15 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("pp", integer(shape.grid.pp));
   metrics.attribute("dp", integer(shape.grid.dp));
   metrics.attribute("world_size", integer(shape.grid.world()));
-  metrics.attribute("pipeline_schedule", std::string(name_of(shape.schedule)));
+  metrics.attribute("pipeline_schedule", std::string(name_of(shape.pipeline_schedule)));
   metrics.attribute("method", method(shape));
   metrics.attribute("tp_overlap_blocks", integer(overlap.enabled ? overlap.blocks : 0));
   metrics.attribute("model", shape.model.name);
   metrics.attribute("parameters", shape.model.parameters());
-  metrics.attribute("micro_batch_size", shape.micro_batch);
+  metrics.attribute("micro_batch_size", shape.micro_batch_size);
   metrics.attribute("gradient_accumulation", integer(shape.micro_batches()));
-  metrics.attribute("global_batch_size", shape.global_batch);
-  metrics.attribute("sequence", shape.sequence);
+  metrics.attribute("global_batch_size", shape.global_batch());
+  metrics.attribute("sequence", shape.seq_length);
   metrics.attribute("precision", std::string(shape.precision->name));
   metrics.attribute("hosts", hosts);
   metrics.attribute("nodes", nodes);
@@ -61,7 +61,7 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   metrics.attribute("git_revision", git_revision());
   metrics.attribute("flops_formula",
                     "6 * matrix_parameters + 6 * layers * heads * head_dim * sequence, a token");
-  metrics.attribute("flops_per_token", shape.model.training_flops_per_token(shape.sequence));
+  metrics.attribute("flops_per_token", shape.model.training_flops_per_token(shape.seq_length));
   metrics.attribute("peak_flops", runtime.device.peak_flops(shape.compute()).value_or(std::nan("")));
   metrics.attribute("peak_source", runtime.device.peak_source());
 }
@@ -73,8 +73,8 @@ CheckpointAttributes checkpoint_attributes(const TrainSettings& s, const RunShap
           .run = RunRecord{.position = {},
                            .grid = shape.grid.to_string(),
                            .seed = s.seed,
-                           .sequence = shape.sequence,
-                           .global_batch = shape.global_batch,
+                           .sequence = shape.seq_length,
+                           .global_batch = shape.global_batch(),
                            .data = batches.identity(),
                            .packing = std::string(batches.packing()),
                            .valid_fraction = s.valid_fraction,

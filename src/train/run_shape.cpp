@@ -7,26 +7,11 @@ std::filesystem::path checkpoint_directory(const TrainSettings& s) {
 }
 
 RunShape run_shape(const TrainSettings& s, const ModelConfig& model, int world_size) {
-  RunShape shape;
-  shape.model = model;
+  RunShape shape{s, model, {}};
   shape.grid = ProcessGrid::derive(world_size, {.tp = s.tp_size, .pp = s.pp_size}, 0).shape();
-  shape.schedule = s.pipeline_schedule;
-  shape.receives = s.pipeline_receive_ahead ? ReceiveStart::ahead : ReceiveStart::when_needed;
-  const bool interleaved = s.pipeline_schedule == ScheduleKind::interleaved;
-  shape.chunks = s.pipeline_chunks > 0 ? s.pipeline_chunks : interleaved ? 2 : 1;
-  shape.pipeline_layers = s.pipeline_layers;
-  shape.micro_batch = s.micro_batch_size;
-  shape.global_batch = s.global_batch_size > 0 ? s.global_batch_size
-                                               : s.micro_batch_size * shape.grid.size(Axis::data) *
-                                                     shape.grid.size(Axis::pipeline);
-  shape.sequence = s.seq_length;
-  shape.precision = s.precision;
-  shape.states = {.gradient = s.gradient_dtype,
-                  .moments = s.optimizer_dtype,
-                  .master = s.master_weights,
-                  .offload = s.offload_optimizer};
-  shape.recompute = s.recompute;
-  shape.overlap = {.enabled = s.tp_overlap, .blocks = s.tp_overlap_blocks};
+  // What was left to be derived stays as it is when an advice changes something else.
+  shape.pipeline_chunks = shape.chunks();
+  shape.global_batch_size = shape.global_batch();
   return shape;
 }
 

@@ -92,7 +92,7 @@ void StepLoop::queue_step(const StepData& data) {
   run_.engine->queue_step(data.rows, step, learning_rate, profile_.holds(step));
   const std::int64_t tokens = run_.batches->tokens(position_.consumed_samples);
   position_.step = step;
-  position_.consumed_samples += run_.shape.global_batch;
+  position_.consumed_samples += run_.shape.global_batch();
   position_.tokens += tokens;
   queued_.push_back({position_, tokens, learning_rate, data.seconds, queued_.empty()});
 }

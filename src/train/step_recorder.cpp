@@ -22,9 +22,9 @@ TrainRow StepRecorder::row_of(const QueuedStep& step, const StepResult& result, 
   row.tokens_per_second = static_cast<double>(step.tokens) / seconds;
   row.tokens_per_second_per_gpu = row.tokens_per_second / shape.grid.world();
   const auto peak = device_.peak_flops(shape.compute());
-  row.mfu = peak
-                ? row.tokens_per_second_per_gpu * shape.model.training_flops_per_token(shape.sequence) / *peak
-                : std::nan("");
+  row.mfu =
+      peak ? row.tokens_per_second_per_gpu * shape.model.training_flops_per_token(shape.seq_length) / *peak
+           : std::nan("");
   row.peak_memory_bytes = static_cast<std::int64_t>(device_.memory_in_use());
   row.skipped = result.skipped;
   return row;

@@ -26,16 +26,16 @@ std::string summary_table(const RunShape& shape, std::size_t memory_bytes, std::
   const std::string mfu =
       peak_flops
           ? fmt::format("{:.1f}%",
-                        100 * tokens * shape.model.training_flops_per_token(shape.sequence) / *peak_flops)
+                        100 * tokens * shape.model.training_flops_per_token(shape.seq_length) / *peak_flops)
           : "-";
   constexpr const char* row = "{:<{}} {:>4} {:>8} {:>9} {:>7} {:>11} {:>9} {:>15} {:>6}";
   const std::string name = method(shape);
   return fmt::format(row, "method", name.size(), "mbs", "grad acc", "global bs", "seqlen", "memory/rank",
                      "sec/iter", "tokens/sec/rank", "MFU") +
          '\n' +
-         fmt::format(row, name, name.size(), shape.micro_batch, shape.micro_batches(), shape.global_batch,
-                     shape.sequence, format_bytes(memory_bytes), fmt::format("{:.4f}", seconds),
-                     fmt::format("{:.0f}", tokens), mfu);
+         fmt::format(row, name, name.size(), shape.micro_batch_size, shape.micro_batches(),
+                     shape.global_batch(), shape.seq_length, format_bytes(memory_bytes),
+                     fmt::format("{:.4f}", seconds), fmt::format("{:.0f}", tokens), mfu);
 }
 
 }  // namespace llama3d

@@ -14,10 +14,10 @@ GlobalTensors initial_weights(DType compute, bool master) {
   RunShape shape;
   shape.model = small_model(false);
   shape.grid = {1, 1, control().size()};
-  shape.global_batch = control().size();
-  shape.sequence = 8;
+  shape.global_batch_size = control().size();
+  shape.seq_length = 8;
   shape.precision = &precision_of(compute);
-  shape.states.master = master;
+  shape.master_weights = master;
   TestRun run(shape, {});
   run.initialize(3);
   return run.weights();

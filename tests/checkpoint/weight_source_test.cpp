@@ -41,9 +41,9 @@ RunShape shape_of(const ModelConfig& model, const GridShape& grid, const GlobalB
   RunShape shape;
   shape.model = model;
   shape.grid = grid;
-  shape.micro_batch = 1;
-  shape.global_batch = batch.samples;
-  shape.sequence = batch.sequence;
+  shape.micro_batch_size = 1;
+  shape.global_batch_size = batch.samples;
+  shape.seq_length = batch.sequence;
   shape.precision = &precision_of(compute);
   return shape;
 }

@@ -18,9 +18,9 @@ RunShape large_run() {
   RunShape shape;
   shape.model = load_model_config("llama3-tiny");
   shape.grid = {1, 1, 1};
-  shape.micro_batch = 4;
-  shape.global_batch = 8;
-  shape.sequence = 256;
+  shape.micro_batch_size = 4;
+  shape.global_batch_size = 8;
+  shape.seq_length = 256;
   shape.precision = &precision_of(DType::bf16);
   return shape;
 }
@@ -69,7 +69,7 @@ BOOST_FIXTURE_TEST_CASE(one_option_that_is_enough_is_named_alone, Fixture) {
   BOOST_CHECK_MESSAGE(contains(text, "; with `recompute cheap` it needs "), text);
 
   RunShape one = large_run();
-  one.micro_batch = 1;
+  one.micro_batch_size = 1;
   BOOST_REQUIRE_LT(needs(one), room);
   const std::string smaller = refusal(large_run(), needs(one));
   BOOST_CHECK_MESSAGE(contains(smaller, "; with `micro_batch_size 1` it needs "), smaller);
@@ -78,9 +78,9 @@ BOOST_FIXTURE_TEST_CASE(one_option_that_is_enough_is_named_alone, Fixture) {
 BOOST_FIXTURE_TEST_CASE(receives_ahead_are_given_up_first, Fixture) {
   RunShape late = large_run();
   late.grid = {1, 2, 1};
-  late.micro_batch = 1;
+  late.micro_batch_size = 1;
   RunShape ahead = late;
-  ahead.receives = ReceiveStart::ahead;
+  ahead.pipeline_receive_ahead = true;
   BOOST_REQUIRE_LT(needs(late), needs(ahead));
   const std::string text = refusal(ahead, needs(late));
   BOOST_CHECK_MESSAGE(contains(text, "; with `no_pipeline_receive_ahead` it needs "), text);
@@ -89,8 +89,9 @@ BOOST_FIXTURE_TEST_CASE(receives_ahead_are_given_up_first, Fixture) {
 BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
   RunShape least = large_run();
   least.recompute = Recompute::full;
-  least.micro_batch = 1;
-  least.states = {DType::bf16, DType::bf16, false};
+  least.micro_batch_size = 1;
+  least.gradient_dtype = least.optimizer_dtype = DType::bf16;
+  least.master_weights = false;
   const std::string text = refusal(large_run(), needs(least));
   BOOST_CHECK_MESSAGE(contains(text,
                                "with `micro_batch_size 1` `recompute full` `gradient_dtype "
@@ -104,11 +105,11 @@ BOOST_FIXTURE_TEST_CASE(several_options_when_one_is_not_enough, Fixture) {
 
 BOOST_FIXTURE_TEST_CASE(an_optimizer_is_offloaded_to_a_host_that_has_room, Fixture) {
   RunShape resident = large_run();
-  resident.micro_batch = 1;
+  resident.micro_batch_size = 1;
   resident.recompute = Recompute::cheap;
-  resident.states.offload_chunk = 1 << 16;
+  resident.offload_chunk = 1 << 16;
   RunShape offloaded = resident;
-  offloaded.states.offload = true;
+  offloaded.offload_optimizer = true;
   const std::size_t room = needs(offloaded), large = std::size_t{1} << 30;
   BOOST_REQUIRE_LT(room, needs(resident));
 
@@ -130,8 +131,8 @@ BOOST_FIXTURE_TEST_CASE(a_batch_beyond_what_can_be_counted_is_refused, Fixture) 
   const auto refused = [&](std::int64_t micro_batch, std::int64_t global_batch, const std::string& words) {
     RunShape shape = large_run();
     shape.grid = {1, 1, 2};
-    shape.micro_batch = micro_batch;
-    shape.global_batch = global_batch;
+    shape.micro_batch_size = micro_batch;
+    shape.global_batch_size = global_batch;
     const std::string text = refusal(shape, SIZE_MAX);
     BOOST_CHECK_MESSAGE(contains(text, words), text);
   };
@@ -142,9 +143,9 @@ BOOST_FIXTURE_TEST_CASE(a_batch_beyond_what_can_be_counted_is_refused, Fixture) 
   refused(4, large - 7, "at most 524288, or a larger `micro_batch_size`");  // 2^16 micro-batches
   refused(1 << 16, 1 << 24, "at most 16646144");                            // 127 of 2^24 tokens
   RunShape shape = large_run();
-  shape.global_batch = 4 << 16;
+  shape.global_batch_size = 4 << 16;
   BOOST_CHECK_EQUAL(shape.micro_batches(), 1 << 16);
-  shape.sequence = 0;
+  shape.seq_length = 0;
   BOOST_CHECK_THROW(shape.micro_batches(), ConfigurationError);
 }
 
@@ -172,8 +173,8 @@ BOOST_AUTO_TEST_CASE(an_evaluation_has_a_schedule_that_there_is) {
   RunShape shape = large_run();
   shape.training = false;
   const auto possible = [&](ScheduleKind kind, int chunks, int stages) {
-    shape.schedule = kind;
-    shape.chunks = chunks;
+    shape.pipeline_schedule = kind;
+    shape.pipeline_chunks = chunks;
     shape.grid = {1, stages, 1};
     try {
       make_rank_plan(shape, 0, device->kernels());

@@ -43,9 +43,9 @@ class Rank {
     RunShape shape;
     shape.model = load_model_config("llama3-tiny");
     shape.grid = grid;
-    shape.micro_batch = micro_batch;
-    shape.global_batch = micro_batch * micro_batches * grid.dp;
-    shape.sequence = sequence;
+    shape.micro_batch_size = micro_batch;
+    shape.global_batch_size = micro_batch * micro_batches * grid.dp;
+    shape.seq_length = sequence;
     return shape;
   }
 

@@ -55,10 +55,10 @@ RunShape shape_of(const GoldenFile& golden, const Grid& grid, std::int64_t sampl
   shape.precision = &precision_of(compute);
   shape.model = golden.config();
   shape.grid = {grid.tp, grid.pp, grid.dp};
-  shape.schedule = grid.schedule;
-  shape.micro_batch = micro_batch;
-  shape.global_batch = samples;
-  shape.sequence = sequence;
+  shape.pipeline_schedule = grid.schedule;
+  shape.micro_batch_size = micro_batch;
+  shape.global_batch_size = samples;
+  shape.seq_length = sequence;
   return shape;
 }
 

@@ -37,13 +37,14 @@ RunShape shape_of(const Case& c, bool tied) {
   RunShape shape;
   shape.model = small_model(tied);
   shape.grid = {c.tp, c.pp, c.dp};
-  shape.schedule = c.schedule;
-  shape.chunks = c.chunks;
-  shape.micro_batch = c.micro_batch;
-  shape.global_batch = global_batch;
-  shape.sequence = sequence;
+  shape.pipeline_schedule = c.schedule;
+  shape.pipeline_chunks = c.chunks;
+  shape.micro_batch_size = c.micro_batch;
+  shape.global_batch_size = global_batch;
+  shape.seq_length = sequence;
   shape.pipeline_layers = c.layers;
-  shape.overlap = c.overlap;
+  shape.tp_overlap = c.overlap.enabled;
+  shape.tp_overlap_blocks = c.overlap.blocks;
   return shape;
 }
 
@@ -188,7 +189,7 @@ BOOST_AUTO_TEST_CASE(receives_ahead_give_the_same_run,
   const int pp = control().size();
   const auto losses_of = [&](ScheduleKind schedule, ReceiveStart receives) {
     RunShape shape = shape_of({1, pp, 1, schedule}, false);
-    shape.receives = receives;
+    shape.pipeline_receive_ahead = receives == ReceiveStart::ahead;
     TestRun run(shape, options());
     run.initialize(7);
     std::vector<double> losses;
@@ -291,9 +292,9 @@ BOOST_AUTO_TEST_CASE(a_vocabulary_much_wider_than_the_layers) {
   RunShape shape = shape_of(c, false);
   shape.model.vocabulary = 20000;
   shape.precision = &precision_of(DType::bf16);
-  shape.global_batch = c.dp;
-  shape.sequence = 48;
-  const GlobalBatch batch = random_batch(shape.global_batch, shape.sequence, 20000, 1);
+  shape.global_batch_size = c.dp;
+  shape.seq_length = 48;
+  const GlobalBatch batch = random_batch(shape.global_batch(), shape.seq_length, 20000, 1);
   const auto first_step = [&](TestRun run) {
     run.initialize(1);
     return run.step(batch, 1, 1e-3);

@@ -18,8 +18,8 @@ RunShape shape_of(GridShape grid) {
   RunShape shape;
   shape.model = load_model_config("llama3-tiny");
   shape.grid = grid;
-  shape.global_batch = 2 * grid.dp;
-  shape.sequence = sequence;
+  shape.global_batch_size = 2 * grid.dp;
+  shape.seq_length = sequence;
   return shape;
 }
 
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(gradients_leave_while_earlier_layers_are_computed) {
 BOOST_AUTO_TEST_CASE(parameters_come_while_earlier_layers_are_computed) {
   for (const bool offload : {false, true}) {
     RunShape shape = shape_of({1, 1, 2});
-    shape.states.offload = offload;
+    shape.offload_optimizer = offload;
     JournalRun run(shape);
     const Journal journal = run.second_step();
     const auto first_gemm = places(journal, is_gemm).front();
@@ -185,9 +185,9 @@ BOOST_AUTO_TEST_CASE(parameters_come_while_earlier_layers_are_computed) {
 BOOST_AUTO_TEST_CASE(tensor_parallel_operations_run_beside_gemms) {
   constexpr int blocks = 4;
   RunShape shape = shape_of({2, 1, 1});
-  shape.overlap.blocks = blocks;
+  shape.tp_overlap_blocks = blocks;
   const Journal beside = JournalRun(shape).second_step();
-  shape.overlap.enabled = false;
+  shape.tp_overlap = false;
   const Journal waited = JournalRun(shape).second_step();
   for (const char* operation : {"tp.all_gather", "tp.reduce_scatter"}) {
     // All but the first or the last block of a GEMM's, and more where there are other GEMMs to do.
@@ -201,9 +201,9 @@ BOOST_AUTO_TEST_CASE(tensor_parallel_operations_run_beside_gemms) {
 BOOST_AUTO_TEST_CASE(the_number_of_blocks_is_the_fastest_measured) {
   RunShape shape = shape_of({2, 1, 1});
   shape.model.layers = 1;
-  shape.sequence = 2048;
-  shape.model.max_positions = shape.sequence;
-  shape.overlap.blocks = 0;
+  shape.seq_length = 2048;
+  shape.model.max_positions = shape.seq_length;
+  shape.tp_overlap_blocks = 0;
   const auto chosen = [&](std::deque<double> seconds) {
     return JournalRun(shape, std::move(seconds)).overlap();
   };

@@ -101,10 +101,10 @@ RunShape shape_of(const Case& c) {
   RunShape shape;
   shape.model = small_model(c.tied, c.architecture);
   shape.grid = c.grid;
-  shape.schedule = c.schedule;
-  shape.chunks = c.chunks;
-  shape.global_batch = global_batch;
-  shape.sequence = sequence;
+  shape.pipeline_schedule = c.schedule;
+  shape.pipeline_chunks = c.chunks;
+  shape.global_batch_size = global_batch;
+  shape.seq_length = sequence;
   shape.recompute = c.recompute;
   shape.precision = &precision_of(c.compute);
   return shape;

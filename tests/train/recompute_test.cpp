@@ -19,10 +19,10 @@ RunShape shape_of(Recompute recompute, ScheduleKind schedule, DType compute,
   shape.model = small_model(false, architecture);
   const int ranks = control().size();
   shape.grid = ranks == 4 ? GridShape{2, 2, 1} : GridShape{1, 1, ranks};
-  shape.schedule = schedule;
-  shape.micro_batch = 2;
-  shape.global_batch = 8;
-  shape.sequence = 9;
+  shape.pipeline_schedule = schedule;
+  shape.micro_batch_size = 2;
+  shape.global_batch_size = 8;
+  shape.seq_length = 9;
   shape.precision = &precision_of(compute);
   shape.recompute = recompute;
   return shape;
@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(steps_queued_ahead_give_the_same_bits) {
     for (const bool offload : {false, true}) {
       RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::bf16);
       shape.grid = grid;
-      shape.states.offload = offload;
+      shape.offload_optimizer = offload;
       BOOST_TEST_CONTEXT(grid.to_string() << (offload ? " offloaded" : ""))
       BOOST_CHECK(same_bits(run_steps(shape, 2), run_steps(shape, 1)));
     }
@@ -115,10 +115,12 @@ BOOST_AUTO_TEST_CASE(an_offloaded_optimizer_gives_the_same_bits) {
     for (const StateOptions& states : {all_fp32, all_bf16})
       for (const std::int64_t chunk : {192, 1 << 20}) {
         RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, compute);
-        shape.states = states;
+        shape.gradient_dtype = states.gradient;
+        shape.optimizer_dtype = states.moments;
+        shape.master_weights = states.master;
         const Outcome resident = run_steps(shape);
-        shape.states.offload = true;
-        shape.states.offload_chunk = chunk;
+        shape.offload_optimizer = true;
+        shape.offload_chunk = chunk;
         BOOST_TEST_CONTEXT(name_of(compute) << " moments " << name_of(states.moments) << " chunk " << chunk)
         BOOST_CHECK(same_bits(run_steps(shape), resident));
       }
@@ -126,9 +128,9 @@ BOOST_AUTO_TEST_CASE(an_offloaded_optimizer_gives_the_same_bits) {
 
 BOOST_AUTO_TEST_CASE(an_offloaded_optimizer_saves_memory) {
   RunShape shape = shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::bf16);
-  shape.states.offload_chunk = 192;
+  shape.offload_chunk = 192;
   const std::size_t resident = planned(shape, "optimizer");
-  shape.states.offload = true;
+  shape.offload_optimizer = true;
   BOOST_CHECK_LT(planned(shape, "optimizer"), resident);
   TestRun run(shape, {});
   BOOST_CHECK_GT(run.plan().memory.host, resident - planned(shape, "optimizer"));

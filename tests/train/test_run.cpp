@@ -158,7 +158,7 @@ void TestRun::load(const WeightSource& source) {
 }
 
 std::vector<BatchRows> TestRun::micro_batches(const GlobalBatch& batch) const {
-  const std::int64_t size = plan().shape.micro_batch;
+  const std::int64_t size = plan().shape.micro_batch_size;
   const auto& grid = plan().grid;
   std::vector<BatchRows> all;
   for (std::int64_t first = 0; first < batch.samples; first += size * grid.size(Axis::data))

@@ -81,13 +81,13 @@ void check_traffic(const Case& c) {
   RunShape shape;
   shape.model = small_model(c.tied);
   shape.grid = c.grid;
-  shape.schedule = c.schedule;
-  shape.chunks = c.chunks;
+  shape.pipeline_schedule = c.schedule;
+  shape.pipeline_chunks = c.chunks;
   shape.recompute = c.recompute;
   shape.pipeline_layers.assign(static_cast<std::size_t>(c.grid.pp * c.chunks), 8 / (c.grid.pp * c.chunks));
-  shape.micro_batch = micro_batch;
-  shape.global_batch = global_batch;
-  shape.sequence = sequence;
+  shape.micro_batch_size = micro_batch;
+  shape.global_batch_size = global_batch;
+  shape.seq_length = sequence;
   TestRun run(shape, {});
   run.initialize(1);
   const GlobalBatch batch = random_batch(global_batch, sequence, shape.model.vocabulary, 5);
