@@ -78,6 +78,7 @@ class CudaDevice final : public Device {
   std::string kind() const override { return "cuda"; }
   std::string name() const override { return traits_.name; }
   std::optional<double> peak_flops(DType dtype) const override {
+    if (dtype != DType::fp32 && dtype != DType::bf16) return std::nullopt;
     for (const Peak& peak : peaks)
       if (traits_.name.find(peak.name) != std::string::npos)
         return (dtype == DType::bf16 ? peak.bf16 : peak.fp32) * 1e12;

@@ -14,7 +14,13 @@ namespace {
 constexpr int most_candidates = 16;
 
 cudaDataType_t cuda_type(DType dtype) {
-  return dtype == DType::fp32 ? CUDA_R_32F : CUDA_R_16BF;
+  switch (dtype) {
+    case DType::fp32: return CUDA_R_32F;
+    case DType::bf16: return CUDA_R_16BF;
+    case DType::fp64:
+    case DType::int32: break;
+  }
+  throw ContractViolation(fmt::format("no GEMM takes {}", name_of(dtype)));
 }
 
 struct DescriptorTraits {
