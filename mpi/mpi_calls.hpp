@@ -1,5 +1,5 @@
 #pragma once
-// MPI calls as the rest of this room uses them: errors become exceptions, handles have owners, and waiting
+// MPI calls as the rest of this module uses them: errors become exceptions, handles have owners, and waiting
 // leaves the processor to others.
 
 #define OMPI_SKIP_MPICXX 1

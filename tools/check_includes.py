@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the rooms of the house stay apart: a room includes only rooms below it, and only the room that owns a
+"""Checks that the modules stay apart: a module includes only modules below it, and only the module that owns a
 library includes its headers. With --compile, also that every header compiles alone.
 
 Exit status 1 and a line for each violation.
@@ -18,7 +18,7 @@ import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
-# Folder of each room, and the rooms right below it.
+# Folder of each module, and the modules right below it.
 FOLDERS = {
     "base": "src/base", "compute": "src/compute", "host": "src/compute/host", "comm": "src/comm", "health": "src/comm/health",
     "mpi": "mpi", "io": "io", "cuda": "cuda", "parallel": "src/parallel", "model": "src/model", "pipeline": "src/pipeline",
@@ -36,7 +36,7 @@ BELOW = {
 # cli reaches these two from the one file that makes a device.
 MACHINES, FACTORY = ("host", "cuda"), re.compile(r"(device|machine|backend)\w*\.(cpp|hpp)$")
 
-# Headers of libraries, and the rooms that may include them.
+# Headers of libraries, and the modules that may include them.
 LIBRARIES = [
     (re.compile(r"^mpi\.h$"), {"mpi"}),
     (re.compile(r"^hdf5\w*\.h$|^H5\w+\.h$"), {"io"}),
@@ -53,53 +53,53 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 CONDITIONAL = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b")
 
 
-def rooms_below(room: str) -> set[str]:
-    """All rooms under `room`, itself included."""
-    return {room}.union(*(rooms_below(lower) for lower in BELOW[room]))
+def modules_below(module: str) -> set[str]:
+    """All modules under `module`, itself included."""
+    return {module}.union(*(modules_below(lower) for lower in BELOW[module]))
 
 
-def room_of(path: pathlib.PurePath) -> str | None:
-    """The room of a path in the repository: that of the longest folder which holds it."""
+def module_of(path: pathlib.PurePath) -> str | None:
+    """The module of a path in the repository: that of the longest folder which holds it."""
     if path.parent == pathlib.PurePath("src"):
         return "cli"  # llama3d.hpp, the door for programs that link cli
-    holding = [room for room, folder in FOLDERS.items() if path.is_relative_to(folder)]
-    return max(holding, key=lambda room: len(FOLDERS[room]), default=None)
+    holding = [module for module, folder in FOLDERS.items() if path.is_relative_to(folder)]
+    return max(holding, key=lambda module: len(FOLDERS[module]), default=None)
 
 
-def included_room(name: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
-    """The room of the header that `name` stands for in `file`, or None when it is not ours."""
+def included_module(name: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
+    """The module of the header that `name` stands for in `file`, or None when it is not ours."""
     for folder in (file.parent, pathlib.PurePath("src"), pathlib.PurePath(".")):
         if (root / folder / name).exists():
-            return room_of(folder / name)
+            return module_of(folder / name)
     top = name.split("/")[0]
     return top if top in FOLDERS else None
 
 
-def check_include(name: str, quoted: bool, room: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
+def check_include(name: str, quoted: bool, module: str, file: pathlib.PurePath, root: pathlib.Path) -> str | None:
     """What is wrong with an include, or None."""
-    other = included_room(name, file, root) if quoted else None
+    other = included_module(name, file, root) if quoted else None
     if other is not None:
-        if other not in rooms_below(room):
-            return f"{room} lies not above {other}"
-        if other in MACHINES and room not in MACHINES and not FACTORY.search(file.name):
+        if other not in modules_below(module):
+            return f"{module} lies not above {other}"
+        if other in MACHINES and module not in MACHINES and not FACTORY.search(file.name):
             return f"only the file that makes the device knows {other} by name"
         return None
     for header, owners in LIBRARIES:
-        if header.search(name) and room not in owners:
+        if header.search(name) and module not in owners:
             return f"only {', '.join(sorted(owners))} may include it"
     return None
 
 
 def check_file(file: pathlib.PurePath, root: pathlib.Path) -> list[str]:
-    room = room_of(file)
+    module = module_of(file)
     violations = []
     for number, line in enumerate((root / file).read_text(encoding="utf-8").splitlines(), start=1):
         include = INCLUDE.match(line)
-        problem = check_include(include[2], include[1] == '"', room, file, root) if include else None
+        problem = check_include(include[2], include[1] == '"', module, file, root) if include else None
         if problem:
             violations.append(f"{file}:{number}: includes {include[2]}: {problem}")
-        if room in NO_CONDITIONALS and CONDITIONAL.match(line):
-            violations.append(f"{file}:{number}: {line.strip()}: no conditional compilation in {room}")
+        if module in NO_CONDITIONALS and CONDITIONAL.match(line):
+            violations.append(f"{file}:{number}: {line.strip()}: no conditional compilation in {module}")
     return violations
 
 
@@ -145,7 +145,7 @@ def compiles_alone(header: pathlib.PurePath, root: pathlib.Path, compiler: str, 
 def check_headers(root: pathlib.Path, database: pathlib.Path, jobs: int) -> list[str]:
     """Headers of cuda/ need nvcc and are left to its own build."""
     compiler, flags = compile_flags(database)
-    headers = [header for header in files_of_rooms(root, HEADERS) if room_of(header) != "cuda"]
+    headers = [header for header in files_of_rooms(root, HEADERS) if module_of(header) != "cuda"]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         problems = pool.map(lambda header: compiles_alone(header, root, compiler, flags), headers)
         return [problem for problem in problems if problem]

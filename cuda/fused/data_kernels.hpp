@@ -1,5 +1,5 @@
 #pragma once
-// Element by element kernels that other operations of this room use.
+// Element by element kernels that other operations of this module use.
 
 #include <cuda_runtime_api.h>
 

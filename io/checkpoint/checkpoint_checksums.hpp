@@ -1,6 +1,6 @@
 #pragma once
 // Checksums of what a checkpoint's files hold beside the elements of tensors: attributes, names, mappings,
-// HDF5's own headers. For the files of this room.
+// HDF5's own headers. For the files of this module.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
 // The manifest of a checkpoint: every rank file, and in it every block with its place and checksum.
-// For the files of this room.
+// For the files of this module.
 
 #include <cstdint>
 #include <map>

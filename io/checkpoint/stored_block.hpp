@@ -1,5 +1,5 @@
 #pragma once
-// Rectangles read from files that hold a larger one. For the files of this room.
+// Rectangles read from files that hold a larger one. For the files of this module.
 
 #include <cstdint>
 #include <vector>

@@ -1,5 +1,5 @@
 #pragma once
-// The HDF5 C library with owners and exceptions. For the files of this room: nothing else includes hdf5.h.
+// The HDF5 C library with owners and exceptions. For the files of this module: nothing else includes hdf5.h.
 
 #include <hdf5.h>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Files of the operating system: checked reads, writes, syncs and reservations. For the files of this room.
+// Files of the operating system: checked reads, writes, syncs and reservations. For the files of this module.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace llama3d::io {
 
-/// What a lower layer of this room throws; the public classes turn it into an Error that names the file.
+/// What a lower layer of this module throws; the public classes turn it into an Error that names the file.
 struct IoError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

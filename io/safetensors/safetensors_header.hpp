@@ -1,5 +1,5 @@
 #pragma once
-// The JSON header of a safetensors file. For the files of this room, and for tests that damage it.
+// The JSON header of a safetensors file. For the files of this module, and for tests that damage it.
 
 #include <cstdint>
 #include <string_view>

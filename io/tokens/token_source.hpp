@@ -1,5 +1,5 @@
 #pragma once
-// What TokenFileReader reads: one of the formats of token files. For the files of this room.
+// What TokenFileReader reads: one of the formats of token files. For the files of this module.
 
 #include <filesystem>
 #include <memory>

@@ -30,7 +30,7 @@ StepBench bench_steps(const RunShape& run, Runtime& runtime, int warmup, int ste
   RankPlan plan = make_rank_plan(run, runtime.control.rank(), runtime.device.kernels());
   StepBench result;
   auto communicators = runtime.make_communicators(plan.grid);
-  result.planned_bytes = plan.memory.total() + DeviceRoom::of(runtime.device).reserved;
+  result.planned_bytes = plan.memory.total() + DeviceCapacity::of(runtime.device).reserved;
   Engine engine(std::move(plan), {}, runtime, std::move(communicators));
   engine.state().initialize(1, run.model.initializer_range);
   engine.optimizer().gather_parameters();

@@ -89,7 +89,7 @@ void print_communication(const StepBench& result) {
 void bench_whole_steps(const BenchCommand& command, const RunShape& run, Runtime& runtime,
                        const BenchSink& sink) {
   const bool leader = runtime.control.rank() == 0;
-  check_fits(run, runtime.device.kernels(), DeviceRoom::of(runtime.device));
+  check_fits(run, runtime.device.kernels(), DeviceCapacity::of(runtime.device));
   double gemms = 0, attention = 0;
   {
     Laboratory lab(runtime.device, command.options);

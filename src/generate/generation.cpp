@@ -91,7 +91,7 @@ GenerationReport generate(const GenerationSettings& settings, const WeightSource
                                      grid->rank(Axis::tensor), runtime.device.kernels()));
   });
   auto communicators = runtime.make_communicators(*grid);
-  fail_together(control, [&] { check_fits(*plan, DeviceRoom::of(runtime.device, control.node_size())); });
+  fail_together(control, [&] { check_fits(*plan, DeviceCapacity::of(runtime.device, control.node_size())); });
   std::vector<GenerationRequest> requests;
   const auto replicas = static_cast<std::size_t>(grid->size(Axis::data));
   for (auto i = static_cast<std::size_t>(grid->rank(Axis::data)); i < prompts.size(); i += replicas)

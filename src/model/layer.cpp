@@ -119,7 +119,7 @@ PendingWeightGradients TransformerLayer::mlp_backward(const LayerActivations& a,
                                                       const LayerScratch& scratch, const Tensor& d,
                                                       PendingWeightGradients pending) const {
   const Tensor dy = down_.backward_input(d, g.down_output, scratch.gated, std::move(pending));
-  RowExchange rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
+  PendingRows rows = all_rows_unless_split(gate_up_, a.middle_normed, a.middle_gathered);
   const Tensor again = is_kept(&LayerActivations::gated, *shape_) ? Tensor() : a.gated;
   tp_->kernels().swiglu_backward(a.gate_up, scratch.gated, g.gate_up, again, tp_->stream());
   pending =
@@ -137,7 +137,7 @@ PendingWeightGradients TransformerLayer::attention_backward(const LayerActivatio
   Kernels& kernels = tp_->kernels();
   Stream& stream = tp_->stream();
   const Tensor dy = output_.backward_input(d, g.attention_output, scratch.attention, std::move(pending));
-  RowExchange rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
+  PendingRows rows = all_rows_unless_split(qkv_, a.input_normed, a.input_gathered);
   PendingWeightGradients output = put_off(output_.weight_gradient(dy, a.attention));
   kernels.attention_backward(a.qkv, documents, constants_->attention, a.attention, a.lse, scratch.attention,
                              g.qkv, stream);
@@ -151,21 +151,21 @@ PendingWeightGradients TransformerLayer::attention_backward(const LayerActivatio
   return pending;
 }
 
-RowExchange TransformerLayer::all_rows(const ColumnParallelLinear& linear, const Tensor& x,
+PendingRows TransformerLayer::all_rows(const ColumnParallelLinear& linear, const Tensor& x,
                                        const Tensor& gathered) const {
   // They were kept, or a whole forward done again has just gathered them.
   const bool there = tp_->size() > 1 && (is_kept(&LayerActivations::input_gathered, *shape_) ||
                                          !is_kept(&LayerActivations::qkv, *shape_));
-  return there ? RowExchange(gathered, 1, tp_->stream()) : linear.gather(x, gathered);
+  return there ? PendingRows(gathered, 1, tp_->stream()) : linear.gather(x, gathered);
 }
 
-RowExchange TransformerLayer::all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
+PendingRows TransformerLayer::all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
                                                     const Tensor& gathered) const {
-  return shape_->split_backward ? RowExchange() : all_rows(linear, x, gathered);
+  return shape_->split_backward ? PendingRows() : all_rows(linear, x, gathered);
 }
 
 PendingWeightGradients TransformerLayer::column_backward(const ColumnParallelLinear& linear, const Tensor& dy,
-                                                         RowExchange& x, const Tensor& dx,
+                                                         PendingRows& x, const Tensor& dx,
                                                          PendingWeightGradients pending) const {
   if (shape_->split_backward) {
     linear.backward_input_in_blocks(dy, dx);
@@ -197,8 +197,8 @@ PendingWeightGradients TransformerLayer::backward(const LayerActivations& a, con
 }
 
 void TransformerLayer::backward_weight(const LayerActivations& a, const LayerGradients& g) const {
-  RowExchange middle = all_rows(gate_up_, a.middle_normed, a.middle_gathered);
-  RowExchange input = all_rows(qkv_, a.input_normed, a.input_gathered);
+  PendingRows middle = all_rows(gate_up_, a.middle_normed, a.middle_gathered);
+  PendingRows input = all_rows(qkv_, a.input_normed, a.input_gathered);
   compute(down_.weight_gradient(g.down_output, a.gated));
   middle.wait();
   compute(gate_up_.weight_gradient(g.gate_up, middle.full()));

@@ -85,11 +85,11 @@ class TransformerLayer {
                                             const LayerScratch& scratch, const DocumentRows& documents,
                                             const Tensor& d, PendingWeightGradients pending) const;
   /// All rows of a linear operation's input, for its weight gradient: there, or on their way once more.
-  RowExchange all_rows(const ColumnParallelLinear& linear, const Tensor& x, const Tensor& gathered) const;
-  RowExchange all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
+  PendingRows all_rows(const ColumnParallelLinear& linear, const Tensor& x, const Tensor& gathered) const;
+  PendingRows all_rows_unless_split(const ColumnParallelLinear& linear, const Tensor& x,
                                     const Tensor& gathered) const;
   /// dx (T/tp, C), while `pending` is computed; returns the weight gradient from all rows of x.
-  PendingWeightGradients column_backward(const ColumnParallelLinear& linear, const Tensor& dy, RowExchange& x,
+  PendingWeightGradients column_backward(const ColumnParallelLinear& linear, const Tensor& dy, PendingRows& x,
                                          const Tensor& dx, PendingWeightGradients pending) const;
   /// Puts a weight gradient off, or computes it at once where no communication comes to hide it, and leaves
   /// it to backward_weight in a split backward.

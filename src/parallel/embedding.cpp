@@ -12,7 +12,7 @@ void VocabularyParallelEmbedding::forward(const Tensor& ids, const Tensor& x) co
 
 void VocabularyParallelEmbedding::backward(const Tensor& ids, const Tensor& dx,
                                            PendingWeightGradients pending) const {
-  RowExchange rows = tp_->start_gather(dx, tp_->all_rows(dx), labels::tp_embedding);
+  PendingRows rows = tp_->start_gather(dx, tp_->all_rows(dx), labels::tp_embedding);
   pending.compute(tp_->kernels(), tp_->stream());
   rows.wait();
   tp_->kernels().embedding_backward(ids, rows.full(), first_id_, table_.gradient, tp_->stream());

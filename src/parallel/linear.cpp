@@ -4,12 +4,12 @@
 
 namespace llama3d {
 
-RowExchange ColumnParallelLinear::gather(const Tensor& x, const Tensor& full) const {
+PendingRows ColumnParallelLinear::gather(const Tensor& x, const Tensor& full) const {
   return tp_->start_gather(x, full, labels::tp_all_gather_input);
 }
 
 void ColumnParallelLinear::forward(const Tensor& x, const Tensor& full, const Tensor& y) const {
-  RowExchange rows = gather(x, full);
+  PendingRows rows = gather(x, full);
   for (int block = 0; block < tp_->blocks(); ++block) {
     rows.wait(block);
     tp_->kernels().linear_forward(tp_->block_of(rows.full(), block), weight_.value, tp_->block_of(y, block),
@@ -22,14 +22,14 @@ void ColumnParallelLinear::backward_input(const Tensor& dy, const Tensor& dx,
                                           PendingWeightGradients pending) const {
   const Tensor partial = tp_->all_rows(dx);
   tp_->kernels().linear_backward_input(dy, weight_.value, partial, tp_->stream());
-  RowExchange reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
+  PendingRows reduction = tp_->start_reduction(partial, dx, labels::tp_reduce_scatter_gradient);
   pending.compute(tp_->kernels(), tp_->stream());
   reduction.wait();
 }
 
 void ColumnParallelLinear::backward_input_in_blocks(const Tensor& dy, const Tensor& dx) const {
   const Tensor partial = tp_->all_rows(dx);
-  RowExchange reduction(partial, tp_->blocks(), tp_->stream());
+  PendingRows reduction(partial, tp_->blocks(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     tp_->kernels().linear_backward_input(tp_->block_of(dy, block), weight_.value,
                                          tp_->block_of(partial, block), tp_->stream());
@@ -39,7 +39,7 @@ void ColumnParallelLinear::backward_input_in_blocks(const Tensor& dy, const Tens
 }
 
 void RowParallelLinear::forward(const Tensor& x, const Tensor& y) const {
-  RowExchange partial(tp_->all_rows(y), tp_->blocks(), tp_->stream());
+  PendingRows partial(tp_->all_rows(y), tp_->blocks(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     tp_->kernels().linear_forward(tp_->block_of(x, block), weight_.value,
                                   tp_->block_of(partial.full(), block), tp_->stream());
@@ -57,7 +57,7 @@ Tensor RowParallelLinear::backward_input(const Tensor& dy, const Tensor& full, c
     tp_->kernels().linear_backward_input(all, weight_.value, dx, tp_->stream());
     return all;
   }
-  RowExchange gathered = tp_->start_gather(dy, full, labels::tp_all_gather_gradient);
+  PendingRows gathered = tp_->start_gather(dy, full, labels::tp_all_gather_gradient);
   pending.compute(tp_->kernels(), tp_->stream());
   for (int block = 0; block < tp_->blocks(); ++block) {
     gathered.wait(block);

@@ -22,7 +22,7 @@ class ColumnParallelLinear {
   /// y: (T, N/tp) from x: (T/tp, K), whose rows are gathered in `full` (T, K).
   void forward(const Tensor& x, const Tensor& full, const Tensor& y) const;
   /// Starts to bring all rows of x to `full`.
-  RowExchange gather(const Tensor& x, const Tensor& full) const;
+  PendingRows gather(const Tensor& x, const Tensor& full) const;
   /// dx: (T/tp, K) from dy: (T, N/tp), reduced while `pending` is computed.
   void backward_input(const Tensor& dy, const Tensor& dx, PendingWeightGradients pending) const;
   /// The same where nothing is pending: each block is reduced behind the GEMM of the next one.

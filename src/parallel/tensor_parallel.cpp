@@ -18,12 +18,12 @@ Tensor rows_of_all(const Tensor& shard, int ranks, const Tensor& buffer) {
 
 }  // namespace
 
-void RowExchange::wait(int block) {
+void PendingRows::wait(int block) {
   if (const WorkHandle work = std::exchange(works_[static_cast<std::size_t>(block)], nullptr))
     work->wait(*stream_);
 }
 
-void RowExchange::wait() {
+void PendingRows::wait() {
   for (int block = 0; block < static_cast<int>(works_.size()); ++block) wait(block);
 }
 
@@ -36,39 +36,38 @@ Tensor TensorParallel::shard_block(const Tensor& shard, int block) const {
   return slice_of(shard, block, blocks());
 }
 
-RowExchange TensorParallel::start_gather(const Tensor& shard, const Tensor& full, Label label) const {
+PendingRows TensorParallel::start_gather(const Tensor& shard, const Tensor& full, Label label) const {
   if (size() == 1) return {shard, 1, *stream_};
-  RowExchange exchange(rows_of_all(shard, size(), full), blocks(), *stream_);
+  PendingRows rows(rows_of_all(shard, size(), full), blocks(), *stream_);
   for (int block = 0; block < blocks(); ++block) {
-    exchange.started(block, group_->all_gather(shard_block(shard, block), block_of(exchange.full(), block),
-                                               label, *stream_));
-    if (!overlap_.enabled) exchange.wait(block);
+    rows.started(
+        block, group_->all_gather(shard_block(shard, block), block_of(rows.full(), block), label, *stream_));
+    if (!overlap_.enabled) rows.wait(block);
   }
-  return exchange;
+  return rows;
 }
 
 Tensor TensorParallel::gather(const Tensor& shard, const Tensor& full, Label label) const {
-  RowExchange exchange = start_gather(shard, full, label);
-  exchange.wait();
-  return exchange.full();
+  PendingRows rows = start_gather(shard, full, label);
+  rows.wait();
+  return rows.full();
 }
 
 Tensor TensorParallel::all_rows(const Tensor& shard) const {
   return size() == 1 ? shard : rows_of_all(shard, size(), scratch_);
 }
 
-void TensorParallel::start_reduction(RowExchange& exchange, int block, const Tensor& shard,
-                                     Label label) const {
+void TensorParallel::start_reduction(PendingRows& rows, int block, const Tensor& shard, Label label) const {
   if (size() == 1) return;
-  exchange.started(block, group_->reduce_scatter(block_of(exchange.full(), block), shard_block(shard, block),
-                                                 label, *stream_));
-  if (!overlap_.enabled) exchange.wait(block);
+  rows.started(block, group_->reduce_scatter(block_of(rows.full(), block), shard_block(shard, block), label,
+                                             *stream_));
+  if (!overlap_.enabled) rows.wait(block);
 }
 
-RowExchange TensorParallel::start_reduction(const Tensor& partial, const Tensor& shard, Label label) const {
-  RowExchange exchange(partial, blocks(), *stream_);
-  for (int block = 0; block < blocks(); ++block) start_reduction(exchange, block, shard, label);
-  return exchange;
+PendingRows TensorParallel::start_reduction(const Tensor& partial, const Tensor& shard, Label label) const {
+  PendingRows rows(partial, blocks(), *stream_);
+  for (int block = 0; block < blocks(); ++block) start_reduction(rows, block, shard, label);
+  return rows;
 }
 
 void TensorParallel::reduce_scatter(const Tensor& partial, const Tensor& shard, Label label) const {

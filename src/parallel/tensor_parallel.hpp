@@ -17,12 +17,12 @@
 namespace llama3d {
 
 /// Rows of a full tensor being gathered or reduced, or there already.
-class RowExchange {
+class PendingRows {
  public:
   /// Of nothing.
-  RowExchange() = default;
+  PendingRows() = default;
   /// In a group of one nothing is under way and there is one block.
-  RowExchange(Tensor full, int blocks, Stream& stream) : full_(full), stream_(&stream), works_(blocks) {}
+  PendingRows(Tensor full, int blocks, Stream& stream) : full_(full), stream_(&stream), works_(blocks) {}
 
   const Tensor& full() const { return full_; }
   void started(int block, WorkHandle work) { works_[static_cast<std::size_t>(block)] = std::move(work); }
@@ -62,7 +62,7 @@ class TensorParallel {
 
   /// Starts to bring all rows of `shard`, (T/tp, C) -> (T, C), to `full`; a group of one takes `shard`
   /// itself.
-  RowExchange start_gather(const Tensor& shard, const Tensor& full, Label label) const;
+  PendingRows start_gather(const Tensor& shard, const Tensor& full, Label label) const;
   /// The same, waited for.
   Tensor gather(const Tensor& shard, const Tensor& full, Label label) const;
 
@@ -70,8 +70,8 @@ class TensorParallel {
   /// the next operation that asks for it.
   Tensor all_rows(const Tensor& shard) const;
   /// Starts: shard = this rank's rows of the sum over the group of `partial`, one block or all.
-  void start_reduction(RowExchange& exchange, int block, const Tensor& shard, Label label) const;
-  RowExchange start_reduction(const Tensor& partial, const Tensor& shard, Label label) const;
+  void start_reduction(PendingRows& rows, int block, const Tensor& shard, Label label) const;
+  PendingRows start_reduction(const Tensor& partial, const Tensor& shard, Label label) const;
   /// The same, waited for.
   void reduce_scatter(const Tensor& partial, const Tensor& shard, Label label) const;
 

@@ -65,12 +65,12 @@ InferenceArenas allocate(const InferencePlan& plan, Device& device) {
   return arenas;
 }
 
-void check_fits(const InferencePlan& plan, const DeviceRoom& room) {
-  const std::size_t needed = plan.memory.total() + room.reserved;
-  if (needed > room.bytes)
-    throw ConfigurationError(fmt::format("generation needs {} a rank, of {} there are ({}, device {}); {}",
-                                         format_bytes(needed), format_bytes(room.bytes),
-                                         plan.memory.summary(), format_bytes(room.reserved), advice(plan)));
+void check_fits(const InferencePlan& plan, const DeviceCapacity& capacity) {
+  const std::size_t needed = plan.memory.total() + capacity.reserved;
+  if (needed > capacity.bytes)
+    throw ConfigurationError(fmt::format(
+        "generation needs {} a rank, of {} there are ({}, device {}); {}", format_bytes(needed),
+        format_bytes(capacity.bytes), plan.memory.summary(), format_bytes(capacity.reserved), advice(plan)));
 }
 
 }  // namespace llama3d

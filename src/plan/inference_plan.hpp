@@ -40,6 +40,6 @@ InferencePlan make_inference_plan(const InferenceShape& shape, int tp_rank, cons
 InferenceArenas allocate(const InferencePlan& plan, Device& device);
 
 /// Throws ConfigurationError, with the plan and what to change, when it needs more than there is.
-void check_fits(const InferencePlan& plan, const DeviceRoom& room);
+void check_fits(const InferencePlan& plan, const DeviceCapacity& capacity);
 
 }  // namespace llama3d

@@ -80,7 +80,7 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
 
 /// Of the rank that needs most, with what the device has reserved. Ranks of one stage need the same, whatever
 /// their place along the other axes.
-MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
+MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const DeviceCapacity& capacity) {
   MemoryPlan most;
   std::size_t host = 0;
   const ProcessGrid first(shape.grid, 0);
@@ -88,11 +88,11 @@ MemoryPlan largest_plan(const RunShape& shape, const Kernels& kernels, const Dev
   for (int stage = 0; stage < first.size(Axis::pipeline); ++stage) {
     MemoryPlan memory = make_rank_plan(shape, first.member(Axis::pipeline, stage), kernels).memory;
     host = std::max(host, memory.host);
-    if (!room.host && memory.host > 0) memory.entries.push_back({"offloaded", memory.host});
+    if (!capacity.host && memory.host > 0) memory.entries.push_back({"offloaded", memory.host});
     if (memory.total() > most.total()) most = std::move(memory);
   }
-  most.host = room.host ? host : 0;
-  if (room.reserved > 0) most.entries.push_back({"device", room.reserved});
+  most.host = capacity.host ? host : 0;
+  if (capacity.reserved > 0) most.entries.push_back({"device", capacity.reserved});
   return most;
 }
 
@@ -122,28 +122,28 @@ constexpr std::array<Saving, 9> savings{{
 }};
 
 /// Options that together make the run fit, none of them to spare; or, where all do not, every one that helps.
-std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
+std::string advice(const RunShape& shape, const Kernels& kernels, const DeviceCapacity& capacity) {
   std::array<bool, savings.size()> chosen{};
   const auto needs = [&] {
     RunShape changed = shape;
     for (std::size_t i = 0; i < savings.size(); ++i)
       if (chosen[i]) savings[i].apply(changed);
-    const MemoryPlan memory = largest_plan(changed, kernels, room);
-    return room.host && memory.host > *room.host ? SIZE_MAX : memory.total();
+    const MemoryPlan memory = largest_plan(changed, kernels, capacity);
+    return capacity.host && memory.host > *capacity.host ? SIZE_MAX : memory.total();
   };
   std::size_t needed = needs();
-  for (std::size_t i = 0; i < savings.size() && needed > room.bytes; ++i) {
+  for (std::size_t i = 0; i < savings.size() && needed > capacity.bytes; ++i) {
     chosen[i] = true;
     const std::size_t now = needs();
     chosen[i] = now < needed;
     needed = std::min(needed, now);
   }
-  const bool fits = needed <= room.bytes;
+  const bool fits = needed <= capacity.bytes;
   // What costs least was taken first, so what costs most is the first to be spared.
   for (std::size_t i = savings.size(); i-- > 0;)
     if (chosen[i]) {
       chosen[i] = false;
-      chosen[i] = needs() > (fits ? room.bytes : needed);
+      chosen[i] = needs() > (fits ? capacity.bytes : needed);
     }
   std::string options;
   for (std::size_t i = 0; i < savings.size(); ++i)
@@ -252,23 +252,23 @@ RankMemory allocate(const RankPlan& plan, Device& device) {
   return memory;
 }
 
-DeviceRoom DeviceRoom::of(const Device& device, int node_ranks) {
+DeviceCapacity DeviceCapacity::of(const Device& device, int node_ranks) {
   const auto ranks = static_cast<std::size_t>(node_ranks);
   if (device.kind() == "cpu") return {device.memory_bytes() / ranks, 0, std::nullopt};
   return {device.memory_bytes(), device.memory_in_use(), available_host_memory() / ranks};
 }
 
-MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room) {
-  MemoryPlan most = largest_plan(shape, kernels, room);
-  if (room.host && most.host > *room.host)
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceCapacity& capacity) {
+  MemoryPlan most = largest_plan(shape, kernels, capacity);
+  if (capacity.host && most.host > *capacity.host)
     throw ConfigurationError(
         fmt::format("`offload_optimizer` keeps {} a rank in host memory, of {} there are; use "
                     "`optimizer_dtype bf16`, `master_weights none`, or more ranks on more nodes",
-                    format_bytes(most.host), format_bytes(*room.host)));
-  if (most.total() > room.bytes)
+                    format_bytes(most.host), format_bytes(*capacity.host)));
+  if (most.total() > capacity.bytes)
     throw ConfigurationError(fmt::format("the run needs {} a rank, of {} there are ({}); {}",
-                                         format_bytes(most.total()), format_bytes(room.bytes), most.summary(),
-                                         advice(shape, kernels, room)));
+                                         format_bytes(most.total()), format_bytes(capacity.bytes),
+                                         most.summary(), advice(shape, kernels, capacity)));
   return most;
 }
 

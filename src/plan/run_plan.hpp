@@ -81,16 +81,16 @@ RankPlan make_rank_plan(const RunShape& shape, int rank, const Kernels& kernels)
 RankMemory allocate(const RankPlan& plan, Device& device);
 
 /// Bytes of memory for one rank, and how many of them are taken whatever the run does.
-struct DeviceRoom {
+struct DeviceCapacity {
   std::size_t bytes = 0, reserved = 0;
   std::optional<std::size_t> host;  ///< of the host beside the device; none where they are the same
   /// Of one of the `node_ranks` ranks on this node, before the run lays out its own: what its communicators
   /// have taken is reserved. A CPU is shared by them.
-  static DeviceRoom of(const Device& device, int node_ranks = 1);
+  static DeviceCapacity of(const Device& device, int node_ranks = 1);
 };
 
 /// The plan of the rank that needs most, with what the device has reserved. Throws ConfigurationError, with
 /// the plan and the options that would make it fit, when that is more than there is.
-MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceRoom& room);
+MemoryPlan check_fits(const RunShape& shape, const Kernels& kernels, const DeviceCapacity& capacity);
 
 }  // namespace llama3d

@@ -49,7 +49,7 @@ Evaluation evaluate_weights(TrainSettings settings, Runtime& runtime) {
   auto communicators = runtime.make_communicators(ProcessGrid(shape.grid, runtime.control.rank()));
   fail_together(runtime.control, [&] {
     Kernels& kernels = runtime.device.kernels();
-    check_fits(shape, kernels, DeviceRoom::of(runtime.device, runtime.control.node_size()));
+    check_fits(shape, kernels, DeviceCapacity::of(runtime.device, runtime.control.node_size()));
     plan.emplace(make_rank_plan(shape, runtime.control.rank(), kernels));
     batches.emplace(settings, *plan);
   });

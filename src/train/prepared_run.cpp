@@ -40,7 +40,7 @@ void make_engine(PreparedRun& run, Runtime& runtime, RunLog& log) {
   std::optional<RankPlan> plan;
   fail_together(control, [&] {
     Kernels& kernels = runtime.device.kernels();
-    const auto most = check_fits(run.shape, kernels, DeviceRoom::of(runtime.device, control.node_size()));
+    const auto most = check_fits(run.shape, kernels, DeviceCapacity::of(runtime.device, control.node_size()));
     plan.emplace(make_rank_plan(run.shape, control.rank(), kernels));
     run.batches.emplace(run.settings, *plan);
     describe(run, most, runtime.device, log);

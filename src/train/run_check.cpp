@@ -34,9 +34,10 @@ RunCheck check_run(const TrainSettings& settings, int rank, int world_size, bool
   const StartDecision start = decide_start(settings);
   const RunShape shape = run_shape(settings, start.model, world_size);
   // Ranks that were started on CPUs are taken to be this node's.
-  const DeviceRoom room = assumed ? DeviceRoom{.bytes = SIZE_MAX, .host = SIZE_MAX}
-                                  : DeviceRoom::of(device, device.kind() == "cpu" ? world_size : 1);
-  RunCheck check{check_fits(shape, kernels, room), {}};
+  const DeviceCapacity capacity = assumed
+                                      ? DeviceCapacity{.bytes = SIZE_MAX, .host = SIZE_MAX}
+                                      : DeviceCapacity::of(device, device.kind() == "cpu" ? world_size : 1);
+  RunCheck check{check_fits(shape, kernels, capacity), {}};
   const TrainingBatches batches(settings, make_rank_plan(shape, 0, kernels));
   check.data = batches.describe();
   for (const std::string& doubt : doubts_about(start, batches.tokens())) check.data += "\nwarning: " + doubt;

@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(memory_in_use_is_the_plan, *needs("a GPU a rank", [] {
                      })) {
   TestRun run(shape_of(Recompute::none, ScheduleKind::one_f_one_b, DType::fp32), {});
   const Device& device = run.engine().device();
-  const std::size_t planned = run.plan().memory.total() + run.room().reserved;
+  const std::size_t planned = run.plan().memory.total() + run.capacity().reserved;
   // A GPU's driver loads each kernel at its first call, and gives memory by pages.
   const double tolerance = 0.02 * static_cast<double>(planned);
   const auto check = [&] {

@@ -88,7 +88,7 @@ TestRun::TestRun(const RunShape& shape, const OptimizerOptions& options, bool al
       Runtime{*device_, agreement, make, !alone && memory_registered(control().node_size())});
   RankPlan plan = make_rank_plan(shape, agreement.rank(), device_->kernels());
   auto communicators = runtime_->make_communicators(plan.grid);
-  room_ = DeviceRoom::of(*device_, agreement.node_size());
+  capacity_ = DeviceCapacity::of(*device_, agreement.node_size());
   engine_ =
       std::make_unique<Engine>(std::move(plan), options, *runtime_, std::move(communicators), make_store);
 }

@@ -62,7 +62,7 @@ class TestRun {
   Engine& engine() { return *engine_; }
   const RankPlan& plan() const { return engine_->plan(); }
   /// What the plan had before its memory was taken, with the communicators there.
-  const DeviceRoom& room() const { return room_; }
+  const DeviceCapacity& capacity() const { return capacity_; }
 
  private:
   TestRun(const RunShape& shape, const OptimizerOptions& options, bool alone,
@@ -73,7 +73,7 @@ class TestRun {
   std::unique_ptr<Device> device_;
   std::unique_ptr<ControlPlane> local_control_;
   std::unique_ptr<Runtime> runtime_;
-  DeviceRoom room_;
+  DeviceCapacity capacity_;
   std::unique_ptr<Engine> engine_;
 };
 
