@@ -12,7 +12,7 @@
 namespace llama3d {
 
 /// A line for whoever uses the weights with a tokenizer, any of whose files may be given, that is known to be
-/// another than theirs; else empty. `begin` is what the line begins with, as "--data was made with".
+/// another than theirs; else empty. `begin` is what the line begins with, as "`data` was made with".
 std::string tokenizer_doubt(const WeightSource& source, const std::string& begin,
                             const std::vector<TokenizerName>& files);
 /// The same of tokens, and model_doubts().

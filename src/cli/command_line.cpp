@@ -263,7 +263,20 @@ const CommandLine::Entry* CommandLine::nearest(const std::string& name, std::siz
   return nearest;
 }
 
+const CommandLine::Entry* CommandLine::abbreviated(const std::string& name) const {
+  const Entry* found = nullptr;
+  for (const Entry& entry : entries_) {
+    std::string initials;
+    for (std::size_t i = 0; i < entry.name.size(); ++i)
+      if (i == 0 || entry.name[i - 1] == '-') initials += entry.name[i];
+    if (initials == name) return &entry;
+    if (!found && entry.name.starts_with(name + "-")) found = &entry;
+  }
+  return found;
+}
+
 std::string CommandLine::suggestion(const std::string& name) const {
+  if (const Entry* meant = abbreviated(name)) return fmt::format("did you mean --{}?", meant->name);
   const Entry* near = nearest(name, std::max<std::size_t>(2, name.size() / 3));
   return near ? fmt::format("did you mean --{}?", near->name)
               : fmt::format("{} --help lists the options", app_.get_name());

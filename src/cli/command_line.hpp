@@ -183,6 +183,8 @@ class CommandLine {
   const Entry* find(const std::string& name) const;
   const Entry& entry(const std::string& name) const;
   [[noreturn]] void refuse_value(const std::string& name, const std::string& value, const char* right) const;
+  /// The option whose words begin with these letters ("lr"), or whose first word this is ("tp"), or none.
+  const Entry* abbreviated(const std::string& name) const;
   /// Of the options at most `farthest` letters away; none where there is none.
   const Entry* nearest(const std::string& name, std::size_t farthest) const;
   /// Refuses LLAMA3D_ variables that are this command's options but for a slip. Others may be another's.

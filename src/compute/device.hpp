@@ -61,7 +61,7 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  /// "cpu" or "cuda": the word of `--device`.
+  /// "cpu" or "cuda": the word that chooses it.
   virtual std::string kind() const = 0;
   /// Model name as the vendor writes it, for logs.
   virtual std::string name() const = 0;

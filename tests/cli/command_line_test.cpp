@@ -194,6 +194,21 @@ BOOST_AUTO_TEST_CASE(ranks_with_other_options_are_refused) {
   BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), same));
 }
 
+BOOST_AUTO_TEST_CASE(ranks_may_spell_a_number_in_several_ways) {
+  Options first;
+  first.parse({"--rate", "1e-4", "--steps", "007", "--no-flag"});
+  parse({"--rate", "0.0001", "--steps", "7", "--flag=false"});
+  OtherFirst control(first.line.resolved_json());
+  BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), control));
+}
+
+BOOST_AUTO_TEST_CASE(an_abbreviation_is_answered_with_its_option) {
+  BOOST_CHECK_EXCEPTION(parse({"--st", "3"}), ConfigurationError,
+                        says({"--st:", "did you mean --some-text?"}));
+  BOOST_CHECK_EXCEPTION(parse({"--some", "a"}), ConfigurationError,
+                        says({"--some:", "did you mean --some-text?"}));
+}
+
 // A node may have its files elsewhere.
 BOOST_AUTO_TEST_CASE(names_of_files_may_differ_between_nodes) {
   std::string data;
