@@ -52,10 +52,20 @@ std::optional<bool> truth_at(const json& object, const char* name) {
   return value->get<bool>();
 }
 
+std::map<std::string, std::int64_t> sizes_at(const json& object, const char* name) {
+  std::map<std::string, std::int64_t> sizes;
+  const json* value = find_json_member(object, name);
+  if (!value) return sizes;
+  if (!value->is_object()) refuse(*value, name, "an object");
+  for (const auto& [axis, size] : value->items()) sizes[axis] = json_integer(size, name, 1, INT32_MAX);
+  return sizes;
+}
+
 RunRecord run_of(const json& object) {
   return {.position = {json_integer_in(object, "step", 0), json_integer_in(object, "consumed_samples", 0),
                        json_integer_in(object, "tokens", 0)},
           .grid = json_text_in(object, "grid", ""),
+          .grid_sizes = sizes_at(object, "grid_sizes"),
           .seed = seed_at(object),
           .sequence = integer_at(object, "sequence"),
           .global_batch = integer_at(object, "global_batch_size"),
@@ -79,6 +89,7 @@ std::string CheckpointAttributes::to_json() const {
   object["consumed_samples"] = run->position.consumed_samples;
   object["tokens"] = run->position.tokens;
   object["grid"] = run->grid;
+  if (!run->grid_sizes.empty()) object["grid_sizes"] = run->grid_sizes;
   put(object, "seed", run->seed);
   put(object, "sequence", run->sequence);
   put(object, "global_batch_size", run->global_batch);

@@ -2,6 +2,7 @@
 // The record of a checkpoint besides tensors.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -21,7 +22,9 @@ struct TrainPosition {
 /// The run that saved. A member is empty where the version that wrote the checkpoint did not record it.
 struct RunRecord {
   TrainPosition position;
-  std::string grid;                          ///< "TP 2 x PP 1 x DP 4"
+  std::string grid;  ///< "TP 2 x PP 1 x DP 4"
+  std::map<std::string, std::int64_t> grid_sizes =
+      {};                                    ///< by axis, "tp", "cp", ...; empty before there were four
   std::optional<std::uint64_t> seed;         ///< of initial weights and of the order of samples
   std::optional<std::int64_t> sequence;      ///< tokens
   std::optional<std::int64_t> global_batch;  ///< sequences, as resolved

@@ -63,7 +63,8 @@ StageLayout layout_of(const RunShape& shape, const ProcessGrid& grid, const Pipe
                       const std::vector<LayerRange>& partition, int slots, const Kernels& kernels) {
   StageLayout layout;
   layout.shape =
-      StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch_size, shape.seq_length);
+      StageShape::make(shape.model, grid.size(Axis::tensor), shape.micro_batch_size, shape.local_sequence());
+  layout.shape.positions = shape.seq_length;
   layout.shape.precision = shape.precision;
   layout.shape.gradient = shape.states().gradient;
   layout.shape.recompute = shape.training ? shape.recompute : Recompute::full;
@@ -180,6 +181,14 @@ int RunShape::micro_batches() const {
                     global_batch(), count, micro_batch_size * seq_length, most * each,
                     most == most_micro_batches ? ", or a larger `micro_batch_size`" : ""));
   return static_cast<int>(count);
+}
+
+std::int64_t RunShape::local_sequence() const {
+  const int ranks = grid.size(Axis::context);
+  if (seq_length % ranks != 0)
+    throw ConfigurationError(
+        fmt::format("`seq_length {}` is not divisible by CP {}; use a multiple of it", seq_length, ranks));
+  return seq_length / ranks;
 }
 
 std::size_t MemoryPlan::total() const {

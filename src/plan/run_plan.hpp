@@ -28,6 +28,9 @@ struct RunShape : RunLayout {
   /// Micro-batches a rank takes in a step. Throws ConfigurationError when the global batch is not a multiple
   /// of micro-batch size x DP, and when the batch has more micro-batches or tokens than can be counted.
   int micro_batches() const;
+  /// Tokens of a sequence on each rank of the context axis. Throws ConfigurationError when its size does not
+  /// divide the sequence.
+  std::int64_t local_sequence() const;
   PipelineShape pipeline() const { return {grid.size(Axis::pipeline), chunks(), micro_batches()}; }
 };
 

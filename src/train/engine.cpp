@@ -47,6 +47,7 @@ Engine::Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtim
       stream_(runtime.device.create_stream(StreamPriority::normal)),
       host_totals_(runtime.device.allocate_host(2 * sizeof(double))),
       watch_(runtime.watchdog, communicators_->log.activity(), communicators_->all()) {
+  LLAMA3D_EXPECT(plan_.grid.size(Axis::context) == 1, "grid {}", plan_.grid.shape().to_string());
   const ModelStateMemory& state = memory_.state;
   if (runtime.register_memory) register_memory();
   // Where no replica updates a part, each has all of its shard.

@@ -52,8 +52,9 @@ class Engine {
   using MakeStore = std::function<std::unique_ptr<ParameterStore>(ParameterStore& resident, Device& device,
                                                                   Stream& stream)>;
   /// Collective: takes all memory and has the job's watchdog look at the communication to the engine's end.
-  /// `communicators` are those of the plan's grid; `runtime` must outlive the engine. `make_store`: another
-  /// store in front of the resident one, or none.
+  /// `communicators` are those of the plan's grid, whose context axis has to be of size 1: attention sees
+  /// only the tokens of its rank. `runtime` must outlive the engine. `make_store`: another store in front of
+  /// the resident one, or none.
   Engine(RankPlan plan, const OptimizerOptions& optimizer, Runtime& runtime,
          std::unique_ptr<GridCommunicators> communicators, const MakeStore& make_store = {});
   Engine(const Engine&) = delete;

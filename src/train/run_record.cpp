@@ -8,6 +8,14 @@
 #include "base/version.hpp"
 
 namespace llama3d {
+namespace {
+std::map<std::string, std::int64_t> sizes_of(const GridShape& grid) {
+  std::map<std::string, std::int64_t> sizes;
+  for (const Axis axis : all_axes) sizes[std::string(name_of(axis))] = grid.size(axis);
+  return sizes;
+}
+
+}  // namespace
 
 std::string method(const RunShape& shape) {
   std::string text = shape.grid.to_string();
@@ -39,9 +47,8 @@ void record_run_attributes(MetricsRecorder& metrics, const TrainSettings& s, con
   const auto integer = [](auto value) { return static_cast<std::int64_t>(value); };
   metrics.attribute("command_line", s.command_line);
   metrics.attribute("configuration", s.configuration);
-  metrics.attribute("tp", integer(shape.grid.tp));
-  metrics.attribute("pp", integer(shape.grid.pp));
-  metrics.attribute("dp", integer(shape.grid.dp));
+  for (const Axis axis : all_axes)
+    metrics.attribute(std::string(name_of(axis)), integer(shape.grid.size(axis)));
   metrics.attribute("world_size", integer(shape.grid.world()));
   metrics.attribute("pipeline_schedule", std::string(name_of(shape.pipeline_schedule)));
   metrics.attribute("method", method(shape));
@@ -72,6 +79,7 @@ CheckpointAttributes checkpoint_attributes(const TrainSettings& s, const RunShap
           .origin = {},
           .run = RunRecord{.position = {},
                            .grid = shape.grid.to_string(),
+                           .grid_sizes = sizes_of(shape.grid),
                            .seed = s.seed,
                            .sequence = shape.seq_length,
                            .global_batch = shape.global_batch(),

@@ -9,7 +9,8 @@ import sys
 import h5py
 import numpy
 
-from jobs import DEVICE, JobTest, main
+from foreign_files_test import rewrite_manifest
+from jobs import DEVICE, JobTest, different, main, tensors
 
 TIMELINE = pathlib.Path(__file__).resolve().parents[2] / "tools/timeline.py"
 
@@ -75,6 +76,35 @@ class Communication(JobTest):
         self.assertEqual(shown.status, 0, shown)
         rows = len(self.metrics("run", "communication"))
         self.assertRegex(shown.out, rf"/communication: {rows} rows\n  first: step=1 rank=0 label=\S+ calls=\d+ bytes=")
+
+
+    def test_the_grid_is_told_axis_by_axis(self):
+        sizes = {"tp": TP, "cp": 1, "pp": PP, "dp": 1}
+        with h5py.File(self.folder / "run/metrics.h5", "r") as file:
+            self.assertEqual({axis: file["run"].attrs[axis] for axis in sizes}, sizes)
+        self.assertEqual(self.manifest_attributes("run", STEPS)["grid_sizes"], sizes)
+
+    def test_files_of_before_the_context_axis_are_gone_on_with(self):
+        shutil.copytree(self.folder / "run", self.folder / "older")
+        with h5py.File(self.folder / "older/metrics.h5", "r+") as file:
+            del file["run"].attrs["cp"]
+
+        def without_sizes(text):
+            manifest = json.loads(text)
+            del manifest["attributes"]["grid_sizes"]
+            return json.dumps(manifest, separators=(",", ":"))
+
+        rewrite_manifest(self.checkpoint("older", MIDDLE), without_sizes)
+        self.assertNotIn("grid_sizes", self.manifest_attributes("older", MIDDLE))
+        self.train(WORLD, "older", *GRID, "--resume", self.checkpoint("older", MIDDLE), steps=STEPS)
+        with h5py.File(self.folder / "older/metrics.h5", "r") as file:
+            self.assertEqual(file["run"].attrs["cp"], 1)
+        ends = [tensors(self.checkpoint(output, STEPS)) for output in ("run", "older")]
+        self.assertEqual(different(*ends), [])
+
+    def manifest_attributes(self, output, step):
+        with h5py.File(self.checkpoint(output, step) / "checkpoint.h5", "r") as file:
+            return json.loads(file["manifest"][()])["attributes"]
 
 
 class Timeline(JobTest):
