@@ -51,7 +51,8 @@ Checkpoints::Checkpoints(std::filesystem::path directory, int keep, CheckpointAt
 void Checkpoints::begin_with(const std::filesystem::path& folder, std::int64_t step) {
   const auto link = directory_ / checkpoint_folder_name(step);
   std::error_code error;
-  std::filesystem::create_directory_symlink(std::filesystem::canonical(folder), link, error);
+  const auto target = std::filesystem::canonical(folder, error);
+  if (!error) std::filesystem::create_directory_symlink(target, link, error);
   if (error)
     note_(fmt::format(
         "warning: {} can't be a link to {} ({}): before the first checkpoint `resume` auto would begin anew",

@@ -166,6 +166,10 @@ class CommandLine {
       const char* right =
           std::is_unsigned_v<Number> ? "must be an integer of 0 or more" : "must be an integer";
       if (!whole) refuse_value(name, text, right);
+      // The parser would read it as octal.
+      const std::size_t first = text[0] == '-' ? 1 : 0;
+      if (text.size() > first + 1 && text[first] == '0')
+        refuse_value(name, text, "must be an integer without leading zeros");
     }
   }
 

@@ -27,6 +27,9 @@ std::unique_ptr<CheckpointContents> open_for(const std::optional<ModelConfig>& m
 
 bool is_own_checkpoint(const TrainSettings& s, const fs::path& folder) {
   std::error_code error;
+  // A link in the run's own folder is its own: it stands for what the run began with.
+  const fs::path named = fs::absolute(folder.has_filename() ? folder : folder.parent_path(), error);
+  if (!error && fs::equivalent(named.parent_path(), checkpoint_directory(s), error)) return true;
   const fs::path real = fs::canonical(folder, error);
   return !error && fs::equivalent(real.parent_path(), checkpoint_directory(s), error);
 }

@@ -196,10 +196,15 @@ BOOST_AUTO_TEST_CASE(ranks_with_other_options_are_refused) {
 
 BOOST_AUTO_TEST_CASE(ranks_may_spell_a_number_in_several_ways) {
   Options first;
-  first.parse({"--rate", "1e-4", "--steps", "007", "--no-flag"});
+  first.parse({"--rate", "1e-4", "--steps", "7", "--no-flag"});
   parse({"--rate", "0.0001", "--steps", "7", "--flag=false"});
   OtherFirst control(first.line.resolved_json());
   BOOST_CHECK_NO_THROW(expect_same_options(commands::train, line.resolved_json(), control));
+}
+
+BOOST_AUTO_TEST_CASE(leading_zeros_are_refused) {
+  for (const char* zeros : {"010", "007", "00"})
+    BOOST_CHECK_EXCEPTION(Options().parse({"--steps", zeros}), ConfigurationError, says({"leading zeros"}));
 }
 
 BOOST_AUTO_TEST_CASE(an_abbreviation_is_answered_with_its_option) {
